@@ -1,0 +1,215 @@
+//! What a data plane is to the agent: rows in, receipts and events out; and the model data plane, the
+//! reference that every other one is tested against.
+//!
+//! Not here: how rows reach the host, which revision is newer (the agent decides that before it calls), how
+//! a DHCP answer looks. A data plane takes desired *rows*, never flows or commands.
+//!
+//! The path of a packet is specified in [`path`]; the model implements it in plain Rust.
+
+pub mod path;
+pub mod row;
+
+use std::{collections::BTreeMap, fmt};
+
+pub use alcor_dataplane_abi::{DropReason, PuntReason};
+use alcor_model::{Id, Network, Port};
+use bytes::Bytes;
+pub use row::{NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+/// How many events may wait for the agent; more are dropped and counted by the data plane.
+pub const EVENT_QUEUE: usize = 4096;
+
+/// A host's data plane. One owner calls it; calls may block for as long as system calls take.
+pub trait Dataplane: Send {
+    /// A short name for logs and the API (`model`, `ebpf`).
+    fn name(&self) -> &'static str;
+
+    /// Brings the rows into force, in the order given. One outcome per change, same order: `Ok` means that
+    /// packets that arrive from now on see it. One refused change does not stop the others.
+    fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>>;
+
+    /// Ties a device to a port; replaces an earlier device. The port row may come before or after.
+    ///
+    /// # Errors
+    /// When the device is not there or cannot be programmed; the port then has no device.
+    fn attach(&mut self, port: Id<Port>, device: &str) -> Result<(), DataplaneError>;
+
+    /// Unties the port's device. Nothing happens when there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the device may still carry packets then.
+    fn detach(&mut self, port: Id<Port>) -> Result<(), DataplaneError>;
+
+    /// The rows in force and the devices attached: what an agent that starts again finds.
+    ///
+    /// # Errors
+    /// When the state in the kernel cannot be read.
+    fn snapshot(&mut self) -> Result<Snapshot, DataplaneError>;
+
+    /// Sends a frame to the port's device, as if it came from the network.
+    ///
+    /// # Errors
+    /// [`DataplaneError::NoDevice`] when the port has none.
+    fn inject(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError>;
+
+    /// The event stream; the first call gets it, later calls get `None`.
+    fn events(&mut self) -> Option<mpsc::Receiver<Event>>;
+
+    /// Packets dropped so far, by port and reason.
+    ///
+    /// # Errors
+    /// When the counters in the kernel cannot be read.
+    fn drops(&mut self) -> Result<Drops, DataplaneError>;
+}
+
+/// What a data plane tells without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A packet of a port that the agent answers.
+    Punt {
+        /// The port that sent it.
+        port: Id<Port>,
+        /// Why it was handed up.
+        reason: PuntReason,
+        /// The whole frame.
+        frame: Bytes,
+    },
+    /// A port sent to an address in its network that no row knows.
+    UnknownDestination {
+        /// The port that sent.
+        port: Id<Port>,
+        /// Its network.
+        network: Id<Network>,
+        /// The address it looked for.
+        address: std::net::IpAddr,
+    },
+}
+
+/// What was in force when the agent asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Rows, sorted by key.
+    pub rows: Vec<Row>,
+    /// Device name of each port that has one.
+    pub devices: BTreeMap<Id<Port>, String>,
+}
+
+/// Dropped packets. `None` as port: packets that belong to no port (unknown network, unknown device).
+pub type Drops = BTreeMap<(Option<Id<Port>>, DropReason), u64>;
+
+/// Why a data plane refused.
+#[derive(Debug, Error)]
+pub enum DataplaneError {
+    /// The row refers to a network that is not there.
+    #[error("network {0} is not on this host; send the network row first")]
+    UnknownNetwork(Id<Network>),
+    /// Another network has this VNI.
+    #[error("VNI {vni} belongs to network {owner} already")]
+    VniInUse {
+        /// The number.
+        vni: alcor_model::Vni,
+        /// Who has it.
+        owner: Id<Network>,
+    },
+    /// Another port of the network has this MAC.
+    #[error("MAC {mac} belongs to port {owner} of the same network already")]
+    MacInUse {
+        /// The address.
+        mac: alcor_model::MacAddr,
+        /// Who has it.
+        owner: Id<Port>,
+    },
+    /// A limit of the data plane is reached.
+    #[error("the data plane has no room for one more {what} (limit {limit})")]
+    Full {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// The port has no device.
+    #[error("port {0} has no device on this host")]
+    NoDevice(Id<Port>),
+    /// The device cannot be used.
+    #[error("device {device} cannot be used: {reason}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The kernel refused.
+    #[error("{action} failed")]
+    Kernel {
+        /// What was tried.
+        action: String,
+        /// What the kernel said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Where a frame came into the data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// From the device of a local port.
+    Port(Id<Port>),
+    /// From another host, out of a VXLAN packet.
+    Tunnel {
+        /// Outer source address.
+        source: std::net::IpAddr,
+        /// The VXLAN network identifier; not checked yet.
+        vni: u32,
+        /// Group-based policy label; 0 is none.
+        label: u16,
+    },
+}
+
+/// What becomes of one frame.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the device of a local port.
+    Deliver {
+        /// The receiver.
+        port: Id<Port>,
+        /// The frame as it leaves.
+        frame: Bytes,
+    },
+    /// Into a tunnel.
+    Tunnel {
+        /// The other host's tunnel address.
+        host: std::net::IpAddr,
+        /// The VXLAN network identifier.
+        vni: alcor_model::Vni,
+        /// Group-based policy label.
+        label: u16,
+        /// The inner frame as it leaves.
+        frame: Bytes,
+    },
+    /// Answered: this goes back to the port it came from.
+    Reply {
+        /// The answer.
+        frame: Bytes,
+    },
+    /// Handed to the agent unchanged.
+    Punt(PuntReason),
+    /// Gone, counted.
+    Drop(DropReason),
+}
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |frame: &Bytes| frame.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        match self {
+            Self::Deliver { port, frame } => write!(f, "Deliver({port}, {})", hex(frame)),
+            Self::Tunnel { host, vni, label, frame } => {
+                write!(f, "Tunnel({host}, vni {vni}, label {label}, {})", hex(frame))
+            }
+            Self::Reply { frame } => write!(f, "Reply({})", hex(frame)),
+            Self::Punt(reason) => write!(f, "Punt({})", reason.as_str()),
+            Self::Drop(reason) => write!(f, "Drop({})", reason.as_str()),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The rows of a host's goal state, as a data plane takes them.
+//!
+//! Each row stands for itself: a neighbour may arrive before its network (it is refused with
+//! `UnknownNetwork`; the agent orders what it has). Revisions are the agent's business.
+
+use std::net::IpAddr;
+
+use alcor_model::{
+    Id, MacAddr, Network, Port, Subnet, Vni,
+    resource::{AddressPair, FixedIp, HostRoute},
+};
+use ipnet::IpNet;
+
+/// A network that has ports on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRow {
+    /// Identity.
+    pub id: Id<Network>,
+    /// Its number in the tunnel.
+    pub vni: Vni,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// Down: its ports carry nothing.
+    pub admin_state_up: bool,
+}
+
+/// A subnet of such a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetRow {
+    /// Identity.
+    pub id: Id<Subnet>,
+    /// Its network.
+    pub network_id: Id<Network>,
+    /// The block.
+    pub cidr: IpNet,
+    /// The gateway that this host plays, or none: then nothing is routed from or into the subnet.
+    pub gateway_ip: Option<IpAddr>,
+    /// The gateway's MAC.
+    pub gateway_mac: MacAddr,
+    /// Serve DHCP (IPv4) or router advertisements (IPv6).
+    pub enable_dhcp: bool,
+    /// Announce the prefix for address autoconfiguration (IPv6 RA, `A` flag).
+    pub slaac: bool,
+    /// DNS servers for the ports.
+    pub dns_nameservers: Vec<IpAddr>,
+    /// Static routes for the ports.
+    pub host_routes: Vec<HostRoute>,
+}
+
+/// A port of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRow {
+    /// Identity.
+    pub id: Id<Port>,
+    /// Its network.
+    pub network_id: Id<Network>,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub fixed_ips: Vec<FixedIp>,
+    /// Further sources it may send from.
+    pub allowed_address_pairs: Vec<AddressPair>,
+    /// Down: it carries nothing.
+    pub admin_state_up: bool,
+    /// Check its sources.
+    pub port_security_enabled: bool,
+    /// Name that DHCP hands out; empty for none.
+    pub dns_name: String,
+}
+
+/// An address of a port on another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourRow {
+    /// The network.
+    pub network_id: Id<Network>,
+    /// The address; with the network, the key.
+    pub ip: IpAddr,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Tunnel address of the host it is on.
+    pub host: IpAddr,
+    /// Label of its security groups; 0 is none.
+    pub label: u16,
+}
+
+/// A row of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// See [`NetworkRow`].
+    Network(NetworkRow),
+    /// See [`SubnetRow`].
+    Subnet(SubnetRow),
+    /// See [`PortRow`].
+    Port(PortRow),
+    /// See [`NeighbourRow`].
+    Neighbour(NeighbourRow),
+}
+
+impl Row {
+    /// The row's key.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Network(row) => RowKey::Network(row.id),
+            Self::Subnet(row) => RowKey::Subnet(row.network_id, row.id),
+            Self::Port(row) => RowKey::Port(row.network_id, row.id),
+            Self::Neighbour(row) => RowKey::Neighbour(row.network_id, row.ip),
+        }
+    }
+}
+
+/// The key of a row. The order is the order in which rows can be applied: networks, then what lies in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowKey {
+    /// A network.
+    Network(Id<Network>),
+    /// A subnet of a network.
+    Subnet(Id<Network>, Id<Subnet>),
+    /// A port of a network.
+    Port(Id<Network>, Id<Port>),
+    /// An address in a network.
+    Neighbour(Id<Network>, IpAddr),
+}
+
+impl RowKey {
+    /// The network that the row lies in.
+    pub const fn network_id(&self) -> Id<Network> {
+        match self {
+            Self::Network(network)
+            | Self::Subnet(network, _)
+            | Self::Port(network, _)
+            | Self::Neighbour(network, _) => *network,
+        }
+    }
+
+    /// `network`, `subnet`, `port` or `neighbour`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Network(_) => "network",
+            Self::Subnet(..) => "subnet",
+            Self::Port(..) => "port",
+            Self::Neighbour(..) => "neighbour",
+        }
+    }
+}
+
+/// What to do with one row. Repeating a change, or removing what is not there, changes nothing and is `Ok`.
+/// Removing a network removes what lies in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// The row is this from now on.
+    Put(Row),
+    /// The row is not there any more.
+    Remove(RowKey),
+}
+
+impl RowChange {
+    /// The key of the row that changes.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Put(row) => row.key(),
+            Self::Remove(key) => *key,
+        }
+    }
+}

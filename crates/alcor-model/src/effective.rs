@@ -1,0 +1,112 @@
+//! What hosts really have, as the API shows it: intended against applied, with the error if there is one.
+//!
+//! These are answers for people and programs (`GET /alcor/v1/hosts/{name}`), not rows of the store.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Id, Network, Port, Revision, resource::PortStatus};
+
+/// One line of `GET /alcor/v1/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSummary {
+    /// The host's name.
+    pub name: String,
+    /// Its tunnel address, if it registered.
+    pub tunnel_ip: Option<IpAddr>,
+    /// Whether it answered within the heartbeat timeout.
+    pub alive: bool,
+    /// When it was last heard.
+    pub last_seen_at: Option<Timestamp>,
+    /// Ports bound to it.
+    pub ports: usize,
+    /// Resources whose applied revision is behind the intended one.
+    pub pending: usize,
+    /// Resources that the host refused.
+    pub errors: usize,
+}
+
+/// `GET /alcor/v1/hosts/{name}`: everything the NCM knows of one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostState {
+    /// The line of the list.
+    #[serde(flatten)]
+    pub summary: HostSummary,
+    /// The agent's run, which changes with each start of it.
+    pub incarnation: Option<u64>,
+    /// Data plane the agent drives (`ebpf`, `model`).
+    pub dataplane: Option<String>,
+    /// Deltas waiting to be sent.
+    pub queued: usize,
+    /// Times the host was brought to date by a full snapshot.
+    pub resyncs: u64,
+    /// Own resources, one line each: ports, subnets, networks.
+    pub resources: Vec<ResourceState>,
+    /// Neighbours, one line a network.
+    pub neighbours: Vec<NeighbourState>,
+}
+
+/// One resource on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceState {
+    /// `network`, `subnet` or `port`.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// The revision that the host must have.
+    pub intended_revision: Revision,
+    /// The revision that the host said is visible to packets.
+    pub applied_revision: Option<Revision>,
+    /// Why the host refused it.
+    pub error: Option<String>,
+}
+
+/// The neighbours of one network on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourState {
+    /// The network.
+    pub network_id: Id<Network>,
+    /// How many neighbours the host must have.
+    pub intended: usize,
+    /// The newest revision of the network's rows that the host must have.
+    pub intended_revision: Revision,
+    /// The newest revision that the host has applied in full.
+    pub applied_revision: Option<Revision>,
+}
+
+/// `GET /alcor/v1/ports/{id}/status`: how a port's last change travelled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortState {
+    /// The port.
+    pub port_id: Id<Port>,
+    /// The host it is bound to, if any.
+    pub host: Option<String>,
+    /// Neutron's status.
+    pub status: PortStatus,
+    /// Why, when it is not ACTIVE.
+    pub reason: Option<String>,
+    /// Whether the host answers; when not, the state is what it last said.
+    pub host_alive: bool,
+    /// Row revision that the host must have.
+    pub intended_revision: Revision,
+    /// Row revision that the host has applied.
+    pub applied_revision: Option<Revision>,
+    /// How long the way took.
+    pub timing: Option<Timing>,
+}
+
+/// The four times of a delta, in microseconds since the Unix epoch. The first two are the NCM's clock, the last
+/// two the host's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// The change was durable.
+    pub committed_us: u64,
+    /// The NCM handed it to the channel.
+    pub sent_us: u64,
+    /// The agent had it.
+    pub received_us: u64,
+    /// Packets see it.
+    pub visible_us: u64,
+}

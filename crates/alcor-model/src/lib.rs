@@ -1,0 +1,13 @@
+//! The words of Alcor: typed ids, addresses and the resources that a region holds.
+//!
+//! Plain values with the invariants that one value can check by itself. No I/O, no async runtime, no HTTP;
+//! rules that need other resources (an address is free, a network is in use) live in `alcor-region`.
+
+pub mod effective;
+pub mod id;
+pub mod net;
+pub mod resource;
+
+pub use id::{Id, Revision};
+pub use net::{MacAddr, Vni};
+pub use resource::{Change, Host, Kind, Network, Port, PortRuntime, Resource, ResourceKey, Subnet};

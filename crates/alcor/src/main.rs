@@ -1,0 +1,2 @@
+//! The `alcor` binary (being built).
+fn main() {}
