@@ -54,13 +54,21 @@ impl FromStr for MacAddr {
             }
             *byte = u8::from_str_radix(part, 16).map_err(|_| fail())?;
         }
-        if parts.next().is_some() { Err(fail()) } else { Ok(Self(mac)) }
+        if parts.next().is_some() {
+            Err(fail())
+        } else {
+            Ok(Self(mac))
+        }
     }
 }
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let m = self.0;
-        write!(f, "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", m[0], m[1], m[2], m[3], m[4], m[5])
+        write!(
+            f,
+            "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}",
+            m[0], m[1], m[2], m[3], m[4], m[5]
+        )
     }
 }
 impl fmt::Debug for MacAddr {
@@ -102,7 +110,11 @@ impl Vni {
 impl TryFrom<u32> for Vni {
     type Error = VniRangeError;
     fn try_from(value: u32) -> Result<Self, Self::Error> {
-        if (1..=Self::MAX).contains(&value) { Ok(Self(value)) } else { Err(VniRangeError(value)) }
+        if (1..=Self::MAX).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(VniRangeError(value))
+        }
     }
 }
 impl From<Vni> for u32 {
@@ -124,7 +136,13 @@ mod tests {
     fn mac_reads_what_it_prints_and_refuses_the_rest() {
         let mac: MacAddr = "fa:16:3e:0a:0b:0c".parse().unwrap();
         assert_eq!(mac.to_string(), "fa:16:3e:0a:0b:0c");
-        for bad in ["", "fa:16:3e:0a:0b", "fa:16:3e:0a:0b:0c:0d", "fa:16:3e:0a:0b:+c", "fa163e0a0b0c"] {
+        for bad in [
+            "",
+            "fa:16:3e:0a:0b",
+            "fa:16:3e:0a:0b:0c:0d",
+            "fa:16:3e:0a:0b:+c",
+            "fa163e0a0b0c",
+        ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
     }
@@ -132,7 +150,10 @@ mod tests {
     #[test]
     fn eui64_flips_the_universal_bit() {
         let mac: MacAddr = "fa:16:3e:0a:0b:0c".parse().unwrap();
-        assert_eq!(mac.link_local(), "fe80::f816:3eff:fe0a:b0c".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            mac.link_local(),
+            "fe80::f816:3eff:fe0a:b0c".parse::<Ipv6Addr>().unwrap()
+        );
     }
 
     #[test]

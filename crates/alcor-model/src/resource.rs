@@ -117,7 +117,10 @@ pub struct Subnet {
 impl Subnet {
     /// True when a port's address in this subnet is formed from its MAC (EUI-64).
     pub fn is_auto_address(&self) -> bool {
-        matches!(self.ipv6_address_mode, Some(Ipv6Mode::Slaac | Ipv6Mode::Dhcpv6Stateless))
+        matches!(
+            self.ipv6_address_mode,
+            Some(Ipv6Mode::Slaac | Ipv6Mode::Dhcpv6Stateless)
+        )
     }
 }
 
@@ -281,7 +284,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which rows must be loaded (what is referred to comes first).
-    pub const ALL: [Self; 5] = [Self::Host, Self::Network, Self::Subnet, Self::Port, Self::PortRuntime];
+    pub const ALL: [Self; 5] = [
+        Self::Host,
+        Self::Network,
+        Self::Subnet,
+        Self::Port,
+        Self::PortRuntime,
+    ];
 
     /// The text in the database.
     pub const fn as_str(self) -> &'static str {

@@ -1,2 +1,73 @@
-//! The `alcor` binary (being built).
-fn main() {}
+//! The `alcor` binary: one program, several roles.
+//!
+//! Reads the configuration, sets up logging and wires the crates together; every decision is made in them.
+//! Standard output carries data (tables, JSON, configuration), standard error carries logs and errors.
+
+mod cli;
+mod client;
+mod config;
+mod logging;
+mod roles;
+mod show;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Command, Role},
+    config::Config,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("alcor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let config = Config::load(&cli)?;
+    if cli.print_config {
+        print!("{}", config.to_toml()?);
+        return Ok(());
+    }
+    let Some(command) = cli.command else {
+        anyhow::bail!(
+            "say what to do: `alcor all`, `alcor controller`, `alcor agent`, `alcor show hosts`; see `alcor --help`"
+        );
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    match command {
+        Command::Run(role) => {
+            logging::init(&config.log)?;
+            runtime.block_on(
+                match role {
+                    Role::All(_) => roles::Roles {
+                        controller: true,
+                        agent: true,
+                    },
+                    Role::Controller(_) => roles::Roles {
+                        controller: true,
+                        agent: false,
+                    },
+                    Role::Agent(_) => roles::Roles {
+                        controller: false,
+                        agent: true,
+                    },
+                }
+                .run(config),
+            )
+        }
+        Command::Show { what, output } => runtime.block_on(show::show(what, &output)),
+        Command::Host { what, output } => runtime.block_on(show::host(what, &output)),
+    }
+}

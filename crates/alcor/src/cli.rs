@@ -1,0 +1,187 @@
+//! The command line. Flags are optional overrides: what is not given comes from the environment, the file, the
+//! defaults, in this order (see `config`).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+/// Virtual networks for a cloud region.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Examples:\n  \
+    alcor controller --data-dir /var/lib/alcor\n  \
+    alcor agent --host node-1 --tunnel-ip 192.0.2.11 --ncm http://192.0.2.1:9697\n  \
+    alcor --config /etc/alcor.toml --print-config\n  \
+    alcor show ports --json\n  \
+    alcor host state node-1"
+)]
+pub struct Cli {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, env = "ALCOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the configuration that would be in force (file, environment and flags together) and stop.
+    #[arg(long, global = true)]
+    pub print_config: bool,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogFlags,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Play a role until told to stop (SIGINT or SIGTERM).
+    #[command(flatten)]
+    Run(Role),
+    /// Show networks, ports or hosts.
+    Show {
+        /// What to show.
+        #[command(subcommand)]
+        what: Shown,
+        /// Where from and how.
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Look at one host.
+    Host {
+        /// What of it.
+        #[command(subcommand)]
+        what: HostShown,
+        /// Where from and how.
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+}
+
+/// A role of the process.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Controller, NCM and agent in one process: a region on one machine.
+    All(AllFlags),
+    /// The API, the store and the NCM.
+    Controller(ControllerFlags),
+    /// The agent of this host.
+    Agent(AgentFlags),
+}
+
+/// Flags of `alcor all`.
+#[derive(Debug, Args)]
+pub struct AllFlags {
+    /// The controller's.
+    #[command(flatten)]
+    pub controller: ControllerFlags,
+    /// The agent's.
+    #[command(flatten)]
+    pub agent: AgentFlags,
+}
+
+/// Logging flags.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct LogFlags {
+    /// What to log: a level or a filter such as `info,alcor_ncm=debug`.
+    #[arg(long = "log", global = true, value_name = "FILTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// How to log: `text` or `json`.
+    #[arg(long = "log-format", global = true, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+}
+
+/// Controller flags; each overrides the key of the same name in `[controller]`.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct ControllerFlags {
+    /// Where the HTTP API listens; loopback only, because there is no authentication yet.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_listen: Option<SocketAddr>,
+    /// Where agents connect to.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub southbound_listen: Option<SocketAddr>,
+    /// Folder of the database.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Agent flags; each overrides the key of the same name in `[agent]`.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct AgentFlags {
+    /// This host's name, as in `binding:host_id`.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// This host's address in the underlay, where other hosts send tunnel packets.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_ip: Option<IpAddr>,
+    /// The NCM to connect to.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ncm: Option<String>,
+    /// Data plane: `ebpf` or `model`.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataplane: Option<String>,
+    /// Folder for what the agent keeps between starts.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+    /// The local socket for attaching devices.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Flags of commands that ask a controller.
+#[derive(Debug, Args)]
+pub struct OutputFlags {
+    /// The controller's API.
+    #[arg(
+        long,
+        global = true,
+        env = "ALCOR_API",
+        default_value = "http://127.0.0.1:9696",
+        value_name = "URL"
+    )]
+    pub api: String,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What `alcor show` shows.
+#[derive(Debug, Subcommand)]
+pub enum Shown {
+    /// All networks.
+    Networks,
+    /// All ports.
+    Ports,
+    /// All hosts.
+    Hosts,
+    /// One host: intended against applied.
+    Host {
+        /// Its name.
+        id: String,
+    },
+}
+
+/// What `alcor host` shows.
+#[derive(Debug, Subcommand)]
+pub enum HostShown {
+    /// Intended against applied revision of each resource, with the error if there is one.
+    State {
+        /// Its name.
+        id: String,
+    },
+}

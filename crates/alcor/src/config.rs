@@ -1,0 +1,266 @@
+//! The configuration: defaults, then one TOML file, then the environment (`ALCOR_` and `__` between the levels,
+//! for example `ALCOR_CONTROLLER__API_LISTEN`), then flags; later ones win.
+//!
+//! An unknown key is an error: a misspelt key must not be silently ignored.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{Cli, Command, Role};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Logging.
+    pub log: LogConfig,
+    /// The controller role.
+    pub controller: ControllerConfig,
+    /// The agent role.
+    pub agent: AgentConfig,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// A level or a filter such as `info,alcor_ncm=debug`.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[controller]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerConfig {
+    /// Where the HTTP API listens; loopback only, because there is no authentication yet.
+    pub api_listen: SocketAddr,
+    /// Where agents connect to.
+    pub southbound_listen: SocketAddr,
+    /// Folder of the database.
+    pub data_dir: PathBuf,
+    /// The project that every caller acts for, until there is authentication.
+    pub project_id: String,
+    /// MTU of the links between hosts, in bytes; networks get what is left for the inner packet.
+    pub underlay_mtu: u16,
+    /// First VXLAN network identifier to give out.
+    pub vni_first: u32,
+    /// Last VXLAN network identifier to give out.
+    pub vni_last: u32,
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// This host's name, as in `binding:host_id`. Default: the kernel's host name.
+    pub host: String,
+    /// This host's address in the underlay.
+    pub tunnel_ip: IpAddr,
+    /// The NCM to connect to.
+    pub ncm: String,
+    /// Data plane to drive.
+    pub dataplane: DataplaneKind,
+    /// Folder for what the agent keeps between starts.
+    pub state_dir: PathBuf,
+    /// The local socket for attaching devices.
+    pub socket: PathBuf,
+}
+
+/// The data planes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataplaneKind {
+    /// Kernel programs.
+    Ebpf,
+    /// In memory, no packets: for trying the control plane.
+    Model,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            log: LogConfig {
+                filter: "info".into(),
+                format: LogFormat::Text,
+            },
+            controller: ControllerConfig {
+                api_listen: SocketAddr::new(loopback, 9696),
+                southbound_listen: SocketAddr::new(loopback, 9697),
+                data_dir: "/var/lib/alcor".into(),
+                project_id: "default".into(),
+                underlay_mtu: 1500,
+                vni_first: 1,
+                vni_last: alcor_model::Vni::MAX,
+            },
+            agent: AgentConfig {
+                host: kernel_host_name(),
+                tunnel_ip: loopback,
+                ncm: "http://127.0.0.1:9697".into(),
+                dataplane: DataplaneKind::Ebpf,
+                state_dir: "/run/alcor".into(),
+                socket: "/run/alcor/agent.sock".into(),
+            },
+        }
+    }
+}
+
+/// The kernel's host name, or `localhost` where it cannot be read.
+fn kernel_host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".into())
+}
+
+impl Config {
+    /// Puts the layers together.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a key is unknown or a value does not fit.
+    pub fn load(cli: &Cli) -> anyhow::Result<Self> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = &cli.config {
+            anyhow::ensure!(
+                file.is_file(),
+                "there is no configuration file {}",
+                file.display()
+            );
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        // ALCOR_CONFIG and ALCOR_API are flags' own variables, not keys.
+        figment = figment.merge(Env::prefixed("ALCOR_").ignore(&["config", "api"]).split("__"));
+        figment = figment.merge(Serialized::default("log", &cli.log));
+        if let Some(Command::Run(role)) = &cli.command {
+            figment = match role {
+                Role::All(flags) => figment
+                    .merge(Serialized::default("controller", &flags.controller))
+                    .merge(Serialized::default("agent", &flags.agent)),
+                Role::Controller(flags) => figment.merge(Serialized::default("controller", flags)),
+                Role::Agent(flags) => figment.merge(Serialized::default("agent", flags)),
+            };
+        }
+        let config: Self = figment.extract().context("the configuration is not usable")?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let c = &self.controller;
+        anyhow::ensure!(
+            1 <= c.vni_first && c.vni_first <= c.vni_last && c.vni_last <= alcor_model::Vni::MAX,
+            "controller.vni_first ({}) to controller.vni_last ({}) is not a range within 1 to {}",
+            c.vni_first,
+            c.vni_last,
+            alcor_model::Vni::MAX
+        );
+        anyhow::ensure!(
+            (1280..=9216).contains(&c.underlay_mtu),
+            "controller.underlay_mtu is {}; it must be between 1280 and 9216",
+            c.underlay_mtu
+        );
+        anyhow::ensure!(
+            !self.agent.host.is_empty() && self.agent.host.len() <= 255,
+            "agent.host must have 1 to 255 characters"
+        );
+        Ok(())
+    }
+
+    /// The configuration as a file that gives the same again.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8.
+    pub fn to_toml(&self) -> anyhow::Result<String> {
+        toml::to_string_pretty(self).context("writing the configuration")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn load(args: &[&str]) -> anyhow::Result<Config> {
+        Config::load(&Cli::try_parse_from([&["alcor"], args].concat())?)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("alcor.toml");
+        std::fs::write(
+            &file,
+            "[agent]\nhost = 'from-file'\nncm = 'http://192.0.2.1:9697'\n",
+        )
+        .unwrap();
+        let config = load(&["--config", file.to_str().unwrap(), "agent", "--host", "from-flag"]).unwrap();
+        assert_eq!(config.agent.host, "from-flag");
+        assert_eq!(config.agent.ncm, "http://192.0.2.1:9697");
+        assert_eq!(config.controller, Config::default().controller);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("alcor.toml");
+        std::fs::write(&file, "[agent]\nhots = 'x'\n").unwrap();
+        let error = format!(
+            "{:#}",
+            load(&["--config", file.to_str().unwrap(), "agent"]).unwrap_err()
+        );
+        assert!(error.contains("hots"), "{error}");
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        let config = Config::default();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("alcor.toml");
+        std::fs::write(&file, config.to_toml().unwrap()).unwrap();
+        assert_eq!(
+            load(&["--config", file.to_str().unwrap(), "all"]).unwrap(),
+            config
+        );
+    }
+
+    #[test]
+    fn an_empty_vni_range_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("alcor.toml");
+        std::fs::write(&file, "[controller]\nvni_first = 10\nvni_last = 9\n").unwrap();
+        let error = format!(
+            "{:#}",
+            load(&["--config", file.to_str().unwrap(), "controller"]).unwrap_err()
+        );
+        assert!(error.contains("vni_first"), "{error}");
+    }
+}

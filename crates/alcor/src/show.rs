@@ -1,0 +1,217 @@
+//! `alcor show` and `alcor host`: tables for people, JSON for programs, on standard output.
+
+use alcor_model::effective::{HostState, HostSummary};
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::Value;
+use tabled::{builder::Builder, settings::Style};
+
+use crate::{
+    cli::{HostShown, OutputFlags, Shown},
+    client::Client,
+};
+
+/// `alcor show ...`
+///
+/// # Errors
+/// When the API does not answer or refuses.
+pub async fn show(what: Shown, output: &OutputFlags) -> anyhow::Result<()> {
+    let client = Client::new(&output.api)?;
+    match what {
+        Shown::Networks => {
+            let rows = client.list("networks").await?;
+            let columns: [(&str, Column); 6] = [
+                ("id", |row| text(&row["id"])),
+                ("name", |row| text(&row["name"])),
+                ("status", |row| text(&row["status"])),
+                ("vni", |row| text(&row["provider:segmentation_id"])),
+                ("mtu", |row| text(&row["mtu"])),
+                ("subnets", |row| {
+                    row["subnets"].as_array().map_or(0, Vec::len).to_string()
+                }),
+            ];
+            print_rows(output, &rows, &columns)
+        }
+        Shown::Ports => {
+            let rows = client.list("ports").await?;
+            let columns: [(&str, Column); 6] = [
+                ("id", |row| text(&row["id"])),
+                ("name", |row| text(&row["name"])),
+                ("mac", |row| text(&row["mac_address"])),
+                ("addresses", addresses),
+                ("host", |row| text(&row["binding:host_id"])),
+                ("status", |row| text(&row["status"])),
+            ];
+            print_rows(output, &rows, &columns)
+        }
+        Shown::Hosts => {
+            let body = client.get("/alcor/v1/hosts").await?;
+            if output.json {
+                return print_json(&body["hosts"]);
+            }
+            let hosts: Vec<HostSummary> =
+                serde_json::from_value(body["hosts"].clone()).context("the list of hosts is not readable")?;
+            print_hosts(&hosts);
+            Ok(())
+        }
+        Shown::Host { id } => host_state(&client, &id, output).await,
+    }
+}
+
+/// `alcor host ...`
+///
+/// # Errors
+/// When the API does not answer or refuses.
+pub async fn host(what: HostShown, output: &OutputFlags) -> anyhow::Result<()> {
+    let HostShown::State { id } = what;
+    host_state(&Client::new(&output.api)?, &id, output).await
+}
+
+type Column = fn(&Value) -> String;
+
+fn print_rows(output: &OutputFlags, rows: &[Value], columns: &[(&str, Column)]) -> anyhow::Result<()> {
+    if output.json {
+        return print_json(&rows);
+    }
+    let mut table = Builder::default();
+    table.push_record(columns.iter().map(|(title, _)| *title));
+    for row in rows {
+        table.push_record(columns.iter().map(|(_, column)| column(row)));
+    }
+    print_table(table);
+    Ok(())
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+fn print_table(table: Builder) {
+    println!("{}", table.build().with(Style::sharp()));
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn addresses(port: &Value) -> String {
+    let list: Vec<&str> = port["fixed_ips"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|ip| ip["ip_address"].as_str())
+        .collect();
+    list.join(" ")
+}
+
+fn print_hosts(hosts: &[HostSummary]) {
+    let now = Timestamp::now();
+    let mut table = Builder::default();
+    table.push_record([
+        "host",
+        "tunnel address",
+        "alive",
+        "last seen",
+        "ports",
+        "pending",
+        "errors",
+    ]);
+    for host in hosts {
+        table.push_record(summary_cells(host, now));
+    }
+    print_table(table);
+}
+
+fn summary_cells(host: &HostSummary, now: Timestamp) -> [String; 7] {
+    [
+        host.name.clone(),
+        host.tunnel_ip.map_or_else(|| "-".into(), |ip| ip.to_string()),
+        if host.alive { "yes" } else { "no" }.into(),
+        host.last_seen_at.map_or_else(
+            || "never".into(),
+            |at| format!("{} s ago", (now.as_second() - at.as_second()).max(0)),
+        ),
+        host.ports.to_string(),
+        host.pending.to_string(),
+        host.errors.to_string(),
+    ]
+}
+
+async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::Result<()> {
+    let body = client
+        .get(&format!("/alcor/v1/hosts/{}", path_segment(id)))
+        .await?;
+    if output.json {
+        return print_json(&body);
+    }
+    let state: HostState = serde_json::from_value(body).context("the host's state is not readable")?;
+    print_hosts(std::slice::from_ref(&state.summary));
+    println!(
+        "data plane {}, incarnation {}, {} deltas queued, {} resyncs",
+        state.dataplane.as_deref().unwrap_or("unknown"),
+        state
+            .incarnation
+            .map_or_else(|| "unknown".into(), |n| n.to_string()),
+        state.queued,
+        state.resyncs
+    );
+    let mut table = Builder::default();
+    table.push_record(["kind", "id", "intended", "applied", "state"]);
+    for row in &state.resources {
+        let condition = match (&row.error, row.applied_revision) {
+            (Some(error), _) => format!("refused: {error}"),
+            (None, Some(applied)) if applied >= row.intended_revision => "in force".into(),
+            (None, _) => "pending".into(),
+        };
+        table.push_record([
+            row.kind.clone(),
+            row.id.clone(),
+            row.intended_revision.to_string(),
+            row.applied_revision
+                .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            condition,
+        ]);
+    }
+    for row in &state.neighbours {
+        let current = row.applied_revision >= Some(row.intended_revision);
+        table.push_record([
+            format!("{} neighbours", row.intended),
+            row.network_id.to_string(),
+            row.intended_revision.to_string(),
+            row.applied_revision
+                .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            if current { "in force" } else { "pending" }.into(),
+        ]);
+    }
+    print_table(table);
+    Ok(())
+}
+
+/// Writes a name so that it is one segment of a path, whatever it contains (RFC 3986, section 2.1).
+fn path_segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_one_segment() {
+        assert_eq!(path_segment("node-1.example"), "node-1.example");
+        assert_eq!(path_segment("../x?y"), "..%2Fx%3Fy");
+    }
+}
