@@ -204,7 +204,12 @@ impl fmt::Debug for Verdict {
         let hex = |frame: &Bytes| frame.iter().map(|b| format!("{b:02x}")).collect::<String>();
         match self {
             Self::Deliver { port, frame } => write!(f, "Deliver({port}, {})", hex(frame)),
-            Self::Tunnel { host, vni, label, frame } => {
+            Self::Tunnel {
+                host,
+                vni,
+                label,
+                frame,
+            } => {
                 write!(f, "Tunnel({host}, vni {vni}, label {label}, {})", hex(frame))
             }
             Self::Reply { frame } => write!(f, "Reply({})", hex(frame)),

@@ -7,10 +7,11 @@
 //! - `neigh(network, ip)`: a local port's fixed IP, else the neighbour row. Local wins over remote.
 //! - `gateway(network, ip)`: the subnet row whose `gateway_ip` this is. `link-local gateway`:
 //!   `fe80::` EUI-64 of the gateway MAC; it exists in networks that have an IPv6 subnet with a gateway.
-//! - `gateway_mac`: [`alcor_model::net::GATEWAY_MAC`] in every subnet row, for now the same for all.
+//! - `gateway_mac`: [`alcor_model::net::GATEWAY_MAC`] in every subnet row, for now the same for all;
+//!   the path compares with and answers with that constant.
 //!
 //! # From a port
-//! 1. No port row: `UnknownPort`. Port or network down: `PortDown`.
+//! 1. No port row, or no device tied to it: `UnknownPort` (counted for no port). Port or network down: `PortDown`.
 //! 2. Shorter than an Ethernet header: `Malformed`. Source MAC not the port's or of an allowed pair (with port
 //!    security), or a group address (always): `SpoofedMac`.
 //! 3. EtherType ARP, IPv4, IPv6: on. All others, VLAN tags too: `UnsupportedEtherType`.
@@ -20,15 +21,18 @@
 //!    its MAC. `neigh` knows it: reply with that MAC. Else `UnknownDestination` and an event. The reply is
 //!    exactly 42 bytes: Ethernet header to the requester from the answered MAC, op 2.
 //! 5. **IPv4**: version 4, IHL >= 5, header within the frame, IHL*4 <= total length <= bytes present, else
-//!    `Malformed`. A DHCP message is UDP of a first or only fragment, source port 68, destination port 67; whatever the
-//!    addresses, it is punted (`Dhcp4`) if the port has an IPv4 fixed IP in a subnet with DHCP, else `NoFlood` if the
-//!    destination is a group or broadcast, else as any packet. UDP from port 67 to port 68, with port security: `DhcpServer`.
+//!    `Malformed`. UDP of a first or only fragment with less than 8 bytes up to the total length: `Malformed`. A DHCP message is UDP of a first or only fragment, source port 68, destination port 67; whatever the
+//!    addresses, it is punted (`Dhcp4`) if the port has an IPv4 fixed IP in a subnet with DHCP, else `NoFlood` if
+//!    stage 7 would say so, else as any packet. UDP from port 67 to port 68, with port security: `DhcpServer`.
 //!    With port security: source is allowed, else `SpoofedIp` (0.0.0.0 is allowed for DHCP only).
 //! 6. **IPv6**: version 6, 40 bytes present, payload length within the frame, else `Malformed`. Extension headers (hop-by-hop,
 //!    routing, destination options, fragment) are walked, at most 4, else `Malformed`; a truncated one: `Malformed`. With port
 //!    security, an ND message (ICMPv6 types 133-137) behind any extension header: `SpoofedNd`. For a fragment that is not the first the
-//!    upper layer is unknown.
-//!    Hop limit 255 is required for types 133-137 (without extension headers), else `Malformed`.
+//!    upper layer is unknown and what follows the fragment header is not looked at. A known upper layer that is ICMPv6 or UDP with less
+//!    than 8 bytes up to the payload length: `Malformed` (a first fragment must hold the whole header chain, RFC 7112). Everything here
+//!    ends at the payload length; bytes of the frame behind it are carried along but not looked at.
+//!    Hop limit 255 is required for types 133-137 (without extension headers), else `Malformed`. Types 133, 135 and 136 behind an
+//!    extension header (no port security) are packets as any other; 134 and 137 are dropped as below there too.
 //!    - Type 133 (RS): punt (`RouterSolicitation`) when the port has an IPv6 fixed IP in a subnet with `enable_dhcp`, else `NoFlood`.
 //!    - Type 134 (RA), 137 (redirect): `RouterAdvertisement`, with or without port security.
 //!    - Type 135 (NS): at least 24 bytes of ICMPv6, else `Malformed`. With port security: source is `::`, allowed, or the link-local
@@ -44,14 +48,15 @@
 //!    - With port security, the source is allowed or the link-local address of the port's MAC, else `SpoofedIp` (`::` is for ND only).
 //! 7. Ethernet destination is a group address, or the IP destination is multicast or 255.255.255.255: `NoFlood`.
 //! 8. Ethernet destination is the gateway MAC: **route**. Destination is a gateway (or the link-local gateway): an ICMP or ICMPv6 echo
-//!    request (unfragmented, no IPv4 options, no extension headers) is answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums
-//!    adjusted incrementally (RFC 1624), all else as it was; anything else `ToGateway`. IPv6 link-local source or destination: `NoRoute`.
+//!    request (type 8 or 128, any code, at least 8 bytes; unfragmented, no IPv4 options, no extension headers) is answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums
+//!    adjusted incrementally
+//!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`. IPv6 link-local source or destination: `NoRoute`.
 //!    TTL/hop limit <= 1: punt (`TtlExceeded`). Destination in no subnet of the network that has a gateway: `NoRoute`. The source
 //!    need not be checked again. `neigh` does not know it: `UnknownDestination` and an event. Else TTL/hop limit - 1, source MAC = gateway MAC,
 //!    destination MAC = the neighbour's, on to stage 10.
 //! 9. Else **switch**: `fdb(network, destination MAC)`; unknown: `UnknownDestination` (event with the IP destination). It is the
 //!    port itself: `Loop`.
-//! 10. **Send**: the IP packet is longer than the network's MTU (and not a GSO packet whose segments fit): `Oversize`. A local port: down
+//! 10. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the network's MTU (and not a GSO packet whose segments fit): `Oversize`. A local port: down
 //!    or without a device: `PortDown`; else `Deliver` (routed back to the sender itself: delivered too). Remote: `Tunnel` with the network's VNI, label 0 for now.
 //!
 //! Without port security the source checks are skipped where it says so; group source MACs, RAs and what has no
@@ -62,4 +67,7 @@
 //! 2. Destination MAC is a group address: `NoFlood`. `local(network, mac)` does not know it: `NoLocalPort`. Port down or without a
 //!    device: `PortDown`. Else `Deliver`, unchanged. Nothing goes from a tunnel into a tunnel.
 //!
-//! Drops from a port are counted for the port, drops from the tunnel for no port, except `PortDown` (the receiver).
+//! Drops from a port are counted for the port, drops from the tunnel for no port, except `PortDown` of a receiver
+//! (for the receiver; a network that is down has none).
+//!
+//! Where two rows could answer (two neighbours with one MAC), they agree on the host; a data plane may take either.
