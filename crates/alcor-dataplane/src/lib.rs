@@ -6,6 +6,8 @@
 //!
 //! The path of a packet is specified in [`path`]; the model implements it in plain Rust.
 
+pub mod model;
+pub mod packet;
 pub mod path;
 pub mod row;
 
@@ -14,6 +16,7 @@ use std::{collections::BTreeMap, fmt};
 pub use alcor_dataplane_abi::{DropReason, PuntReason};
 use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
+pub use model::Model;
 pub use row::{NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -30,10 +33,12 @@ pub trait Dataplane: Send {
     /// packets that arrive from now on see it. One refused change does not stop the others.
     fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>>;
 
-    /// Ties a device to a port; replaces an earlier device. The port row may come before or after.
+    /// Ties a device to a port; replaces an earlier device. The port row may come before or after, and may go
+    /// and come again: the device stays tied.
     ///
     /// # Errors
-    /// When the device is not there or cannot be programmed; the port then has no device.
+    /// When the device is not there, is tied to another port or cannot be programmed; the port then has no
+    /// device.
     fn attach(&mut self, port: Id<Port>, device: &str) -> Result<(), DataplaneError>;
 
     /// Unties the port's device. Nothing happens when there is none.

@@ -29,7 +29,7 @@
 //!    routing, destination options, fragment) are walked, at most 4, else `Malformed`; a truncated one: `Malformed`. With port
 //!    security, an ND message (ICMPv6 types 133-137) behind any extension header: `SpoofedNd`. For a fragment that is not the first the
 //!    upper layer is unknown and what follows the fragment header is not looked at. A known upper layer that is ICMPv6 or UDP with less
-//!    than 8 bytes up to the payload length: `Malformed` (a first fragment must hold the whole header chain, RFC 7112). Everything here
+//!    than 8 bytes up to the payload length: `Malformed`, before anything else here (a first fragment must hold the whole header chain, RFC 7112). Everything here
 //!    ends at the payload length; bytes of the frame behind it are carried along but not looked at.
 //!    Hop limit 255 is required for types 133-137 (without extension headers), else `Malformed`. Types 133, 135 and 136 behind an
 //!    extension header (no port security) are packets as any other; 134 and 137 are dropped as below there too.
@@ -47,17 +47,19 @@
 //!    - UDP from port 547 to 546, with port security: `DhcpServer`.
 //!    - With port security, the source is allowed or the link-local address of the port's MAC, else `SpoofedIp` (`::` is for ND only).
 //! 7. Ethernet destination is a group address, or the IP destination is multicast or 255.255.255.255: `NoFlood`.
-//! 8. Ethernet destination is the gateway MAC: **route**. Destination is a gateway (or the link-local gateway): an ICMP or ICMPv6 echo
-//!    request (type 8 or 128, any code, at least 8 bytes; unfragmented, no IPv4 options, no extension headers) is answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums
-//!    adjusted incrementally
-//!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`. IPv6 link-local source or destination: `NoRoute`.
-//!    TTL/hop limit <= 1: punt (`TtlExceeded`). Destination in no subnet of the network that has a gateway: `NoRoute`. The source
-//!    need not be checked again. `neigh` does not know it: `UnknownDestination` and an event. Else TTL/hop limit - 1, source MAC = gateway MAC,
-//!    destination MAC = the neighbour's, on to stage 10.
+//! 8. Ethernet destination is the gateway MAC: **route**. Destination is a gateway (or the link-local gateway): an ICMP or
+//!    ICMPv6 echo request (type 8 or 128, any code, at least 8 bytes; unfragmented, no IPv4 options, no extension headers) is
+//!    answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums adjusted incrementally
+//!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`.
+//!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). Destination in no subnet of
+//!    the network that has a gateway: `NoRoute`. The source need not be checked again. `neigh` does not know it:
+//!    `UnknownDestination` and an event. Else TTL/hop limit - 1, source MAC = gateway MAC, destination MAC = the neighbour's,
+//!    on to stage 10.
 //! 9. Else **switch**: `fdb(network, destination MAC)`; unknown: `UnknownDestination` (event with the IP destination). It is the
 //!    port itself: `Loop`.
-//! 10. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the network's MTU (and not a GSO packet whose segments fit): `Oversize`. A local port: down
-//!    or without a device: `PortDown`; else `Deliver` (routed back to the sender itself: delivered too). Remote: `Tunnel` with the network's VNI, label 0 for now.
+//! 10. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the network's MTU
+//!     (and not a GSO packet whose segments fit): `Oversize`. A local port: down or without a device: `PortDown`; else
+//!     `Deliver` (routed back to the sender itself: delivered too). Remote: `Tunnel` with the network's VNI, label 0 for now.
 //!
 //! Without port security the source checks are skipped where it says so; group source MACs, RAs and what has no
 //! destination are dropped all the same. "Allowed" sources: the port's fixed IPs, and allowed pairs (the source MAC and address both match a pair).

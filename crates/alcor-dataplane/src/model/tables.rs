@@ -1,0 +1,333 @@
+//! The rows in force and the lookups that the path makes in them.
+//!
+//! Lookups by MAC or by prefix walk the network's rows: this is the reference, made to be read; nothing
+//! here is in a hurry.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
+
+use crate::{DataplaneError, NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
+
+/// How many rows of each kind a data plane takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Networks on the host.
+    pub networks: usize,
+    /// Subnets, all networks together.
+    pub subnets: usize,
+    /// Local ports, all networks together.
+    pub ports: usize,
+    /// Neighbours, all networks together.
+    pub neighbours: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            networks: 4096,
+            subnets: 16_384,
+            ports: 4096,
+            neighbours: 2_097_152,
+        }
+    }
+}
+
+/// One network and all that lies in it.
+#[derive(Clone, Debug)]
+pub(super) struct NetworkTables {
+    pub(super) row: NetworkRow,
+    subnets: BTreeMap<Id<Subnet>, SubnetRow>,
+    ports: BTreeMap<Id<Port>, PortRow>,
+    neighbours: BTreeMap<IpAddr, NeighbourRow>,
+}
+
+/// Where an address is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer<'a> {
+    Local(&'a PortRow),
+    Remote(&'a NeighbourRow),
+}
+
+impl Peer<'_> {
+    pub(super) fn mac(&self) -> MacAddr {
+        match self {
+            Self::Local(port) => port.mac,
+            Self::Remote(neighbour) => neighbour.mac,
+        }
+    }
+}
+
+impl NetworkTables {
+    fn new(row: NetworkRow) -> Self {
+        Self {
+            row,
+            subnets: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+        }
+    }
+
+    /// `local(network, mac)`.
+    pub(super) fn local(&self, mac: MacAddr) -> Option<&PortRow> {
+        self.ports.values().find(|port| port.mac == mac)
+    }
+
+    /// `fdb(network, mac)`.
+    pub(super) fn fdb(&self, mac: MacAddr) -> Option<Peer<'_>> {
+        let remote = || self.neighbours.values().find(|neighbour| neighbour.mac == mac);
+        self.local(mac)
+            .map(Peer::Local)
+            .or_else(|| remote().map(Peer::Remote))
+    }
+
+    /// `neigh(network, ip)`.
+    pub(super) fn neigh(&self, ip: IpAddr) -> Option<Peer<'_>> {
+        let has_ip = |port: &&PortRow| port.fixed_ips.iter().any(|fixed| fixed.ip_address == ip);
+        let local = self.ports.values().find(has_ip).map(Peer::Local);
+        local.or_else(|| self.neighbours.get(&ip).map(Peer::Remote))
+    }
+
+    /// `neigh`, or the station whose EUI-64 link-local address this is.
+    pub(super) fn neigh_or_link_local(&self, ip: IpAddr) -> Option<Peer<'_>> {
+        self.neigh(ip).or_else(|| self.fdb(eui64_mac(ip)?))
+    }
+
+    /// True for the gateway of a subnet, and for the link-local address of the gateway.
+    pub(super) fn is_gateway(&self, ip: IpAddr) -> bool {
+        let mut subnets = self.subnets.values();
+        subnets.any(|subnet| subnet.gateway_ip == Some(ip)) || self.is_link_local_gateway(ip)
+    }
+
+    fn is_link_local_gateway(&self, ip: IpAddr) -> bool {
+        let routed_ipv6 = |subnet: &SubnetRow| subnet.gateway_ip.is_some_and(|gateway| gateway.is_ipv6());
+        ip == IpAddr::V6(GATEWAY_MAC.link_local()) && self.subnets.values().any(routed_ipv6)
+    }
+
+    /// True when the address lies in a subnet that has a gateway.
+    pub(super) fn is_routed(&self, ip: IpAddr) -> bool {
+        self.subnets
+            .values()
+            .any(|subnet| subnet.gateway_ip.is_some() && subnet.cidr.contains(&ip))
+    }
+
+    /// True when the port has an address of the family in a subnet with DHCP (IPv6: advertisements).
+    pub(super) fn serves(&self, port: &PortRow, ipv4: bool) -> bool {
+        let dhcp = |subnet| self.subnets.get(subnet).is_some_and(|row| row.enable_dhcp);
+        port.fixed_ips
+            .iter()
+            .any(|fixed| fixed.ip_address.is_ipv4() == ipv4 && dhcp(&fixed.subnet_id))
+    }
+}
+
+/// The MAC that forms this link-local address by EUI-64 (RFC 4291, appendix A), if it is one.
+fn eui64_mac(ip: IpAddr) -> Option<MacAddr> {
+    let IpAddr::V6(ip) = ip else { return None };
+    let [.., a, b, c, _, _, d, e, f] = ip.octets();
+    let mac = MacAddr([a ^ 2, b, c, d, e, f]);
+    (mac.link_local() == ip).then_some(mac)
+}
+
+/// True for `fe80::/10`.
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// True when the port may send from this address with this MAC: a fixed IP, or a pair that has both.
+pub(super) fn is_allowed(port: &PortRow, mac: MacAddr, ip: IpAddr) -> bool {
+    let pair =
+        |pair: &alcor_model::resource::AddressPair| pair.mac_address == mac && pair.ip_address.contains(&ip);
+    has_fixed_ip(port, ip) || port.allowed_address_pairs.iter().any(pair)
+}
+
+/// True when the port may send from this MAC.
+pub(super) fn is_allowed_mac(port: &PortRow, mac: MacAddr) -> bool {
+    port.mac == mac
+        || port
+            .allowed_address_pairs
+            .iter()
+            .any(|pair| pair.mac_address == mac)
+}
+
+/// True for the port's own addresses.
+pub(super) fn has_fixed_ip(port: &PortRow, ip: IpAddr) -> bool {
+    port.fixed_ips.iter().any(|fixed| fixed.ip_address == ip)
+}
+
+/// The link-local address that the port forms from its MAC.
+pub(super) fn own_link_local(port: &PortRow) -> IpAddr {
+    let address: Ipv6Addr = port.mac.link_local();
+    address.into()
+}
+
+/// All networks of the host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    limits: Limits,
+    networks: BTreeMap<Id<Network>, NetworkTables>,
+    /// Which network a VNI means.
+    vnis: BTreeMap<u32, Id<Network>>,
+    /// Which network a port lies in.
+    homes: BTreeMap<Id<Port>, Id<Network>>,
+    subnet_count: usize,
+    neighbour_count: usize,
+}
+
+impl Tables {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn by_vni(&self, vni: u32) -> Option<&NetworkTables> {
+        self.networks.get(self.vnis.get(&vni)?)
+    }
+
+    /// A port's row and its network.
+    pub(super) fn port(&self, port: Id<Port>) -> Option<(&PortRow, &NetworkTables)> {
+        let network = self.networks.get(self.homes.get(&port)?)?;
+        Some((network.ports.get(&port)?, network))
+    }
+
+    /// All rows, sorted by key.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let networks = self.networks.values();
+        let mut rows: Vec<Row> = networks
+            .clone()
+            .map(|network| Row::Network(network.row.clone()))
+            .collect();
+        for network in networks {
+            rows.extend(network.subnets.values().cloned().map(Row::Subnet));
+            rows.extend(network.ports.values().cloned().map(Row::Port));
+            rows.extend(network.neighbours.values().copied().map(Row::Neighbour));
+        }
+        rows.sort_by_key(Row::key);
+        rows
+    }
+
+    pub(super) fn apply(&mut self, change: &RowChange) -> Result<(), DataplaneError> {
+        match change {
+            RowChange::Put(Row::Network(row)) => self.put_network(row),
+            RowChange::Put(Row::Subnet(row)) => self.put_subnet(row),
+            RowChange::Put(Row::Port(row)) => self.put_port(row),
+            RowChange::Put(Row::Neighbour(row)) => self.put_neighbour(row),
+            RowChange::Remove(key) => {
+                self.remove(key);
+                Ok(())
+            }
+        }
+    }
+
+    fn put_network(&mut self, row: &NetworkRow) -> Result<(), DataplaneError> {
+        if let Some(&owner) = self.vnis.get(&row.vni.get())
+            && owner != row.id
+        {
+            return Err(DataplaneError::VniInUse { vni: row.vni, owner });
+        }
+        if let Some(network) = self.networks.get_mut(&row.id) {
+            self.vnis.remove(&network.row.vni.get());
+            network.row = row.clone();
+        } else {
+            room("network", self.networks.len(), self.limits.networks)?;
+            self.networks.insert(row.id, NetworkTables::new(row.clone()));
+        }
+        self.vnis.insert(row.vni.get(), row.id);
+        Ok(())
+    }
+
+    fn put_subnet(&mut self, row: &SubnetRow) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        if !network.subnets.contains_key(&row.id) {
+            room("subnet", self.subnet_count, self.limits.subnets)?;
+            self.subnet_count += 1;
+        }
+        network.subnets.insert(row.id, row.clone());
+        Ok(())
+    }
+
+    fn put_port(&mut self, row: &PortRow) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        if let Some(owner) = network.local(row.mac).filter(|owner| owner.id != row.id) {
+            return Err(DataplaneError::MacInUse {
+                mac: row.mac,
+                owner: owner.id,
+            });
+        }
+        match self.homes.get(&row.id) {
+            // A port id lies in one network at a time: a row in another network moves it.
+            Some(&home) if home != row.network_id => self.remove(&RowKey::Port(home, row.id)),
+            Some(_) => {}
+            None => room("port", self.homes.len(), self.limits.ports)?,
+        }
+        self.homes.insert(row.id, row.network_id);
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        network.ports.insert(row.id, row.clone());
+        Ok(())
+    }
+
+    fn put_neighbour(&mut self, row: &NeighbourRow) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        if !network.neighbours.contains_key(&row.ip) {
+            room("neighbour", self.neighbour_count, self.limits.neighbours)?;
+            self.neighbour_count += 1;
+        }
+        network.neighbours.insert(row.ip, *row);
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &RowKey) {
+        if let RowKey::Network(id) = key {
+            self.remove_network(*id);
+            return;
+        }
+        let Some(network) = self.networks.get_mut(&key.network_id()) else {
+            return;
+        };
+        match key {
+            RowKey::Network(_) => {}
+            RowKey::Subnet(_, id) => {
+                self.subnet_count -= usize::from(network.subnets.remove(id).is_some());
+            }
+            RowKey::Port(_, id) => {
+                if network.ports.remove(id).is_some() {
+                    self.homes.remove(id);
+                }
+            }
+            RowKey::Neighbour(_, ip) => {
+                self.neighbour_count -= usize::from(network.neighbours.remove(ip).is_some());
+            }
+        }
+    }
+
+    fn remove_network(&mut self, id: Id<Network>) {
+        let Some(network) = self.networks.remove(&id) else {
+            return;
+        };
+        self.vnis.remove(&network.row.vni.get());
+        self.subnet_count -= network.subnets.len();
+        self.neighbour_count -= network.neighbours.len();
+        for port in network.ports.keys() {
+            self.homes.remove(port);
+        }
+    }
+}
+
+fn network_mut(
+    networks: &mut BTreeMap<Id<Network>, NetworkTables>,
+    id: Id<Network>,
+) -> Result<&mut NetworkTables, DataplaneError> {
+    networks.get_mut(&id).ok_or(DataplaneError::UnknownNetwork(id))
+}
+
+fn room(what: &'static str, count: usize, limit: usize) -> Result<(), DataplaneError> {
+    if count < limit {
+        Ok(())
+    } else {
+        Err(DataplaneError::Full { what, limit })
+    }
+}
