@@ -1,0 +1,54 @@
+//! `alcor-sim`: simulated agents as a process, for benchmarks and for trying a controller without hosts.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Parser;
+
+/// Simulated agents: they take every delta and answer receipts, and program nothing.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  alcor-sim --ncm http://127.0.0.1:9697 --hosts 100 --prefix sim"
+)]
+struct Cli {
+    /// The NCM to connect to.
+    #[arg(long, default_value = "http://127.0.0.1:9697", value_name = "URL")]
+    ncm: String,
+    /// How many agents, at most 65,536.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    hosts: u32,
+    /// Hosts are named PREFIX-0, PREFIX-1, ...
+    #[arg(long, default_value = "sim")]
+    prefix: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let seen = Arc::new(alcor_sim::Seen::default());
+    let agents = alcor_sim::run(&cli.ncm, &cli.prefix, cli.hosts, Arc::clone(&seen));
+    tokio::pin!(agents);
+    let mut report = tokio::time::interval(Duration::from_secs(1));
+    let mut last = None;
+    loop {
+        tokio::select! {
+            ended = &mut agents => return ended.context("a simulated agent stopped"),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = report.tick() => {
+                let now = (
+                    seen.welcomed.load(Ordering::Relaxed),
+                    seen.deltas.load(Ordering::Relaxed),
+                    seen.rows.load(Ordering::Relaxed),
+                );
+                if last != Some(now) {
+                    println!("{} agents welcomed, {} deltas, {} rows", now.0, now.1, now.2);
+                    last = Some(now);
+                }
+            }
+        }
+    }
+}
