@@ -10,6 +10,8 @@ pub mod model;
 pub mod packet;
 pub mod path;
 pub mod row;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::{collections::BTreeMap, fmt};
 

@@ -1,0 +1,73 @@
+//! Goal states and frames for tests, all made from a seed: a seed that fails is a test case with a name.
+//!
+//! For dev-dependencies (feature `testing`). Whoever compares a data plane with the model runs
+//! [`Scenario::from_seed`] through both.
+
+pub mod frames;
+pub mod rng;
+pub mod state;
+pub mod wire;
+
+use std::collections::BTreeMap;
+
+use alcor_model::{Id, Port};
+use rng::Rng;
+
+use crate::{Dataplane, Ingress, Model, Row, RowChange};
+
+/// How many frames [`Scenario::from_seed`] makes.
+pub const FRAMES: usize = 64;
+
+/// A goal state, the devices, and frames to send through it one after another.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What it was made from.
+    pub seed: u64,
+    /// Rows in an order in which they can be applied; a data plane accepts all of them.
+    pub rows: Vec<Row>,
+    /// Device of each port that has one. A port here may be without a row.
+    pub devices: BTreeMap<Id<Port>, String>,
+    /// Frames. An ingress port may be without a device, or unknown.
+    pub frames: Vec<(Ingress, Vec<u8>)>,
+}
+
+impl Scenario {
+    /// The scenario of this seed.
+    pub fn from_seed(seed: u64) -> Self {
+        Self::with_frames(seed, FRAMES)
+    }
+
+    /// The scenario of this seed with another number of frames; the first ones are the same.
+    pub fn with_frames(seed: u64, count: usize) -> Self {
+        let mut rng = Rng::new(seed);
+        let state = state::generate(&mut rng);
+        let frames = (0..count).map(|_| frames::generate(&mut rng, &state)).collect();
+        Self {
+            seed,
+            rows: state.rows,
+            devices: state.devices,
+            frames,
+        }
+    }
+
+    /// The rows as changes.
+    pub fn changes(&self) -> Vec<RowChange> {
+        self.rows.iter().cloned().map(RowChange::Put).collect()
+    }
+
+    /// A model with the rows and devices in force.
+    pub fn model(&self) -> Model {
+        let mut model = Model::default();
+        let refused = model
+            .apply(&self.changes())
+            .into_iter()
+            .filter(Result::is_err)
+            .count();
+        debug_assert_eq!(refused, 0, "seed {}: the rows of a scenario are legal", self.seed);
+        for (port, device) in &self.devices {
+            let attached = model.attach(*port, device);
+            debug_assert!(attached.is_ok(), "seed {}: {attached:?}", self.seed);
+        }
+        model
+    }
+}
