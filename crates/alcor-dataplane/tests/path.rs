@@ -1,0 +1,177 @@
+//! Hand-written cases for every stage of the path. Each case runs on a fresh model: the verdict, the one
+//! counter that moved and the events are compared.
+#![allow(clippy::unwrap_used)]
+
+#[path = "path/arp.rs"]
+mod arp;
+mod common;
+#[path = "path/ipv4.rs"]
+mod ipv4;
+#[path = "path/ipv6.rs"]
+mod ipv6;
+#[path = "path/ports.rs"]
+mod ports;
+#[path = "path/route.rs"]
+mod route;
+#[path = "path/send.rs"]
+mod send;
+#[path = "path/tunnel.rs"]
+mod tunnel;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use alcor_dataplane::{Dataplane, DropReason, Drops, Event, Ingress, PuntReason, Verdict};
+use alcor_model::{MacAddr, Vni};
+use bytes::Bytes;
+use common::{ALICE, ip, mac};
+
+/// What a case expects.
+#[derive(Clone, Debug)]
+enum Want {
+    /// Counted for the ingress port.
+    Drop(DropReason),
+    /// Counted for this port, or none.
+    DropFor(Option<u128>, DropReason),
+    /// Dropped as unknown destination, with the event.
+    Unknown(&'static str),
+    Punt(PuntReason),
+    Deliver(u128, Vec<u8>),
+    Tunnel(&'static str, Vec<u8>),
+    Reply(Vec<u8>),
+}
+
+/// One frame and what becomes of it.
+struct Case {
+    name: &'static str,
+    ingress: Ingress,
+    frame: Vec<u8>,
+    want: Want,
+}
+
+/// A case for a frame of a port.
+fn case(name: &'static str, port: u128, frame: Vec<u8>, want: Want) -> Case {
+    Case {
+        name,
+        ingress: Ingress::Port(common::id(port)),
+        frame,
+        want,
+    }
+}
+
+fn drop(name: &'static str, port: u128, frame: Vec<u8>, reason: DropReason) -> Case {
+    case(name, port, frame, Want::Drop(reason))
+}
+
+/// From Alice's MAC.
+fn alice_to<'a>(to: MacAddr, from_ip: &'a str, to_ip: &'a str) -> common::Between<'a> {
+    (mac(ALICE), to, from_ip, to_ip)
+}
+
+fn all() -> Vec<Case> {
+    [
+        ports::cases(),
+        arp::cases(),
+        ipv4::cases(),
+        ipv6::cases(),
+        route::cases(),
+        send::cases(),
+        tunnel::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn check(case: &Case) {
+    let name = case.name;
+    let mut model = common::model();
+    let mut events = model.events().unwrap();
+    let verdict = model.process(case.ingress.clone(), &case.frame);
+    let port = match &case.ingress {
+        Ingress::Port(port) => Some(*port),
+        Ingress::Tunnel { .. } => None,
+    };
+    let bytes = |frame: &Vec<u8>| Bytes::from(frame.clone());
+    let (want, drop_port) = match &case.want {
+        Want::Drop(reason) => (Verdict::Drop(*reason), Some(port)),
+        Want::DropFor(counted, reason) => (Verdict::Drop(*reason), Some(counted.map(common::id))),
+        Want::Unknown(_) => (Verdict::Drop(DropReason::UnknownDestination), Some(port)),
+        Want::Punt(reason) => (Verdict::Punt(*reason), None),
+        Want::Deliver(receiver, frame) => (
+            Verdict::Deliver {
+                port: common::id(*receiver),
+                frame: bytes(frame),
+            },
+            None,
+        ),
+        Want::Tunnel(host, frame) => {
+            let vni = Vni::try_from(common::RED_VNI).unwrap();
+            (
+                Verdict::Tunnel {
+                    host: ip(host),
+                    vni,
+                    label: 0,
+                    frame: bytes(frame),
+                },
+                None,
+            )
+        }
+        Want::Reply(frame) => (Verdict::Reply { frame: bytes(frame) }, None),
+    };
+    assert_eq!(verdict, want, "{name}");
+
+    let mut drops = Drops::new();
+    if let (Verdict::Drop(reason), Some(counted)) = (&verdict, drop_port) {
+        drops.insert((counted, *reason), 1);
+    }
+    assert_eq!(
+        model.drops().unwrap(),
+        drops,
+        "{name}: exactly the one counter moves"
+    );
+
+    let event = match (&case.want, port) {
+        (Want::Unknown(address), Some(port)) => {
+            let address: IpAddr = ip(address);
+            Some(Event::UnknownDestination {
+                port,
+                network: common::id(common::RED),
+                address,
+            })
+        }
+        (Want::Punt(reason), Some(port)) => Some(Event::Punt {
+            port,
+            reason: *reason,
+            frame: bytes(&case.frame),
+        }),
+        _ => None,
+    };
+    assert_eq!(events.try_recv().ok(), event, "{name}");
+    assert!(events.try_recv().is_err(), "{name}: one event at most");
+}
+
+/// Reasons that only a kernel data plane has: its own failures, and limits of its channel to the agent.
+const KERNEL_ONLY: [DropReason; 2] = [DropReason::PuntLimit, DropReason::Internal];
+
+#[test]
+fn every_case_ends_as_the_path_says() {
+    for case in all() {
+        check(&case);
+    }
+}
+
+#[test]
+fn every_reason_has_a_case() {
+    let mut drops: BTreeSet<DropReason> = KERNEL_ONLY.into();
+    let mut punts = BTreeSet::new();
+    for case in all() {
+        match case.want {
+            Want::Drop(reason) | Want::DropFor(_, reason) => drops.extend([reason]),
+            Want::Unknown(_) => drops.extend([DropReason::UnknownDestination]),
+            Want::Punt(reason) => punts.extend([reason]),
+            Want::Deliver(..) | Want::Tunnel(..) | Want::Reply(_) => {}
+        }
+    }
+    assert_eq!(drops, DropReason::ALL.iter().copied().collect());
+    assert_eq!(punts, PuntReason::ALL.iter().copied().collect());
+}
