@@ -1,0 +1,164 @@
+//! Tables and indexes out of persistent maps: a clone costs a few reference counts, a change copies the touched
+//! tree nodes only. Which indexes a table has is declared by the state that owns them.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use imbl::{OrdMap, OrdSet};
+
+/// A primary map from key to row.
+#[derive(Clone)]
+pub struct Table<K, V> {
+    rows: OrdMap<K, Arc<V>>,
+}
+
+impl<K: Ord + Clone, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self { rows: OrdMap::new() }
+    }
+}
+
+impl<K: Ord + Clone, V> Table<K, V> {
+    /// The row with this key.
+    pub fn get(&self, key: &K) -> Option<&Arc<V>> {
+        self.rows.get(key)
+    }
+
+    /// Whether there is a row with this key.
+    pub fn contains(&self, key: &K) -> bool {
+        self.rows.contains_key(key)
+    }
+
+    /// Puts a row; gives the one that it replaces.
+    pub fn insert(&mut self, key: K, row: Arc<V>) -> Option<Arc<V>> {
+        self.rows.insert(key, row)
+    }
+
+    /// Removes a row.
+    pub fn remove(&mut self, key: &K) -> Option<Arc<V>> {
+        self.rows.remove(key)
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// All rows in key order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<V>> {
+        self.rows.values()
+    }
+
+    /// The rows whose key is greater than `after`, in key order.
+    pub fn after(&self, after: &K) -> impl Iterator<Item = &Arc<V>> {
+        self.rows
+            .range((
+                std::ops::Bound::Excluded(after.clone()),
+                std::ops::Bound::Unbounded,
+            ))
+            .map(|(_, row)| row)
+    }
+}
+
+/// An index in which each entry has one owner.
+#[derive(Clone)]
+pub struct UniqueIndex<I, K> {
+    entries: OrdMap<I, K>,
+}
+
+impl<I: Ord + Clone, K: Clone + PartialEq> Default for UniqueIndex<I, K> {
+    fn default() -> Self {
+        Self {
+            entries: OrdMap::new(),
+        }
+    }
+}
+
+impl<I: Ord + Clone, K: Clone + PartialEq> UniqueIndex<I, K> {
+    /// Who has this entry.
+    pub fn get(&self, entry: &I) -> Option<&K> {
+        self.entries.get(entry)
+    }
+
+    /// Gives the entry to `key`. Returns the previous owner; the caller has checked that there is none.
+    pub fn insert(&mut self, entry: I, key: K) -> Option<K> {
+        self.entries.insert(entry, key)
+    }
+
+    /// Takes the entry from `key`; nothing happens when somebody else has it.
+    pub fn remove(&mut self, entry: &I, key: &K) {
+        if self.entries.get(entry) == Some(key) {
+            self.entries.remove(entry);
+        }
+    }
+
+    /// The entries in a range, in order.
+    pub fn range(&self, range: RangeInclusive<I>) -> impl DoubleEndedIterator<Item = (&I, &K)> {
+        self.entries.range(range)
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// A key type with a least and a greatest value, so that all keys under one index entry are a range.
+pub trait Bounded {
+    /// Not greater than any value.
+    const MIN: Self;
+    /// Not less than any value.
+    const MAX: Self;
+}
+
+impl<T> Bounded for alcor_model::Id<T> {
+    const MIN: Self = Self::from_uuid(uuid::Uuid::nil());
+    const MAX: Self = Self::from_uuid(uuid::Uuid::max());
+}
+
+/// An index in which an entry leads to any number of keys.
+#[derive(Clone)]
+pub struct MultiIndex<I, K> {
+    entries: OrdSet<(I, K)>,
+}
+
+impl<I: Ord + Clone, K: Ord + Clone> Default for MultiIndex<I, K> {
+    fn default() -> Self {
+        Self {
+            entries: OrdSet::new(),
+        }
+    }
+}
+
+impl<I: Ord + Clone, K: Ord + Clone + Bounded> MultiIndex<I, K> {
+    /// Adds a key under an entry.
+    pub fn insert(&mut self, entry: I, key: K) {
+        self.entries.insert((entry, key));
+    }
+
+    /// Removes a key from an entry.
+    pub fn remove(&mut self, entry: I, key: K) {
+        self.entries.remove(&(entry, key));
+    }
+
+    /// The keys under an entry, in order.
+    pub fn get(&self, entry: &I) -> impl DoubleEndedIterator<Item = &K> {
+        self.entries
+            .range((entry.clone(), K::MIN)..=(entry.clone(), K::MAX))
+            .map(|(_, key)| key)
+    }
+
+    /// Whether an entry has any key. O(log n).
+    pub fn contains_entry(&self, entry: &I) -> bool {
+        self.get(entry).next().is_some()
+    }
+}

@@ -1,0 +1,84 @@
+//! What one command does to the state: reads, writes, and the log that takes the writes back when the command
+//! is refused.
+
+use alcor_model::{Change, Resource, ResourceKey, Revision};
+
+/// The tables and indexes of a shard as one cheap value.
+///
+/// `put` and `remove` must be exact inverses, indexes included: a refused command is undone by them.
+pub trait State: Clone + Default + Send + Sync + 'static {
+    /// Puts a row into its table and indexes; gives the row that it replaces.
+    fn put(&mut self, row: Resource) -> Option<Resource>;
+    /// Removes a row from its table and indexes; gives it.
+    fn remove(&mut self, key: &ResourceKey) -> Option<Resource>;
+}
+
+/// One command's view of the state. Writes are seen by the command's own later reads.
+pub struct Tx<'a, S> {
+    state: &'a mut S,
+    revision: Revision,
+    /// In order; the row that each write replaced, for undo.
+    writes: Vec<(ResourceKey, Option<Resource>)>,
+    changes: Vec<Change>,
+}
+
+impl<'a, S: State> Tx<'a, S> {
+    /// Starts a command whose writes will carry `revision`.
+    pub fn new(state: &'a mut S, revision: Revision) -> Self {
+        Self {
+            state,
+            revision,
+            writes: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// The state with what this command has written so far.
+    pub fn state(&self) -> &S {
+        self.state
+    }
+
+    /// The revision that this command's writes carry.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Writes a row; its revision is set here.
+    pub fn put(&mut self, mut row: Resource) {
+        row.set_revision(self.revision);
+        let key = row.key();
+        let previous = self.state.put(row.clone());
+        self.writes.push((key, previous));
+        self.changes.push(Change::Put(row));
+    }
+
+    /// Deletes a row; nothing happens when it is not there.
+    pub fn delete(&mut self, key: ResourceKey) {
+        if let Some(previous) = self.state.remove(&key) {
+            self.writes.push((key.clone(), Some(previous)));
+            self.changes.push(Change::Delete {
+                key,
+                revision: self.revision,
+            });
+        }
+    }
+
+    /// Keeps what was written; gives it in order.
+    pub fn finish(self) -> Vec<Change> {
+        self.changes
+    }
+
+    /// Takes back what was written.
+    pub fn undo(self) {
+        for (key, previous) in self.writes.into_iter().rev() {
+            match previous {
+                Some(row) => {
+                    self.state.put(row);
+                }
+                None => {
+                    self.state.remove(&key);
+                }
+            }
+        }
+    }
+}
