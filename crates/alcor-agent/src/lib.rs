@@ -1,1 +1,14 @@
-//! (being built)
+//! The agent of a host: takes its goal state from an NCM, brings it into force in a data plane, reports what
+//! is in force and why not, finds the devices of ports, and answers what ports ask of the network (DHCP,
+//! router solicitations, packets whose time is exceeded).
+//!
+//! Not here: what a host needs (the NCM decides), how packets are forwarded (any [`alcor_dataplane::Dataplane`]).
+//!
+//! [`core`] decides and does no I/O; [`run`] does what it says.
+
+pub mod core;
+pub mod delta;
+pub mod devices;
+pub mod request;
+pub mod responder;
+mod table;

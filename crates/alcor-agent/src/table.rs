@@ -1,0 +1,531 @@
+//! What the host must have, row by row: the newest revision wins per key.
+//!
+//! Turns deltas into changes for the data plane and keeps what became of each. It does not talk to anybody:
+//! changes go out as values, outcomes come in as values. Which session a delta came from, and its sequence,
+//! are checked before ([`crate::core`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alcor_dataplane::{NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
+use alcor_model::{Id, MacAddr, Network, Port, Revision};
+
+use crate::delta::{Delta, Phase};
+
+/// How many tombstones are remembered, over all networks; beyond that the one with the lowest revision goes.
+pub const MAX_TOMBSTONES: usize = 65_536;
+
+/// What is known about one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Revision that last changed it; `None`: found in the data plane at start, older than anything.
+    pub(crate) revision: Option<Revision>,
+    /// The row wanted; `None` is a tombstone.
+    pub(crate) row: Option<Row>,
+    /// What the data plane said.
+    pub(crate) state: State,
+    /// Which decision the data plane's answer must be about.
+    token: u64,
+}
+
+/// What the data plane said about a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing yet.
+    Pending,
+    /// Visible to packets (or gone, for a tombstone).
+    InForce,
+    /// No, and why.
+    Refused(String),
+}
+
+/// One change on its way to the data plane.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    /// The change.
+    pub(crate) change: RowChange,
+    /// Position in the delta's rows, when the change comes from one.
+    pub(crate) row: Option<u32>,
+    token: u64,
+}
+
+/// What one delta leads to.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// In the order in which the data plane must do it.
+    pub(crate) changes: Vec<Planned>,
+    /// Rows that cannot be read: position and reason.
+    pub(crate) unreadable: Vec<(u32, String)>,
+    /// Local ports that the delta named and that are still wanted.
+    pub(crate) ports: Vec<Id<Port>>,
+    /// Rows are left that have to be tried again.
+    pub(crate) retry: bool,
+    /// Local ports that went.
+    pub(crate) removed_ports: Vec<Id<Port>>,
+}
+
+#[derive(Debug, Default)]
+struct NetworkTable {
+    /// Complete to this revision; `None`: not known.
+    held: Option<Revision>,
+    /// Keys that the running snapshot has named.
+    named: Option<BTreeSet<RowKey>>,
+    /// A row could not be read since the last snapshot began.
+    unreadable: bool,
+    rows: BTreeMap<RowKey, Entry>,
+}
+
+/// All rows of this host.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    networks: BTreeMap<Id<Network>, NetworkTable>,
+    ports: BTreeMap<Id<Port>, Id<Network>>,
+    tombstones: BTreeSet<(Option<Revision>, RowKey)>,
+    tokens: u64,
+}
+
+/// Changes of one delta while they are collected: one per key.
+type Pending = BTreeMap<RowKey, (RowChange, Option<u32>)>;
+
+impl Table {
+    /// Starts from what a data plane has in force.
+    pub(crate) fn adopt(rows: Vec<Row>) -> Self {
+        let mut table = Self::default();
+        for row in rows {
+            let key = row.key();
+            if let RowKey::Port(network, port) = key {
+                table.ports.insert(port, network);
+            }
+            let entry = Entry {
+                revision: None,
+                row: Some(row),
+                state: State::InForce,
+                token: 0,
+            };
+            table
+                .networks
+                .entry(key.network_id())
+                .or_default()
+                .rows
+                .insert(key, entry);
+        }
+        table
+    }
+
+    /// Every network there are rows of, with the revision they are complete to; zero when that is not known.
+    pub(crate) fn held(&self) -> Vec<(Id<Network>, Revision)> {
+        self.networks
+            .iter()
+            .filter(|(_, network)| network.held.is_some() || network.rows.values().any(|e| e.row.is_some()))
+            .map(|(id, network)| {
+                let complete = !network.unreadable
+                    && !network
+                        .rows
+                        .values()
+                        .any(|entry| matches!(entry.state, State::Refused(_)));
+                (*id, network.held.filter(|_| complete).unwrap_or(Revision::ZERO))
+            })
+            .collect()
+    }
+
+    /// Forgets half-received snapshots: their session is over.
+    pub(crate) fn cut(&mut self) {
+        for network in self.networks.values_mut() {
+            network.named = None;
+        }
+    }
+
+    /// Takes a delta in. `Err` says how it breaks the protocol; nothing has changed then.
+    pub(crate) fn plan(&mut self, delta: Delta) -> Result<Plan, &'static str> {
+        let id = delta.network;
+        let running = self
+            .networks
+            .get(&id)
+            .is_some_and(|network| network.named.is_some());
+        if matches!(delta.phase, Phase::Part | Phase::End) && !running {
+            return Err("a part of a snapshot came without its beginning");
+        }
+        let network = self.networks.entry(id).or_default();
+        if matches!(delta.phase, Phase::Begin | Phase::Whole) {
+            (network.named, network.held, network.unreadable) = (Some(BTreeSet::new()), None, false);
+        }
+        let mut plan = Plan::default();
+        let mut pending = Pending::new();
+        let mut gone = Vec::new();
+        for (position, row) in (0u32..).zip(delta.rows) {
+            match row {
+                Ok((revision, change)) => {
+                    self.take(revision, change, position, &mut pending, &mut gone, &mut plan)
+                }
+                Err(reason) => {
+                    plan.unreadable.push((position, reason));
+                    self.networks.entry(id).or_default().unreadable = true;
+                }
+            }
+        }
+        match delta.phase {
+            Phase::End | Phase::Whole => self.end_snapshot(id, delta.revision, &mut pending, &mut gone),
+            Phase::Forget => self.forget(id, &mut pending, &mut gone),
+            Phase::Delta => {
+                let network = self.networks.entry(id).or_default();
+                network.held = network.held.map(|held| held.max(delta.revision));
+            }
+            Phase::Begin | Phase::Part => {}
+        }
+        plan.ports.retain(|port| self.port(*port).is_some());
+        plan.removed_ports = gone
+            .iter()
+            .filter_map(|row| match row {
+                Row::Port(port) if self.port(port.id).is_none() => Some(port.id),
+                _ => None,
+            })
+            .collect();
+        plan.retry = self.networks.get(&id).is_some_and(|network| {
+            let removed = pending.get(&RowKey::Network(id));
+            matches!(removed, Some((RowChange::Remove(_), _)))
+                && network
+                    .rows
+                    .values()
+                    .any(|entry| matches!(entry.state, State::Refused(_)))
+        });
+        plan.changes = self.order(pending, &gone);
+        self.bound_tombstones();
+        Ok(plan)
+    }
+
+    /// One row of a delta: newest wins, what is in force already is not touched.
+    fn take(
+        &mut self,
+        revision: Revision,
+        change: RowChange,
+        position: u32,
+        pending: &mut Pending,
+        gone: &mut Vec<Row>,
+        plan: &mut Plan,
+    ) {
+        let key = change.key();
+        let network = self.networks.entry(key.network_id()).or_default();
+        if let Some(named) = &mut network.named {
+            named.insert(key);
+        }
+        if let RowKey::Port(_, port) = key
+            && matches!(change, RowChange::Put(_))
+        {
+            plan.ports.push(port);
+        }
+        if let Some(entry) = network.rows.get(&key) {
+            let newer = entry.revision.is_none_or(|known| revision > known);
+            let again = entry.revision == Some(revision) && matches!(entry.state, State::Refused(_));
+            if !newer && !again {
+                return;
+            }
+        }
+        if key == RowKey::Network(key.network_id()) && matches!(change, RowChange::Remove(_)) {
+            self.network_removed(key.network_id(), revision, position, pending, gone);
+            return;
+        }
+        self.set(key, Some(revision), change, Some(position), pending, gone);
+    }
+
+    /// A network's tombstone takes along what lies in it and is not newer. What is newer has no network now: it
+    /// is tried again until a network row comes.
+    fn network_removed(
+        &mut self,
+        id: Id<Network>,
+        revision: Revision,
+        position: u32,
+        pending: &mut Pending,
+        gone: &mut Vec<Row>,
+    ) {
+        let newer = |entry: &Entry| entry.revision.is_some_and(|known| known > revision);
+        for key in self.live(id, |_, entry| !newer(entry)) {
+            self.set(
+                key,
+                Some(revision),
+                RowChange::Remove(key),
+                Some(position),
+                pending,
+                gone,
+            );
+        }
+        if let Some(network) = self.networks.get_mut(&id) {
+            for entry in network
+                .rows
+                .values_mut()
+                .filter(|entry| newer(entry) && entry.row.is_some())
+            {
+                entry.state = State::Refused("its network was removed".to_owned());
+            }
+        }
+        let key = RowKey::Network(id);
+        self.set(
+            key,
+            Some(revision),
+            RowChange::Remove(key),
+            Some(position),
+            pending,
+            gone,
+        );
+    }
+
+    /// The end of a snapshot: what it did not name and that is not newer goes.
+    fn end_snapshot(
+        &mut self,
+        id: Id<Network>,
+        revision: Revision,
+        pending: &mut Pending,
+        gone: &mut Vec<Row>,
+    ) {
+        let named = self
+            .networks
+            .get_mut(&id)
+            .and_then(|network| network.named.take())
+            .unwrap_or_default();
+        let not_newer = |entry: &Entry| entry.revision.is_none_or(|known| known <= revision);
+        for key in self.live(id, |key, entry| !named.contains(key) && not_newer(entry)) {
+            self.set(key, Some(revision), RowChange::Remove(key), None, pending, gone);
+        }
+        self.networks.entry(id).or_default().held = Some(revision);
+    }
+
+    /// All of a network goes, with its memory: whatever comes later is new.
+    fn forget(&mut self, id: Id<Network>, pending: &mut Pending, gone: &mut Vec<Row>) {
+        if let Some(network) = self.networks.get_mut(&id) {
+            let tombstones = &mut self.tombstones;
+            network.rows.retain(|key, entry| {
+                let done = entry.row.is_none() && entry.state == State::InForce;
+                !(done && tombstones.remove(&(entry.revision, *key)))
+            });
+        }
+        for key in self.live(id, |_, _| true) {
+            self.set(key, None, RowChange::Remove(key), None, pending, gone);
+        }
+        if let Some(network) = self.networks.get_mut(&id) {
+            (network.held, network.named, network.unreadable) = (None, None, false);
+        }
+        self.drop_if_empty(id);
+    }
+
+    fn live(&self, id: Id<Network>, test: impl Fn(&RowKey, &Entry) -> bool) -> Vec<RowKey> {
+        let rows = self
+            .networks
+            .get(&id)
+            .into_iter()
+            .flat_map(|network| &network.rows);
+        rows.filter(|(key, entry)| entry.row.is_some() && test(key, entry))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// Writes the decision into the table, and into `pending` when the data plane has to do something.
+    fn set(
+        &mut self,
+        key: RowKey,
+        revision: Option<Revision>,
+        change: RowChange,
+        position: Option<u32>,
+        pending: &mut Pending,
+        gone: &mut Vec<Row>,
+    ) {
+        self.tokens += 1;
+        let row = match &change {
+            RowChange::Put(row) => Some(row.clone()),
+            RowChange::Remove(_) => None,
+        };
+        match (key, &row) {
+            (RowKey::Port(network, port), Some(_)) => _ = self.ports.insert(port, network),
+            (RowKey::Port(_, port), None) => _ = self.ports.remove(&port),
+            _ => {}
+        }
+        let entry = Entry {
+            revision,
+            row,
+            state: State::Pending,
+            token: self.tokens,
+        };
+        let rows = &mut self.networks.entry(key.network_id()).or_default().rows;
+        let old = rows.insert(key, entry);
+        let rows_entry = rows.get_mut(&key);
+        let unchanged = match (&old, &rows_entry) {
+            (Some(old), Some(new)) => old.state == State::InForce && old.row == new.row,
+            (None, Some(new)) => new.row.is_none(),
+            _ => false,
+        };
+        if let Some(old) = old {
+            if old.row.is_none() {
+                self.tombstones.remove(&(old.revision, key));
+            }
+            gone.extend(old.row.filter(|_| matches!(change, RowChange::Remove(_))));
+        }
+        // In force already, and nothing of this delta says otherwise: not touched.
+        let tombstone = matches!(change, RowChange::Remove(_));
+        if unchanged && !pending.contains_key(&key) {
+            if let Some(entry) = rows_entry {
+                entry.state = State::InForce;
+            }
+        } else {
+            pending.insert(key, (change, position));
+        }
+        if tombstone {
+            self.tombstones.insert((revision, key));
+        }
+    }
+
+    /// Puts in the order of their keys, then removes in reverse: a port that moves to another host is never
+    /// without an entry. Removes whose MAC a put takes over come first, because a MAC has one owner.
+    fn order(&self, pending: Pending, gone: &[Row]) -> Vec<Planned> {
+        let taken: BTreeSet<MacAddr> = pending
+            .values()
+            .filter_map(|(change, _)| match change {
+                RowChange::Put(Row::Port(port)) => Some(port.mac),
+                _ => None,
+            })
+            .collect();
+        let blocking: BTreeSet<RowKey> = gone
+            .iter()
+            .filter(|row| matches!(row, Row::Port(port) if taken.contains(&port.mac)))
+            .map(Row::key)
+            .collect();
+        let (mut first, mut puts, mut removes) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, (change, row)) in pending {
+            let token = self.entry(&key).map_or(0, |entry| entry.token);
+            let into = match &change {
+                RowChange::Put(_) => &mut puts,
+                RowChange::Remove(_) if blocking.contains(&key) => &mut first,
+                RowChange::Remove(_) => &mut removes,
+            };
+            into.push(Planned { change, row, token });
+        }
+        removes.reverse();
+        first.into_iter().chain(puts).chain(removes).collect()
+    }
+
+    /// Keeps what the data plane said; an answer about a decision that has been replaced is ignored.
+    pub(crate) fn outcome(&mut self, planned: &Planned, outcome: &Result<(), String>) {
+        let key = planned.change.key();
+        let Some(network) = self.networks.get_mut(&key.network_id()) else {
+            return;
+        };
+        let Some(entry) = network.rows.get_mut(&key) else {
+            return;
+        };
+        if entry.token != planned.token {
+            return;
+        }
+        entry.state = match outcome {
+            Ok(()) => State::InForce,
+            Err(reason) => State::Refused(reason.clone()),
+        };
+        // A row that was forgotten leaves no tombstone.
+        if entry.row.is_none() && entry.revision.is_none() && outcome.is_ok() {
+            network.rows.remove(&key);
+            self.tombstones.remove(&(None, key));
+        }
+        self.drop_if_empty(key.network_id());
+    }
+
+    /// What was refused, to try it again; at most `limit` changes.
+    pub(crate) fn retries(&self, limit: usize) -> Vec<Planned> {
+        let refused = || {
+            let rows = self.networks.values().flat_map(|network| &network.rows);
+            rows.filter(|(_, entry)| matches!(entry.state, State::Refused(_)))
+                .map(|(key, entry)| Planned {
+                    change: entry.row.clone().map_or(RowChange::Remove(*key), RowChange::Put),
+                    row: None,
+                    token: entry.token,
+                })
+        };
+        let removes = refused().filter(|planned| matches!(planned.change, RowChange::Remove(_)));
+        let puts = refused().filter(|planned| matches!(planned.change, RowChange::Put(_)));
+        removes.chain(puts).take(limit).collect()
+    }
+
+    fn bound_tombstones(&mut self) {
+        while self.tombstones.len() > MAX_TOMBSTONES {
+            let Some((_, key)) = self.tombstones.pop_first() else {
+                return;
+            };
+            if let Some(network) = self.networks.get_mut(&key.network_id())
+                && network
+                    .rows
+                    .get(&key)
+                    .is_some_and(|entry| entry.state == State::InForce)
+            {
+                network.rows.remove(&key);
+                self.drop_if_empty(key.network_id());
+            }
+        }
+    }
+
+    fn drop_if_empty(&mut self, id: Id<Network>) {
+        let empty = |network: &NetworkTable| {
+            network.rows.is_empty() && network.held.is_none() && network.named.is_none()
+        };
+        if self.networks.get(&id).is_some_and(empty) {
+            self.networks.remove(&id);
+        }
+    }
+
+    /// The entry of a key, tombstones too.
+    pub(crate) fn entry(&self, key: &RowKey) -> Option<&Entry> {
+        self.networks.get(&key.network_id())?.rows.get(key)
+    }
+
+    /// The entry of a wanted local port.
+    pub(crate) fn port_entry(&self, port: Id<Port>) -> Option<&Entry> {
+        self.entry(&RowKey::Port(*self.ports.get(&port)?, port))
+    }
+
+    /// The row of a wanted local port.
+    pub(crate) fn port(&self, port: Id<Port>) -> Option<&PortRow> {
+        match self.port_entry(port)?.row.as_ref()? {
+            Row::Port(row) => Some(row),
+            _ => None,
+        }
+    }
+
+    /// All wanted local ports.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = Id<Port>> {
+        self.ports.keys().copied()
+    }
+
+    /// The row of a network.
+    pub(crate) fn network(&self, id: Id<Network>) -> Option<&NetworkRow> {
+        match self.entry(&RowKey::Network(id))?.row.as_ref()? {
+            Row::Network(row) => Some(row),
+            _ => None,
+        }
+    }
+
+    /// The subnets of a network.
+    pub(crate) fn subnets(&self, id: Id<Network>) -> Vec<&SubnetRow> {
+        let rows = self
+            .networks
+            .get(&id)
+            .into_iter()
+            .flat_map(|network| network.rows.values());
+        rows.filter_map(|entry| match entry.row.as_ref()? {
+            Row::Subnet(row) => Some(row),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// For each network: the revision it is complete to, rows wanted, rows refused.
+    pub(crate) fn summary(&self) -> Vec<(Id<Network>, Option<Revision>, usize, usize)> {
+        let count = |network: &NetworkTable, test: fn(&Entry) -> bool| {
+            network.rows.values().filter(|entry| test(entry)).count()
+        };
+        self.networks
+            .iter()
+            .map(|(id, network)| {
+                let rows = count(network, |entry| entry.row.is_some());
+                (
+                    *id,
+                    network.held,
+                    rows,
+                    count(network, |e| matches!(e.state, State::Refused(_))),
+                )
+            })
+            .collect()
+    }
+}
