@@ -124,12 +124,16 @@ fn extension_headers() -> Vec<Case> {
             .iter()
             .fold(to_bob(), |frame, number| extend(&frame, *number, &OPTIONS))
     };
+    let later_fragment = extend(&to_bob(), FRAGMENT, &[0, 0, 0, 0x09, 0, 0, 0, 1]);
+    let fifth_is_fragment = [DESTINATION_OPTIONS; 4]
+        .iter()
+        .fold(later_fragment, |frame, number| extend(&frame, *number, &OPTIONS));
     let long = extend(&to_bob(), ROUTING, &[&[0, 2], &[0; 22][..]].concat());
     let solicitation = solicit(mac(ALICE), "fd00:a::11", "fd00:a::12", &[]);
     let advertisement = icmp6(alice_to(mac(BOB), "fd00:a::11", "fd00:a::12"), 134, &[0; 12]);
     let open_advertisement = icmp6((mac(OPEN), mac(BOB), "fd00:a::16", "fd00:a::12"), 134, &[0; 12]);
     let open_na = icmp6((mac(OPEN), mac(BOB), "fd00:a::16", "fd00:a::12"), 136, &[0; 20]);
-    let open_na = extend(&open_na, DESTINATION_OPTIONS, &OPTIONS);
+    let open_na = edit(extend(&open_na, DESTINATION_OPTIONS, &OPTIONS), HOP_LIMIT, &[64]);
     let server = udp(alice_to(mac(BOB), "fd00:a::11", "fd00:a::12"), (547, 546), b"");
     vec![
         delivered("one", chain(&[HOP_BY_HOP])),
@@ -138,6 +142,7 @@ fn extension_headers() -> Vec<Case> {
             chain(&[DESTINATION_OPTIONS, ROUTING, DESTINATION_OPTIONS, HOP_BY_HOP]),
         ),
         delivered("a long one", long.clone()),
+        drop("four and a later fragment", ALICE, fifth_is_fragment, Malformed),
         drop("five", ALICE, chain(&[DESTINATION_OPTIONS; 5]), Malformed),
         drop(
             "one that is longer than the packet",
@@ -258,6 +263,7 @@ fn other_nd() -> Vec<Case> {
             rs(FRANK, "::"),
             NoFlood,
         ),
+        drop("only IPv4 is served", CAROL, rs(CAROL, "::"), NoFlood),
         drop(
             "router solicitation through a router",
             ALICE,

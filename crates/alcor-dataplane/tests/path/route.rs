@@ -34,6 +34,7 @@ fn gateway() -> Vec<Case> {
     let short = edit(ping(V4.1, 64), 16, &[0, 27]);
     let reply = echo(alice_to(GATEWAY, V4.0, V4.1), 64, false);
     let broken = edit(ping(V4.1, 64), 36, &[0xde, 0xad]);
+    let with_code = Want::Reply(edit(echo((GATEWAY, mac(ALICE), V4.1, V4.0), 64, false), 35, &[5]));
     let broken_pong = pong_with_checksum(0xdead);
     vec![
         case("ping", ALICE, ping(V4.1, 64), pong(V4.1)),
@@ -59,6 +60,7 @@ fn gateway() -> Vec<Case> {
             broken,
             broken_pong,
         ),
+        case("the code stays", ALICE, edit(ping(V4.1, 64), 35, &[5]), with_code),
         drop("ping with options", ALICE, with_options, ToGateway),
         drop("ping in fragments", ALICE, fragment, ToGateway),
         drop("7 bytes of ICMP", ALICE, short, ToGateway),
