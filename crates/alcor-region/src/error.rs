@@ -18,7 +18,9 @@ pub enum RegionError {
     #[error("Port {0} could not be found.")]
     PortNotFound(Id<Port>),
     /// Ports are left.
-    #[error("Unable to complete operation on network {0}. There are one or more ports still in use on the network.")]
+    #[error(
+        "Unable to complete operation on network {0}. There are one or more ports still in use on the network."
+    )]
     NetworkInUse(Id<Network>),
     /// Ports have addresses of it.
     #[error("Unable to complete operation on subnet {subnet}: {reason}.")]
@@ -100,6 +102,12 @@ pub enum RegionError {
         /// The address.
         ip: IpAddr,
     },
+    /// Allowed address pairs on a port without port security.
+    #[error("Port Security must be enabled in order to have allowed address pairs on a port.")]
+    AddressPairAndPortSecurityRequired,
+    /// More allowed address pairs than the limit.
+    #[error("The number of allowed address pairs exceeds the maximum {0}.")]
+    AddressPairsExhausted(usize),
     /// Too many.
     #[error("Quota exceeded for resources: ['{0}'].")]
     OverQuota(&'static str),
@@ -166,6 +174,8 @@ impl RegionError {
             Self::InvalidAllocationPool(_) => "InvalidAllocationPool",
             Self::InvalidIpForSubnet { .. } => "InvalidIpForSubnet",
             Self::InvalidIpForNetwork { .. } => "InvalidIpForNetwork",
+            Self::AddressPairAndPortSecurityRequired => "AddressPairAndPortSecurityRequired",
+            Self::AddressPairsExhausted(_) => "AllowedAddressPairExhausted",
             Self::OverQuota(_) => "OverQuota",
             Self::Forbidden { .. } => "PolicyNotAuthorized",
             Self::RevisionNumberConstraintFailed { .. } => "RevisionNumberConstraintFailed",
@@ -176,7 +186,9 @@ impl RegionError {
     /// The class of the refusal.
     pub const fn class(&self) -> ErrorClass {
         match self {
-            Self::NetworkNotFound(_) | Self::SubnetNotFound(_) | Self::PortNotFound(_) => ErrorClass::NotFound,
+            Self::NetworkNotFound(_) | Self::SubnetNotFound(_) | Self::PortNotFound(_) => {
+                ErrorClass::NotFound
+            }
             Self::NetworkInUse(_)
             | Self::SubnetInUse { .. }
             | Self::IpAddressInUse { .. }
@@ -185,11 +197,13 @@ impl RegionError {
             | Self::TunnelIdInUse(_)
             | Self::GatewayConflictWithAllocationPools { .. }
             | Self::OverlappingAllocationPools { .. }
+            | Self::AddressPairAndPortSecurityRequired
             | Self::OverQuota(_) => ErrorClass::Conflict,
             Self::InvalidInput(_)
             | Self::OutOfBoundsAllocationPool { .. }
             | Self::InvalidAllocationPool(_)
             | Self::InvalidIpForSubnet { .. }
+            | Self::AddressPairsExhausted(_)
             | Self::InvalidIpForNetwork { .. } => ErrorClass::BadRequest,
             Self::Forbidden { .. } => ErrorClass::Forbidden,
             Self::RevisionNumberConstraintFailed { .. } => ErrorClass::PreconditionFailed,

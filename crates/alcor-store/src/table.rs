@@ -151,7 +151,7 @@ impl<I: Ord + Clone, K: Ord + Clone + Bounded> MultiIndex<I, K> {
     }
 
     /// The keys under an entry, in order.
-    pub fn get(&self, entry: &I) -> impl DoubleEndedIterator<Item = &K> {
+    pub fn get(&self, entry: &I) -> impl DoubleEndedIterator<Item = &K> + use<'_, I, K> {
         self.entries
             .range((entry.clone(), K::MIN)..=(entry.clone(), K::MAX))
             .map(|(_, key)| key)

@@ -1,0 +1,174 @@
+//! Networks: VXLAN network identifiers, MTU, and what a deletion takes along.
+
+use std::sync::Arc;
+
+use alcor_model::{Id, Network, Port, Resource, ResourceKey, Vni};
+use alcor_store::Tx;
+
+use crate::{
+    Env, RegionError, RegionState,
+    command::{Caller, NetworkCreate, NetworkUpdate},
+    env::check_if_match,
+};
+
+/// Smallest MTU of a network: what IPv4 demands of every link (RFC 791).
+pub const MTU_MIN: u16 = 68;
+/// Smallest MTU of a network with an IPv6 subnet (RFC 8200, section 5).
+pub const MTU_MIN_IPV6: u16 = 1280;
+
+/// Makes a network.
+///
+/// # Errors
+/// A taken or exhausted identifier, an MTU that does not fit, attributes that only an admin may set.
+pub fn create(
+    tx: &mut Tx<'_, RegionState>,
+    env: &Env,
+    caller: &Caller,
+    create: NetworkCreate,
+) -> Result<Arc<Network>, RegionError> {
+    if !caller.is_admin && (create.shared == Some(true) || create.segmentation_id.is_some()) {
+        return Err(RegionError::Forbidden {
+            action: "create_network:shared or provider attributes".into(),
+        });
+    }
+    let mtu = match create.mtu {
+        // Neutron's 0 stands for the default.
+        None | Some(0) => env.config.network_mtu_max(),
+        Some(mtu) => check_mtu(env, mtu, MTU_MIN)?,
+    };
+    let id = env.new_id();
+    let network = Network {
+        id,
+        revision: tx.revision(),
+        standard: env.standard(caller, create.standard)?,
+        admin_state_up: create.admin_state_up.unwrap_or(true),
+        mtu,
+        shared: create.shared.unwrap_or(false),
+        port_security_enabled: create.port_security_enabled.unwrap_or(true),
+        segmentation_id: allocate_vni(tx.state(), env, create.segmentation_id)?,
+    };
+    tx.put(Resource::Network(Arc::new(network)));
+    written(tx, id)
+}
+
+/// Changes a network.
+///
+/// # Errors
+/// Not found, not the caller's, `If-Match`, an MTU that does not fit.
+pub fn update(
+    tx: &mut Tx<'_, RegionState>,
+    env: &Env,
+    caller: &Caller,
+    id: Id<Network>,
+    update: NetworkUpdate,
+    if_match: Option<u64>,
+) -> Result<Arc<Network>, RegionError> {
+    let mut network = Network::clone(owned(tx.state(), caller, id, "update_network")?);
+    if update.shared == Some(true) && !network.shared && !caller.is_admin {
+        return Err(RegionError::Forbidden {
+            action: "update_network:shared".into(),
+        });
+    }
+    env.update_standard(&mut network.standard, update.standard, if_match)?;
+    if let Some(mtu) = update.mtu {
+        let has_ipv6 = tx
+            .state()
+            .subnets_of(id)
+            .any(|subnet| subnet.cidr.addr().is_ipv6());
+        network.mtu = check_mtu(env, mtu, if has_ipv6 { MTU_MIN_IPV6 } else { MTU_MIN })?;
+    }
+    network.admin_state_up = update.admin_state_up.unwrap_or(network.admin_state_up);
+    network.shared = update.shared.unwrap_or(network.shared);
+    network.port_security_enabled = update
+        .port_security_enabled
+        .unwrap_or(network.port_security_enabled);
+    tx.put(Resource::Network(Arc::new(network)));
+    written(tx, id)
+}
+
+/// Deletes a network and its subnets.
+///
+/// # Errors
+/// Not found, not the caller's, `If-Match`, ports left.
+pub fn delete(
+    tx: &mut Tx<'_, RegionState>,
+    caller: &Caller,
+    id: Id<Network>,
+    if_match: Option<u64>,
+) -> Result<(), RegionError> {
+    let network = owned(tx.state(), caller, id, "delete_network")?;
+    check_if_match(&network.standard, if_match)?;
+    if tx.state().has_ports(id) {
+        return Err(RegionError::NetworkInUse(id));
+    }
+    let subnets: Vec<_> = tx.state().subnets_of(id).map(|subnet| subnet.id).collect();
+    for subnet in subnets {
+        tx.delete(ResourceKey::Subnet(subnet));
+    }
+    tx.delete(ResourceKey::Network(id));
+    Ok(())
+}
+
+/// A network that the caller may change: one that it merely sees is refused, one that it does not see is not
+/// there.
+pub(crate) fn owned<'a>(
+    state: &'a RegionState,
+    caller: &Caller,
+    id: Id<Network>,
+    action: &str,
+) -> Result<&'a Arc<Network>, RegionError> {
+    let network = state
+        .visible_network(caller, id)
+        .ok_or(RegionError::NetworkNotFound(id))?;
+    if caller.is_admin || network.standard.project_id == caller.project_id {
+        Ok(network)
+    } else {
+        Err(RegionError::Forbidden {
+            action: action.to_owned(),
+        })
+    }
+}
+
+/// True when the caller owns the network that a port lies in, or is an admin.
+pub(crate) fn owns_network_of(state: &RegionState, caller: &Caller, port: &Port) -> bool {
+    caller.is_admin
+        || state
+            .networks()
+            .get(&port.network_id)
+            .is_some_and(|network| network.standard.project_id == caller.project_id)
+}
+
+fn written(tx: &Tx<'_, RegionState>, id: Id<Network>) -> Result<Arc<Network>, RegionError> {
+    tx.state()
+        .networks()
+        .get(&id)
+        .cloned()
+        .ok_or(RegionError::NetworkNotFound(id))
+}
+
+fn check_mtu(env: &Env, mtu: u16, least: u16) -> Result<u16, RegionError> {
+    let most = env.config.network_mtu_max();
+    if (least..=most).contains(&mtu) {
+        Ok(mtu)
+    } else {
+        Err(RegionError::InvalidInput(format!(
+            "Requested MTU {mtu} is not between {least} and {most}, which is what the underlay's MTU of {} leaves",
+            env.config.underlay_mtu
+        )))
+    }
+}
+
+fn allocate_vni(state: &RegionState, env: &Env, asked: Option<Vni>) -> Result<Vni, RegionError> {
+    match asked {
+        Some(vni) if state.network_with_vni(vni).is_some() => Err(RegionError::TunnelIdInUse(vni.get())),
+        Some(vni) => Ok(vni),
+        None => {
+            let range = env.config.vni_first.get()..=env.config.vni_last.get();
+            let number = state
+                .vnis()
+                .find_free(&[range])
+                .ok_or(RegionError::NoNetworkAvailable)?;
+            Vni::try_from(number).map_err(|_| RegionError::NoNetworkAvailable)
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Ports: addresses, MACs, binding.
+
+use std::{net::IpAddr, sync::Arc};
+
+use alcor_model::{
+    Id, MacAddr, Network, Port, Resource, ResourceKey, Subnet,
+    net::GATEWAY_MAC,
+    resource::{AddressPair, Binding, FixedIp},
+};
+use alcor_store::Tx;
+
+use crate::{
+    Env, RegionError, RegionState,
+    command::{AddressPairRequest, Caller, FixedIpRequest, PortCreate, PortUpdate},
+    env::check_if_match,
+    network,
+    subnet::{self, is_usable, pool_offsets},
+};
+
+/// How often a random MAC is tried before the port is refused; at a million ports of sixteen million
+/// addresses, 64 misses in a row do not happen.
+const MAC_TRIES: usize = 64;
+
+/// Makes a port.
+///
+/// # Errors
+/// Whatever Neutron refuses: an unknown network or subnet, an address that is taken or does not fit, no address left.
+pub fn create(
+    tx: &mut Tx<'_, RegionState>,
+    env: &Env,
+    caller: &Caller,
+    create: PortCreate,
+) -> Result<Arc<Port>, RegionError> {
+    let network = tx
+        .state()
+        .visible_network(caller, create.network_id)
+        .cloned()
+        .ok_or(RegionError::NetworkNotFound(create.network_id))?;
+    let owns_network = caller.is_admin || network.standard.project_id == caller.project_id;
+    if !owns_network && (create.mac_address.is_some() || names_an_address(create.fixed_ips.as_deref())) {
+        return Err(RegionError::Forbidden {
+            action: "create_port:mac_address or fixed_ips".into(),
+        });
+    }
+    if !caller.is_admin && !create.binding_host_id.is_empty() {
+        return Err(RegionError::Forbidden {
+            action: "create_port:binding:host_id".into(),
+        });
+    }
+    let mac_address = match create.mac_address {
+        Some(mac) => check_mac(tx.state(), network.id, mac, None)?,
+        None => allocate_mac(tx.state(), env, network.id)?,
+    };
+    let id = env.new_id();
+    let fixed_ips = match create.fixed_ips {
+        None => default_addresses(tx.state(), &network, mac_address)?,
+        Some(asked) => asked_addresses(tx.state(), caller, &network, mac_address, &asked, None)?,
+    };
+    let port_security_enabled = create
+        .port_security_enabled
+        .unwrap_or(network.port_security_enabled);
+    let port = Port {
+        id,
+        revision: tx.revision(),
+        standard: env.standard(caller, create.standard)?,
+        network_id: network.id,
+        mac_address,
+        fixed_ips,
+        allowed_address_pairs: pairs(mac_address, port_security_enabled, create.allowed_address_pairs)?,
+        admin_state_up: create.admin_state_up.unwrap_or(true),
+        device_id: create.device_id,
+        device_owner: create.device_owner,
+        port_security_enabled,
+        dns_name: create.dns_name,
+        binding: Binding {
+            host_id: create.binding_host_id,
+            vnic_type: check_vnic_type(create.binding_vnic_type.unwrap_or_else(|| "normal".into()))?,
+            profile: create.binding_profile.unwrap_or_default(),
+        },
+    };
+    tx.put(Resource::Port(Arc::new(port)));
+    written(tx, id)
+}
+
+/// Changes a port. A port that moves to another host starts without a report.
+///
+/// # Errors
+/// As creation; also not found, not the caller's, `If-Match`.
+pub fn update(
+    tx: &mut Tx<'_, RegionState>,
+    env: &Env,
+    caller: &Caller,
+    id: Id<Port>,
+    update: PortUpdate,
+    if_match: Option<u64>,
+) -> Result<Arc<Port>, RegionError> {
+    let before = Arc::clone(owned(tx.state(), caller, id, "update_port")?);
+    let network = tx
+        .state()
+        .networks()
+        .get(&before.network_id)
+        .cloned()
+        .ok_or(RegionError::NetworkNotFound(before.network_id))?;
+    let owns_network = network::owns_network_of(tx.state(), caller, &before);
+    if !owns_network && (update.mac_address.is_some() || names_an_address(update.fixed_ips.as_deref())) {
+        return Err(RegionError::Forbidden {
+            action: "update_port:mac_address or fixed_ips".into(),
+        });
+    }
+    if !caller.is_admin && update.binding_host_id.is_some() {
+        return Err(RegionError::Forbidden {
+            action: "update_port:binding:host_id".into(),
+        });
+    }
+    let mut port = Port::clone(&before);
+    env.update_standard(&mut port.standard, update.standard, if_match)?;
+    if let Some(mac) = update.mac_address {
+        port.mac_address = check_mac(tx.state(), network.id, mac, Some(id))?;
+    }
+    if let Some(asked) = update.fixed_ips {
+        port.fixed_ips = asked_addresses(
+            tx.state(),
+            caller,
+            &network,
+            port.mac_address,
+            &asked,
+            Some(&before),
+        )?;
+    }
+    port.admin_state_up = update.admin_state_up.unwrap_or(port.admin_state_up);
+    port.device_id = update.device_id.unwrap_or(port.device_id);
+    port.device_owner = update.device_owner.unwrap_or(port.device_owner);
+    port.port_security_enabled = update.port_security_enabled.unwrap_or(port.port_security_enabled);
+    port.dns_name = update.dns_name.unwrap_or(port.dns_name);
+    if let Some(asked) = update.allowed_address_pairs {
+        port.allowed_address_pairs = pairs(port.mac_address, port.port_security_enabled, asked)?;
+    } else if !port.port_security_enabled && !port.allowed_address_pairs.is_empty() {
+        return Err(RegionError::InvalidInput(
+            "port security cannot be switched off while the port has allowed address pairs".into(),
+        ));
+    }
+    port.binding.host_id = update.binding_host_id.unwrap_or(port.binding.host_id);
+    port.binding.profile = update.binding_profile.unwrap_or(port.binding.profile);
+    if let Some(vnic_type) = update.binding_vnic_type {
+        port.binding.vnic_type = check_vnic_type(vnic_type)?;
+    }
+    if port.binding.host_id != before.binding.host_id {
+        tx.delete(ResourceKey::PortRuntime(id));
+    }
+    tx.put(Resource::Port(Arc::new(port)));
+    written(tx, id)
+}
+
+/// Deletes a port; its addresses are free at once.
+///
+/// # Errors
+/// Not found, not the caller's, `If-Match`.
+pub fn delete(
+    tx: &mut Tx<'_, RegionState>,
+    caller: &Caller,
+    id: Id<Port>,
+    if_match: Option<u64>,
+) -> Result<(), RegionError> {
+    let port = owned(tx.state(), caller, id, "delete_port")?;
+    check_if_match(&port.standard, if_match)?;
+    tx.delete(ResourceKey::PortRuntime(id));
+    tx.delete(ResourceKey::Port(id));
+    Ok(())
+}
+
+/// A port that the caller may change.
+fn owned<'a>(
+    state: &'a RegionState,
+    caller: &Caller,
+    id: Id<Port>,
+    action: &str,
+) -> Result<&'a Arc<Port>, RegionError> {
+    let port = state
+        .visible_port(caller, id)
+        .ok_or(RegionError::PortNotFound(id))?;
+    if network::owns_network_of(state, caller, port) || port.standard.project_id == caller.project_id {
+        Ok(port)
+    } else {
+        Err(RegionError::Forbidden {
+            action: action.to_owned(),
+        })
+    }
+}
+
+fn written(tx: &Tx<'_, RegionState>, id: Id<Port>) -> Result<Arc<Port>, RegionError> {
+    tx.state()
+        .ports()
+        .get(&id)
+        .cloned()
+        .ok_or(RegionError::PortNotFound(id))
+}
+
+fn names_an_address(asked: Option<&[FixedIpRequest]>) -> bool {
+    asked.is_some_and(|asked| asked.iter().any(|fixed| fixed.ip_address.is_some()))
+}
+
+fn check_vnic_type(vnic_type: String) -> Result<String, RegionError> {
+    if vnic_type == "normal" {
+        Ok(vnic_type)
+    } else {
+        Err(RegionError::InvalidInput(format!(
+            "binding:vnic_type '{vnic_type}' is not supported; use 'normal'"
+        )))
+    }
+}
+
+fn check_mac(
+    state: &RegionState,
+    network: Id<Network>,
+    mac: MacAddr,
+    own: Option<Id<Port>>,
+) -> Result<MacAddr, RegionError> {
+    if mac.is_multicast() || mac == MacAddr::default() || mac == GATEWAY_MAC {
+        return Err(RegionError::InvalidInput(format!(
+            "'{mac}' cannot be the MAC address of a port"
+        )));
+    }
+    match state.port_with_mac(network, mac) {
+        Some(owner) if Some(owner) != own => Err(RegionError::MacAddressInUse { network, mac }),
+        _ => Ok(mac),
+    }
+}
+
+fn allocate_mac(state: &RegionState, env: &Env, network: Id<Network>) -> Result<MacAddr, RegionError> {
+    let base = env.config.mac_base;
+    (0..MAC_TRIES)
+        .map(|_| {
+            let [.., a, b, c] = env.source.random().to_be_bytes();
+            MacAddr([base[0], base[1], base[2], a, b, c])
+        })
+        .find(|mac| *mac != GATEWAY_MAC && state.port_with_mac(network, *mac).is_none())
+        .ok_or(RegionError::MacAddressGenerationFailure(network))
+}
+
+/// One IPv4 address, one IPv6 address of a subnet without automatic addresses, and one of each subnet with them:
+/// what Neutron gives when the client does not say.
+fn default_addresses(
+    state: &RegionState,
+    network: &Network,
+    mac: MacAddr,
+) -> Result<Vec<FixedIp>, RegionError> {
+    let mut fixed_ips = Vec::new();
+    for ipv6 in [false, true] {
+        let mut any = false;
+        let mut found = None;
+        for subnet in state.subnets_of(network.id) {
+            if subnet.cidr.addr().is_ipv6() == ipv6 && !subnet.is_auto_address() {
+                any = true;
+                found = allocate(state, subnet, &fixed_ips);
+                if found.is_some() {
+                    break;
+                }
+            }
+        }
+        match found {
+            Some(fixed) => fixed_ips.push(fixed),
+            None if any => return Err(RegionError::IpAddressGenerationFailure(network.id)),
+            None => {}
+        }
+    }
+    for subnet in state
+        .subnets_of(network.id)
+        .filter(|subnet| subnet.is_auto_address())
+    {
+        if fixed_ips.len() < Port::MAX_FIXED_IPS {
+            fixed_ips.push(auto_address(state, subnet, mac, None)?);
+        }
+    }
+    Ok(fixed_ips)
+}
+
+/// The addresses that the client asks for. `before` is the port as it is, whose addresses count as free.
+fn asked_addresses(
+    state: &RegionState,
+    caller: &Caller,
+    network: &Network,
+    mac: MacAddr,
+    asked: &[FixedIpRequest],
+    before: Option<&Port>,
+) -> Result<Vec<FixedIp>, RegionError> {
+    if asked.len() > Port::MAX_FIXED_IPS {
+        return Err(RegionError::InvalidInput(format!(
+            "a port has at most {} fixed IPs",
+            Port::MAX_FIXED_IPS
+        )));
+    }
+    let own = before.map(|port| port.id);
+    let mut fixed_ips: Vec<FixedIp> = Vec::with_capacity(asked.len());
+    for request in asked {
+        let subnet = asked_subnet(state, caller, network, request)?;
+        let fixed = match request.ip_address {
+            Some(ip) => {
+                let formed = matches!(subnet.cidr.network(), IpAddr::V6(prefix) if IpAddr::V6(mac.eui64(prefix)) == ip);
+                if subnet.is_auto_address() && !formed {
+                    return Err(RegionError::InvalidInput(format!(
+                        "IPv6 address {ip} can not be directly assigned to a port on subnet {} since the subnet is configured for automatic addresses",
+                        subnet.id
+                    )));
+                }
+                if !is_usable(subnet.cidr, ip) {
+                    return Err(RegionError::InvalidIpForSubnet { ip });
+                }
+                FixedIp {
+                    subnet_id: subnet.id,
+                    ip_address: ip,
+                }
+            }
+            None if subnet.is_auto_address() => auto_address(state, subnet, mac, own)?,
+            None => kept_or_new(state, subnet, before, &fixed_ips)
+                .ok_or(RegionError::IpAddressGenerationFailure(network.id))?,
+        };
+        let taken = state
+            .port_with_ip(fixed.subnet_id, fixed.ip_address)
+            .is_some_and(|owner| Some(owner) != own);
+        let gateway = subnet.gateway_ip == Some(fixed.ip_address);
+        if taken || gateway || fixed_ips.contains(&fixed) {
+            return Err(RegionError::IpAddressInUse {
+                ip: fixed.ip_address,
+                subnet: subnet.id,
+            });
+        }
+        fixed_ips.push(fixed);
+    }
+    Ok(fixed_ips)
+}
+
+fn asked_subnet<'a>(
+    state: &'a RegionState,
+    caller: &Caller,
+    network: &Network,
+    request: &FixedIpRequest,
+) -> Result<&'a Arc<Subnet>, RegionError> {
+    match (request.subnet_id, request.ip_address) {
+        (Some(id), _) => {
+            let subnet = state
+                .visible_subnet(caller, id)
+                .ok_or(RegionError::SubnetNotFound(id))?;
+            if subnet.network_id == network.id {
+                Ok(subnet)
+            } else {
+                Err(RegionError::InvalidInput(format!(
+                    "Failed to create port on network {}, because fixed_ips included invalid subnet {id}",
+                    network.id
+                )))
+            }
+        }
+        (None, Some(ip)) => state
+            .subnets_of(network.id)
+            .find(|subnet| subnet.cidr.contains(&ip))
+            .ok_or(RegionError::InvalidIpForNetwork { ip }),
+        (None, None) => Err(RegionError::InvalidInput(
+            "IP allocation requires subnet_id or ip_address".into(),
+        )),
+    }
+}
+
+/// On an update that names only the subnet, the port keeps an address that it has there.
+fn kept_or_new(
+    state: &RegionState,
+    subnet: &Subnet,
+    before: Option<&Port>,
+    chosen: &[FixedIp],
+) -> Option<FixedIp> {
+    let kept = before
+        .into_iter()
+        .flat_map(|port| &port.fixed_ips)
+        .find(|fixed| fixed.subnet_id == subnet.id && !chosen.contains(fixed));
+    kept.copied().or_else(|| allocate(state, subnet, chosen))
+}
+
+fn auto_address(
+    state: &RegionState,
+    subnet: &Subnet,
+    mac: MacAddr,
+    own: Option<Id<Port>>,
+) -> Result<FixedIp, RegionError> {
+    let IpAddr::V6(prefix) = subnet.cidr.network() else {
+        return Err(RegionError::IpAddressGenerationFailure(subnet.network_id));
+    };
+    let ip = IpAddr::V6(mac.eui64(prefix));
+    match state.port_with_ip(subnet.id, ip) {
+        Some(owner) if Some(owner) != own => Err(RegionError::IpAddressInUse {
+            ip,
+            subnet: subnet.id,
+        }),
+        _ => Ok(FixedIp {
+            subnet_id: subnet.id,
+            ip_address: ip,
+        }),
+    }
+}
+
+/// A free address of the subnet's pools that is not in `chosen`.
+fn allocate(state: &RegionState, subnet: &Subnet, chosen: &[FixedIp]) -> Option<FixedIp> {
+    let ip_address = if subnet.cidr.addr().is_ipv4() {
+        allocate_v4(state, subnet, chosen)?
+    } else {
+        allocate_v6(state, subnet, chosen)?
+    };
+    Some(FixedIp {
+        subnet_id: subnet.id,
+        ip_address,
+    })
+}
+
+fn allocate_v4(state: &RegionState, subnet: &Subnet, chosen: &[FixedIp]) -> Option<IpAddr> {
+    let base = subnet::number(subnet.cidr.network());
+    let ranges = pool_offsets(subnet);
+    let ip_at = |offset: u32| subnet::address(subnet.cidr, base + u128::from(offset));
+    let chosen_here = |ip: IpAddr| {
+        chosen
+            .iter()
+            .any(|fixed| fixed.subnet_id == subnet.id && fixed.ip_address == ip)
+    };
+    let Some(space) = state.offsets(subnet.id) else {
+        return ranges
+            .into_iter()
+            .flatten()
+            .map(ip_at)
+            .find(|ip| !chosen_here(*ip));
+    };
+    let first = ip_at(space.find_free(&ranges)?);
+    if !chosen_here(first) {
+        return Some(first);
+    }
+    // Rare: the same command took it already. Look on in a copy that knows.
+    let mut space = space.clone();
+    for fixed in chosen.iter().filter(|fixed| fixed.subnet_id == subnet.id) {
+        space.take(u32::try_from(subnet::number(fixed.ip_address).checked_sub(base)?).ok()?);
+    }
+    space.find_free(&ranges).map(ip_at)
+}
+
+/// The address after the highest one taken in a pool, or else the first gap.
+fn allocate_v6(state: &RegionState, subnet: &Subnet, chosen: &[FixedIp]) -> Option<IpAddr> {
+    let taken = |ip: IpAddr| {
+        state.port_with_ip(subnet.id, ip).is_some()
+            || chosen
+                .iter()
+                .any(|fixed| fixed.subnet_id == subnet.id && fixed.ip_address == ip)
+    };
+    for pool in &subnet.allocation_pools {
+        let (first, last) = (subnet::number(pool.start), subnet::number(pool.end));
+        let highest = state
+            .addresses_of(subnet.id)
+            .rev()
+            .map(|(ip, _)| subnet::number(ip))
+            .find(|number| (first..=last).contains(number));
+        let after = highest.map_or(first, |number| number.saturating_add(1));
+        let found = (after..=last)
+            .take(Port::MAX_FIXED_IPS + 1)
+            .chain(first..=last)
+            .map(|number| subnet::address(subnet.cidr, number))
+            .find(|ip| !taken(*ip));
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+fn pairs(
+    own_mac: MacAddr,
+    port_security_enabled: bool,
+    asked: Vec<AddressPairRequest>,
+) -> Result<Vec<AddressPair>, RegionError> {
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !port_security_enabled {
+        return Err(RegionError::AddressPairAndPortSecurityRequired);
+    }
+    if asked.len() > Port::MAX_ADDRESS_PAIRS {
+        return Err(RegionError::AddressPairsExhausted(Port::MAX_ADDRESS_PAIRS));
+    }
+    let mut pairs: Vec<AddressPair> = Vec::with_capacity(asked.len());
+    for request in asked {
+        let pair = AddressPair {
+            ip_address: request.ip_address.trunc(),
+            mac_address: request.mac_address.unwrap_or(own_mac),
+        };
+        if pairs.contains(&pair) {
+            return Err(RegionError::InvalidInput(format!(
+                "Request contains duplicate address pair: mac_address {} ip_address {}",
+                pair.mac_address, pair.ip_address
+            )));
+        }
+        pairs.push(pair);
+    }
+    Ok(pairs)
+}
