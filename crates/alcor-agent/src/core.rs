@@ -513,7 +513,7 @@ impl Agent {
             self.retry_later(now);
         }
         let refused = plan
-            .unreadable
+            .refused
             .into_iter()
             .map(|(row, reason)| v1::RowError { row, reason });
         let receipt = Receipt {

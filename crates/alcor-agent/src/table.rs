@@ -53,8 +53,8 @@ pub(crate) struct Planned {
 pub(crate) struct Plan {
     /// In the order in which the data plane must do it.
     pub(crate) changes: Vec<Planned>,
-    /// Rows that cannot be read: position and reason.
-    pub(crate) unreadable: Vec<(u32, String)>,
+    /// Rows of the message that the data plane is not even asked about: position and reason.
+    pub(crate) refused: Vec<(u32, String)>,
     /// Local ports that the delta named and that are still wanted.
     pub(crate) ports: Vec<Id<Port>>,
     /// Rows are left that have to be tried again.
@@ -83,8 +83,15 @@ pub(crate) struct Table {
     tokens: u64,
 }
 
-/// Changes of one delta while they are collected: one per key.
-type Pending = BTreeMap<RowKey, (RowChange, Option<u32>)>;
+/// One delta while it is worked on.
+#[derive(Default)]
+struct Draft {
+    /// Changes for the data plane, one per key, with the position of their row in the message.
+    changes: BTreeMap<RowKey, (RowChange, Option<u32>)>,
+    /// Rows that were wanted before.
+    gone: Vec<Row>,
+    plan: Plan,
+}
 
 impl Table {
     /// Starts from what a data plane has in force.
@@ -148,29 +155,40 @@ impl Table {
         if matches!(delta.phase, Phase::Begin | Phase::Whole) {
             (network.named, network.held, network.unreadable) = (Some(BTreeSet::new()), None, false);
         }
-        let mut plan = Plan::default();
-        let mut pending = Pending::new();
-        let mut gone = Vec::new();
+        let mut draft = Draft::default();
         for (position, row) in (0u32..).zip(delta.rows) {
             match row {
-                Ok((revision, change)) => {
-                    self.take(revision, change, position, &mut pending, &mut gone, &mut plan)
-                }
+                Ok((revision, change)) => self.take(revision, change, position, &mut draft),
                 Err(reason) => {
-                    plan.unreadable.push((position, reason));
+                    draft.plan.refused.push((position, reason));
                     self.networks.entry(id).or_default().unreadable = true;
                 }
             }
         }
         match delta.phase {
-            Phase::End | Phase::Whole => self.end_snapshot(id, delta.revision, &mut pending, &mut gone),
-            Phase::Forget => self.forget(id, &mut pending, &mut gone),
+            Phase::End | Phase::Whole => self.end_snapshot(id, delta.revision, &mut draft),
+            Phase::Forget => self.forget(id, &mut draft),
             Phase::Delta => {
                 let network = self.networks.entry(id).or_default();
                 network.held = network.held.map(|held| held.max(delta.revision));
             }
             Phase::Begin | Phase::Part => {}
         }
+        if matches!(
+            draft.changes.get(&RowKey::Network(id)),
+            Some((RowChange::Remove(_), _))
+        ) {
+            self.strand(id, &mut draft);
+        }
+        Ok(self.finish(draft))
+    }
+
+    fn finish(&mut self, draft: Draft) -> Plan {
+        let Draft {
+            changes,
+            gone,
+            mut plan,
+        } = draft;
         plan.ports.retain(|port| self.port(*port).is_some());
         plan.removed_ports = gone
             .iter()
@@ -179,38 +197,22 @@ impl Table {
                 _ => None,
             })
             .collect();
-        plan.retry = self.networks.get(&id).is_some_and(|network| {
-            let removed = pending.get(&RowKey::Network(id));
-            matches!(removed, Some((RowChange::Remove(_), _)))
-                && network
-                    .rows
-                    .values()
-                    .any(|entry| matches!(entry.state, State::Refused(_)))
-        });
-        plan.changes = self.order(pending, &gone);
+        plan.changes = self.order(changes, &gone);
         self.bound_tombstones();
-        Ok(plan)
+        plan
     }
 
     /// One row of a delta: newest wins, what is in force already is not touched.
-    fn take(
-        &mut self,
-        revision: Revision,
-        change: RowChange,
-        position: u32,
-        pending: &mut Pending,
-        gone: &mut Vec<Row>,
-        plan: &mut Plan,
-    ) {
+    fn take(&mut self, revision: Revision, change: RowChange, position: u32, draft: &mut Draft) {
         let key = change.key();
-        let network = self.networks.entry(key.network_id()).or_default();
+        let id = key.network_id();
+        let network = self.networks.entry(id).or_default();
         if let Some(named) = &mut network.named {
             named.insert(key);
         }
-        if let RowKey::Port(_, port) = key
-            && matches!(change, RowChange::Put(_))
-        {
-            plan.ports.push(port);
+        let removed = matches!(change, RowChange::Remove(_));
+        if let (RowKey::Port(_, port), false) = (key, removed) {
+            draft.plan.ports.push(port);
         }
         if let Some(entry) = network.rows.get(&key) {
             let newer = entry.revision.is_none_or(|known| revision > known);
@@ -219,88 +221,58 @@ impl Table {
                 return;
             }
         }
-        if key == RowKey::Network(key.network_id()) && matches!(change, RowChange::Remove(_)) {
-            self.network_removed(key.network_id(), revision, position, pending, gone);
-            return;
-        }
-        self.set(key, Some(revision), change, Some(position), pending, gone);
-    }
-
-    /// A network's tombstone takes along what lies in it and is not newer. What is newer has no network now: it
-    /// is tried again until a network row comes.
-    fn network_removed(
-        &mut self,
-        id: Id<Network>,
-        revision: Revision,
-        position: u32,
-        pending: &mut Pending,
-        gone: &mut Vec<Row>,
-    ) {
-        let newer = |entry: &Entry| entry.revision.is_some_and(|known| known > revision);
-        for key in self.live(id, |_, entry| !newer(entry)) {
-            self.set(
-                key,
-                Some(revision),
-                RowChange::Remove(key),
-                Some(position),
-                pending,
-                gone,
-            );
-        }
-        if let Some(network) = self.networks.get_mut(&id) {
-            for entry in network
-                .rows
-                .values_mut()
-                .filter(|entry| newer(entry) && entry.row.is_some())
-            {
-                entry.state = State::Refused("its network was removed".to_owned());
+        if key == RowKey::Network(id) && removed {
+            // It takes along what lies in it and is not newer.
+            for key in self.live(id, |_, entry| {
+                entry.revision.is_none_or(|known| known <= revision)
+            }) {
+                self.set(key, Some(revision), RowChange::Remove(key), Some(position), draft);
             }
         }
-        let key = RowKey::Network(id);
-        self.set(
-            key,
-            Some(revision),
-            RowChange::Remove(key),
-            Some(position),
-            pending,
-            gone,
-        );
+        self.set(key, Some(revision), change, Some(position), draft);
+    }
+
+    /// Rows that stay wanted while their network goes: the data plane drops them with it. They are refused, and
+    /// tried again until a network row comes.
+    fn strand(&mut self, id: Id<Network>, draft: &mut Draft) {
+        let reason = "its network was removed";
+        let Some(network) = self.networks.get_mut(&id) else {
+            return;
+        };
+        for (key, entry) in network.rows.iter_mut().filter(|(_, entry)| entry.row.is_some()) {
+            entry.state = State::Refused(reason.to_owned());
+            draft.plan.retry = true;
+            if let Some((_, Some(row))) = draft.changes.remove(key) {
+                draft.plan.refused.push((row, reason.to_owned()));
+            }
+        }
     }
 
     /// The end of a snapshot: what it did not name and that is not newer goes.
-    fn end_snapshot(
-        &mut self,
-        id: Id<Network>,
-        revision: Revision,
-        pending: &mut Pending,
-        gone: &mut Vec<Row>,
-    ) {
-        let named = self
-            .networks
-            .get_mut(&id)
-            .and_then(|network| network.named.take())
-            .unwrap_or_default();
+    fn end_snapshot(&mut self, id: Id<Network>, revision: Revision, draft: &mut Draft) {
+        let network = self.networks.entry(id).or_default();
+        network.held = Some(revision);
+        let named = network.named.take().unwrap_or_default();
         let not_newer = |entry: &Entry| entry.revision.is_none_or(|known| known <= revision);
         for key in self.live(id, |key, entry| !named.contains(key) && not_newer(entry)) {
-            self.set(key, Some(revision), RowChange::Remove(key), None, pending, gone);
+            self.set(key, Some(revision), RowChange::Remove(key), None, draft);
         }
-        self.networks.entry(id).or_default().held = Some(revision);
     }
 
     /// All of a network goes, with its memory: whatever comes later is new.
-    fn forget(&mut self, id: Id<Network>, pending: &mut Pending, gone: &mut Vec<Row>) {
-        if let Some(network) = self.networks.get_mut(&id) {
-            let tombstones = &mut self.tombstones;
-            network.rows.retain(|key, entry| {
-                let done = entry.row.is_none() && entry.state == State::InForce;
-                !(done && tombstones.remove(&(entry.revision, *key)))
-            });
-        }
+    fn forget(&mut self, id: Id<Network>, draft: &mut Draft) {
         for key in self.live(id, |_, _| true) {
-            self.set(key, None, RowChange::Remove(key), None, pending, gone);
+            self.set(key, None, RowChange::Remove(key), None, draft);
         }
         if let Some(network) = self.networks.get_mut(&id) {
             (network.held, network.named, network.unreadable) = (None, None, false);
+            let tombstones = &mut self.tombstones;
+            network.rows.retain(|key, entry| {
+                tombstones.remove(&(entry.revision, *key));
+                entry.revision = None;
+                // The others wait for the data plane.
+                entry.state != State::InForce
+            });
         }
         self.drop_if_empty(id);
     }
@@ -316,15 +288,14 @@ impl Table {
             .collect()
     }
 
-    /// Writes the decision into the table, and into `pending` when the data plane has to do something.
+    /// Writes the decision into the table, and into the draft when the data plane has to do something.
     fn set(
         &mut self,
         key: RowKey,
         revision: Option<Revision>,
         change: RowChange,
         position: Option<u32>,
-        pending: &mut Pending,
-        gone: &mut Vec<Row>,
+        draft: &mut Draft,
     ) {
         self.tokens += 1;
         let row = match &change {
@@ -336,44 +307,40 @@ impl Table {
             (RowKey::Port(_, port), None) => _ = self.ports.remove(&port),
             _ => {}
         }
-        let entry = Entry {
-            revision,
-            row,
-            state: State::Pending,
-            token: self.tokens,
-        };
         let rows = &mut self.networks.entry(key.network_id()).or_default().rows;
-        let old = rows.insert(key, entry);
-        let rows_entry = rows.get_mut(&key);
-        let unchanged = match (&old, &rows_entry) {
-            (Some(old), Some(new)) => old.state == State::InForce && old.row == new.row,
-            (None, Some(new)) => new.row.is_none(),
-            _ => false,
-        };
-        if let Some(old) = old {
-            if old.row.is_none() {
-                self.tombstones.remove(&(old.revision, key));
-            }
-            gone.extend(old.row.filter(|_| matches!(change, RowChange::Remove(_))));
-        }
+        let old = rows.get(&key);
         // In force already, and nothing of this delta says otherwise: not touched.
-        let tombstone = matches!(change, RowChange::Remove(_));
-        if unchanged && !pending.contains_key(&key) {
-            if let Some(entry) = rows_entry {
-                entry.state = State::InForce;
-            }
-        } else {
-            pending.insert(key, (change, position));
+        let unchanged = !draft.changes.contains_key(&key)
+            && match old {
+                Some(old) => old.state == State::InForce && old.row == row,
+                None => row.is_none(),
+            };
+        if let Some(old) = old.filter(|old| old.row.is_none()) {
+            self.tombstones.remove(&(old.revision, key));
         }
-        if tombstone {
+        if row.is_none() {
+            draft.gone.extend(old.and_then(|old| old.row.clone()));
             self.tombstones.insert((revision, key));
+        }
+        let state = if unchanged { State::InForce } else { State::Pending };
+        rows.insert(
+            key,
+            Entry {
+                revision,
+                row,
+                state,
+                token: self.tokens,
+            },
+        );
+        if !unchanged {
+            draft.changes.insert(key, (change, position));
         }
     }
 
     /// Puts in the order of their keys, then removes in reverse: a port that moves to another host is never
     /// without an entry. Removes whose MAC a put takes over come first, because a MAC has one owner.
-    fn order(&self, pending: Pending, gone: &[Row]) -> Vec<Planned> {
-        let taken: BTreeSet<MacAddr> = pending
+    fn order(&self, changes: BTreeMap<RowKey, (RowChange, Option<u32>)>, gone: &[Row]) -> Vec<Planned> {
+        let taken: BTreeSet<MacAddr> = changes
             .values()
             .filter_map(|(change, _)| match change {
                 RowChange::Put(Row::Port(port)) => Some(port.mac),
@@ -386,7 +353,7 @@ impl Table {
             .map(Row::key)
             .collect();
         let (mut first, mut puts, mut removes) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, (change, row)) in pending {
+        for (key, (change, row)) in changes {
             let token = self.entry(&key).map_or(0, |entry| entry.token);
             let into = match &change {
                 RowChange::Put(_) => &mut puts,
