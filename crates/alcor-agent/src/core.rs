@@ -125,15 +125,13 @@ pub enum Event {
     LinkGone(String),
     /// A link could not be set up: its name, and why.
     LinkRefused(String, String),
-    /// A client of the local socket wants something. One request at a time per client.
+    /// A client of the local socket wants something.
     Request {
-        /// Who asks.
+        /// Number of the request.
         client: u64,
         /// What.
         request: Request,
     },
-    /// A client of the local socket went.
-    ClientGone(u64),
 }
 
 /// What to do.
@@ -197,7 +195,7 @@ pub enum Action {
     },
     /// Answer a client of the local socket.
     Answer {
-        /// Who asked.
+        /// Number of the request.
         client: u64,
         /// The answer, one JSON object.
         body: Value,
@@ -314,7 +312,6 @@ impl Agent {
             Event::LinkGone(name) => self.link_gone(now, &name, &mut out),
             Event::LinkRefused(name, reason) => self.link_refused(now, &name, &reason, &mut out),
             Event::Request { client, request } => self.request(now, client, request, &mut out),
-            Event::ClientGone(client) => _ = self.waiters.remove(&client),
         }
         self.connect_if_due(now, &mut out);
         out

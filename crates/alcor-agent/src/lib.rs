@@ -9,6 +9,13 @@
 pub mod core;
 pub mod delta;
 pub mod devices;
+mod driver;
 pub mod request;
 pub mod responder;
+pub mod run;
+pub mod session;
+pub mod socket;
 mod table;
+pub mod wire;
+
+pub use run::{AgentConfig, AgentError, run};

@@ -216,7 +216,9 @@ impl Table {
         }
         if let Some(entry) = network.rows.get(&key) {
             let newer = entry.revision.is_none_or(|known| revision > known);
-            let again = entry.revision == Some(revision) && matches!(entry.state, State::Refused(_));
+            let again = entry.revision == Some(revision)
+                && entry.row.is_none() == removed
+                && matches!(entry.state, State::Refused(_));
             if !newer && !again {
                 return;
             }
@@ -241,6 +243,9 @@ impl Table {
         };
         for (key, entry) in network.rows.iter_mut().filter(|(_, entry)| entry.row.is_some()) {
             entry.state = State::Refused(reason.to_owned());
+            // What the data plane is still to say about it was true before.
+            self.tokens += 1;
+            entry.token = self.tokens;
             draft.plan.retry = true;
             if let Some((_, Some(row))) = draft.changes.remove(key) {
                 draft.plan.refused.push((row, reason.to_owned()));

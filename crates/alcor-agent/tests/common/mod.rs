@@ -1,5 +1,10 @@
 //! An agent's state machine tied to the model data plane, without threads: what the shell does, by hand.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "every test file uses a part of it"
+)]
 
 use std::{
     collections::VecDeque,
@@ -270,7 +275,7 @@ impl Rig {
             self.step(Event::Tick);
             self.settle();
         }
-        self.from_ncm(FromNcm::Welcome {
+        self.hear(FromNcm::Welcome {
             heartbeat_interval: Duration::from_secs(5),
         });
     }
@@ -284,7 +289,7 @@ impl Rig {
         }
     }
 
-    pub fn from_ncm(&mut self, message: FromNcm) {
+    pub fn hear(&mut self, message: FromNcm) {
         if let Some(session) = self.session {
             self.step(Event::Message { session, message });
         }
@@ -307,7 +312,7 @@ impl Rig {
             phase,
             rows,
         };
-        self.from_ncm(FromNcm::Delta(delta.clone()));
+        self.hear(FromNcm::Delta(delta.clone()));
         delta
     }
 

@@ -1,0 +1,138 @@
+//! The thread that owns the data plane: its calls block, so nothing else runs there. Work goes in in order, one
+//! result each comes out in the same order.
+
+use std::{
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use alcor_dataplane::{Dataplane, DataplaneError, RowChange, Snapshot};
+use alcor_model::{Id, Port};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::core::Event;
+
+/// How much work may wait for the data plane's thread.
+pub(crate) const WORK_QUEUE: usize = 64;
+
+/// What the data plane shall do.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Apply {
+        batch: u64,
+        changes: Vec<RowChange>,
+    },
+    Attach {
+        port: Id<Port>,
+        token: u64,
+        device: String,
+    },
+    Detach {
+        port: Id<Port>,
+        token: u64,
+    },
+    Inject {
+        port: Id<Port>,
+        frame: Bytes,
+    },
+}
+
+/// Both ends of the thread.
+pub(crate) struct Driver {
+    pub(crate) work: mpsc::Sender<Work>,
+    pub(crate) results: mpsc::Receiver<Event>,
+    pub(crate) snapshot: oneshot::Receiver<Result<Snapshot, DataplaneError>>,
+    pub(crate) thread: thread::JoinHandle<()>,
+}
+
+/// Starts the thread. It reads the snapshot first, and ends when the work's sender is dropped.
+pub(crate) fn start(dataplane: Box<dyn Dataplane>) -> std::io::Result<Driver> {
+    let (work, work_receiver) = mpsc::channel(WORK_QUEUE);
+    let (result_sender, results) = mpsc::channel(WORK_QUEUE);
+    let (snapshot_sender, snapshot) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("dataplane".to_owned())
+        .spawn(move || drive(dataplane, snapshot_sender, work_receiver, &result_sender))?;
+    Ok(Driver {
+        work,
+        results,
+        snapshot,
+        thread,
+    })
+}
+
+fn drive(
+    mut dataplane: Box<dyn Dataplane>,
+    snapshot: oneshot::Sender<Result<Snapshot, DataplaneError>>,
+    mut work: mpsc::Receiver<Work>,
+    results: &mpsc::Sender<Event>,
+) {
+    if snapshot.send(dataplane.snapshot()).is_err() {
+        return;
+    }
+    while let Some(work) = work.blocking_recv() {
+        if let Some(result) = perform(dataplane.as_mut(), work)
+            && results.blocking_send(result).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
+    Some(match work {
+        Work::Apply { batch, changes } => {
+            let outcomes = match changes.is_empty() {
+                true => Vec::new(),
+                false => dataplane.apply(&changes).into_iter().map(text).collect(),
+            };
+            Event::Applied {
+                batch,
+                visible_us: unix_us(),
+                outcomes,
+            }
+        }
+        Work::Attach { port, token, device } => {
+            let outcome = text(dataplane.attach(port, &device));
+            Event::Attached {
+                port,
+                token,
+                visible_us: unix_us(),
+                outcome,
+            }
+        }
+        Work::Detach { port, token } => Event::Detached {
+            port,
+            token,
+            outcome: text(dataplane.detach(port)),
+        },
+        Work::Inject { port, frame } => match dataplane.inject(port, &frame) {
+            Ok(()) => return None,
+            Err(error) => {
+                tracing::debug!(%port, error = text(Err(error)).err(), "frame not delivered to the port");
+                Event::InjectRefused
+            }
+        },
+    })
+}
+
+/// The error with its causes, in one line.
+fn text(outcome: Result<(), DataplaneError>) -> Result<(), String> {
+    outcome.map_err(|error| {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    })
+}
+
+/// Microseconds since the Unix epoch; 0 when the clock is before it.
+pub(crate) fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

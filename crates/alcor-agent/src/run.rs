@@ -1,0 +1,346 @@
+//! The shell around the state machine: clocks, the NCM's stream, the data plane's thread, netlink, the local
+//! socket. It decides nothing.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    pin::pin,
+    time::Duration,
+};
+
+use alcor_dataplane::{Dataplane, DataplaneError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tonic::transport::Endpoint;
+
+use crate::{
+    core::{Action, Agent, Event, Now, Settings},
+    devices,
+    driver::{self, Driver, Work, unix_us},
+    session::{self, Session},
+    socket::{self, Ask},
+};
+
+/// How many events of the NCM's stream, and of netlink, may wait each; more wait where they come from.
+const EVENT_QUEUE: usize = 64;
+/// With this much work waiting for the data plane, nothing that makes more is taken.
+const BACKLOG: usize = 256;
+
+/// `[agent]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentConfig {
+    /// This host's name, as in `binding:host_id`; 1 to 255 bytes.
+    pub host: String,
+    /// This host's address in the underlay, where other hosts send tunnel packets.
+    pub tunnel_ip: IpAddr,
+    /// The NCM to connect to, as `http://address:port`.
+    pub ncm: String,
+    /// The local socket for attaching devices.
+    pub socket: PathBuf,
+    /// DHCP lease time in seconds, at least 60.
+    pub dhcp_lease_s: u32,
+    /// Find the devices of ports by their names. Off: devices are only attached through the local socket.
+    pub watch_links: bool,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            tunnel_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ncm: "http://127.0.0.1:9697".to_owned(),
+            socket: PathBuf::from("/run/alcor/agent.sock"),
+            dhcp_lease_s: 86_400,
+            watch_links: true,
+        }
+    }
+}
+
+/// Why the agent cannot start, or stopped.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// A setting is out of its range.
+    #[error("agent.{key}: {reason}")]
+    Config {
+        /// Which.
+        key: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The local socket cannot be made.
+    #[error("the local socket {path} cannot be made; is another agent running, is the folder writable?")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The data plane's thread cannot be started.
+    #[error("the data plane's thread cannot be started")]
+    Thread(#[source] std::io::Error),
+    /// The data plane's state cannot be read.
+    #[error("the data plane's state cannot be read")]
+    Snapshot(#[source] DataplaneError),
+    /// The data plane's thread ended.
+    #[error("the data plane stopped; its error is in the log above")]
+    DataplaneStopped,
+}
+
+impl AgentConfig {
+    fn endpoint(&self) -> Result<Endpoint, AgentError> {
+        let fail = |key, reason: String| AgentError::Config { key, reason };
+        if !(1..=255).contains(&self.host.len()) {
+            return Err(fail("host", "must have 1 to 255 bytes".to_owned()));
+        }
+        if self.tunnel_ip.is_unspecified() || self.tunnel_ip.is_multicast() {
+            return Err(fail(
+                "tunnel_ip",
+                format!("{} is not the address of a host", self.tunnel_ip),
+            ));
+        }
+        if self.dhcp_lease_s < 60 {
+            return Err(fail("dhcp_lease_s", "must be at least 60".to_owned()));
+        }
+        session::endpoint(&self.ncm).map_err(|error| {
+            fail(
+                "ncm",
+                format!("'{}' is not a URI to connect to: {error}", self.ncm),
+            )
+        })
+    }
+}
+
+/// Runs the agent until `shutdown` ends. The data plane stays in force afterwards: packets flow on, and the next
+/// start adopts what it finds.
+///
+/// # Errors
+/// When the configuration is wrong, the local socket or the data plane cannot be used, or the data plane stops. A
+/// missing NCM is no error: the agent tries again.
+pub async fn run(
+    config: AgentConfig,
+    mut dataplane: Box<dyn Dataplane>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let endpoint = config.endpoint()?;
+    let listener = socket::bind(&config.socket)
+        .await
+        .map_err(|source| AgentError::Socket {
+            path: config.socket.clone(),
+            source,
+        })?;
+    let settings = Settings {
+        host: config.host.clone(),
+        incarnation: unix_us(),
+        tunnel_ip: config.tunnel_ip,
+        dataplane: dataplane.name().to_owned(),
+        lease: Duration::from_secs(u64::from(config.dhcp_lease_s)),
+    };
+    let packets = dataplane.events();
+    let Driver {
+        work,
+        results,
+        snapshot,
+        thread,
+    } = driver::start(dataplane).map_err(AgentError::Thread)?;
+    let snapshot = snapshot
+        .await
+        .map_err(|_| AgentError::DataplaneStopped)?
+        .map_err(AgentError::Snapshot)?;
+    tracing::info!(
+        host = config.host,
+        rows = snapshot.rows.len(),
+        devices = snapshot.devices.len(),
+        "agent started"
+    );
+    let (stream_sender, stream) = mpsc::channel(EVENT_QUEUE);
+    let shell = Shell {
+        agent: Agent::new(settings, snapshot),
+        started: Instant::now(),
+        endpoint,
+        stream_sender,
+        session: None,
+        backlog: VecDeque::new(),
+        asks: 0,
+        replies: BTreeMap::new(),
+        link_up: None,
+    };
+    let inputs = Inputs {
+        packets,
+        results,
+        stream,
+    };
+    let outcome = shell.serve(&config, listener, inputs, &work, shutdown).await;
+    let _ = std::fs::remove_file(&config.socket);
+    // The thread ends when it has done what it was given.
+    drop(work);
+    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    match joined {
+        Ok(Ok(())) => outcome,
+        _ => Err(AgentError::DataplaneStopped),
+    }
+}
+
+/// Where events come from, besides the local socket and netlink.
+struct Inputs {
+    packets: Option<mpsc::Receiver<alcor_dataplane::Event>>,
+    results: mpsc::Receiver<Event>,
+    stream: mpsc::Receiver<Event>,
+}
+
+struct Shell {
+    agent: Agent,
+    started: Instant,
+    endpoint: Endpoint,
+    stream_sender: mpsc::Sender<Event>,
+    session: Option<Session>,
+    /// Work that the data plane's queue has no room for yet. The loop never waits for room alone: the data plane
+    /// waits for the loop to take its results.
+    backlog: VecDeque<Work>,
+    asks: u64,
+    replies: BTreeMap<u64, oneshot::Sender<Value>>,
+    link_up: Option<mpsc::Sender<(u32, String)>>,
+}
+
+impl Shell {
+    async fn serve(
+        mut self,
+        config: &AgentConfig,
+        listener: UnixListener,
+        mut inputs: Inputs,
+        work: &mpsc::Sender<Work>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), AgentError> {
+        let (ask_sender, mut asks) = mpsc::channel(socket::MAX_CLIENTS);
+        let socket = tokio::spawn(socket::serve(listener, ask_sender));
+        let (link_sender, mut links) = mpsc::channel(EVENT_QUEUE);
+        let mut watcher = None;
+        if config.watch_links {
+            let (up_sender, up) = mpsc::channel(EVENT_QUEUE);
+            self.link_up = Some(up_sender);
+            watcher = Some(tokio::spawn(devices::watch(link_sender, up)));
+        }
+        let mut shutdown = pin!(shutdown);
+        self.step(Event::Tick);
+        let outcome = loop {
+            let room = self.backlog.len() < BACKLOG;
+            let tick = self.tick_at();
+            tokio::select! {
+                // Results first: they make room.
+                biased;
+                () = &mut shutdown => break Ok(()),
+                result = inputs.results.recv() => match result {
+                    Some(event) => self.step(event),
+                    None => break Err(AgentError::DataplaneStopped),
+                },
+                permit = work.reserve(), if !self.backlog.is_empty() => match (permit, self.backlog.pop_front()) {
+                    (Ok(permit), Some(work)) => permit.send(work),
+                    _ => break Err(AgentError::DataplaneStopped),
+                },
+                () = tokio::time::sleep_until(tick) => self.step(Event::Tick),
+                Some(event) = links.recv(), if room => self.step(event),
+                Some(ask) = asks.recv(), if room => self.ask(ask),
+                Some(event) = inputs.stream.recv(), if room => self.step(event),
+                Some(event) = next_packet(&mut inputs.packets), if room => self.step(Event::Dataplane(event)),
+            }
+        };
+        socket.abort();
+        if let Some(watcher) = watcher {
+            watcher.abort();
+        }
+        outcome
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            since_start: self.started.elapsed(),
+            unix_us: unix_us(),
+        }
+    }
+
+    /// The state machine's deadline; when it wants none, soon enough to be of use.
+    fn tick_at(&self) -> Instant {
+        let deadline = self.agent.deadline().map(|at| self.started + at);
+        deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(1))
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        self.asks += 1;
+        self.replies.insert(self.asks, ask.reply);
+        self.step(Event::Request {
+            client: self.asks,
+            request: ask.request,
+        });
+    }
+
+    fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = self.now();
+            for action in self.agent.step(now, event) {
+                events.extend(self.perform(action));
+            }
+        }
+    }
+
+    /// Does what the state machine says; what fails at once comes back as an event.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Connect { session, hello } => {
+                let events = self.stream_sender.clone();
+                self.session = Some(session::open(self.endpoint.clone(), session, hello, events));
+            }
+            Action::Close { session } => drop(self.session.take_if(|open| open.number == session)),
+            Action::Send { session, message } => {
+                let open = self.session.as_ref().filter(|open| open.number == session)?;
+                if open.send.try_send(message).is_err() {
+                    self.session = None;
+                    let reason = "messages to the NCM cannot be sent".to_owned();
+                    return Some(Event::Closed { session, reason });
+                }
+            }
+            Action::Apply { batch, changes } => self.backlog.push_back(Work::Apply { batch, changes }),
+            Action::Attach { port, token, device } => {
+                self.backlog.push_back(Work::Attach { port, token, device });
+            }
+            Action::Detach { port, token } => self.backlog.push_back(Work::Detach { port, token }),
+            Action::Inject { port, frame } => self.backlog.push_back(Work::Inject { port, frame }),
+            Action::LinkUp { index, name } => {
+                let sent = self
+                    .link_up
+                    .as_ref()
+                    .is_some_and(|up| up.try_send((index, name.clone())).is_ok());
+                if !sent {
+                    let reason = "too many devices wait to be set up".to_owned();
+                    return Some(Event::LinkRefused(name, reason));
+                }
+            }
+            Action::Answer { client, body } => {
+                if let Some(reply) = self.replies.remove(&client) {
+                    // A client that went needs no answer.
+                    let _ = reply.send(body);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The next packet for the agent; never, when the data plane hands none up.
+async fn next_packet(
+    packets: &mut Option<mpsc::Receiver<alcor_dataplane::Event>>,
+) -> Option<alcor_dataplane::Event> {
+    match packets {
+        Some(packets) => packets.recv().await,
+        None => std::future::pending().await,
+    }
+}
