@@ -1,0 +1,434 @@
+//! The deciding part: `step(now, event) -> actions`. Every map here is bounded by the resources of the region or by
+//! [`Options`].
+
+mod session;
+mod status;
+mod view;
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use alcor_model::{
+    Change, Host, Id, Network, Port, Resource, ResourceKey, Revision, Subnet, resource::PortStatus,
+};
+use alcor_proto::v1;
+
+use self::{
+    session::{Outgoing, Session},
+    status::HostStatus,
+    view::NetworkView,
+};
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Time since the NCM started, never backwards.
+    pub since_start: Duration,
+    /// Microseconds since the Unix epoch.
+    pub unix_us: u64,
+}
+
+/// Bounds of an NCM.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How often agents say that they are there.
+    pub heartbeat_interval: Duration,
+    /// A host that was not heard for so long is not alive.
+    pub heartbeat_timeout: Duration,
+    /// Deltas sent to one host and not yet receipted.
+    pub window_deltas: usize,
+    /// Rows waiting for one host; more turn into a resync.
+    pub queue_rows: usize,
+    /// Rows in one message.
+    pub message_rows: usize,
+    /// Deletions kept per network for hosts that come back; older ones make a snapshot necessary.
+    pub tombstones: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_secs(2),
+            heartbeat_timeout: Duration::from_secs(7),
+            window_deltas: 32,
+            queue_rows: 50_000,
+            message_rows: 2_000,
+            tombstones: 4_096,
+        }
+    }
+}
+
+/// Names one session of one agent.
+pub type SessionId = u64;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The region changed, in commit order.
+    Changes {
+        /// The changes.
+        changes: Vec<Change>,
+        /// When the last of them became durable, microseconds since the Unix epoch; 0 when unknown.
+        committed_us: u64,
+    },
+    /// All of the region: at start, or after the feed was lost.
+    Snapshot {
+        /// Everything up to this commit.
+        revision: Revision,
+        /// All rows, in an order in which they can be loaded.
+        rows: Vec<Resource>,
+    },
+    /// An agent says hello.
+    Hello {
+        /// The number of its session.
+        session: SessionId,
+        /// What it says.
+        hello: v1::Hello,
+    },
+    /// A message of a session other than its hello.
+    Message {
+        /// The session.
+        session: SessionId,
+        /// The message.
+        body: v1::agent_message::Body,
+    },
+    /// A session is gone.
+    Closed {
+        /// The session.
+        session: SessionId,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send a message.
+    Send {
+        /// The session.
+        session: SessionId,
+        /// The message.
+        message: v1::NcmMessage,
+    },
+    /// End a session; no event about it is wanted any more.
+    Close {
+        /// The session.
+        session: SessionId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Have the region register a host.
+    RegisterHost {
+        /// Its name.
+        name: String,
+        /// Its tunnel address.
+        tunnel_ip: IpAddr,
+    },
+    /// Have the region take a report.
+    ReportPort(PortReport),
+}
+
+/// What a host reported about a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortReport {
+    /// The port.
+    pub port_id: Id<Port>,
+    /// The host.
+    pub host: String,
+    /// The port row's revision that it is about.
+    pub applied_revision: Revision,
+    /// The status that follows.
+    pub status: PortStatus,
+    /// Why, when it is not ACTIVE.
+    pub reason: Option<String>,
+}
+
+/// What a step cost, so that tests can assert work instead of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Rows of views that were looked at to build deltas.
+    pub rows_looked_at: u64,
+    /// Rows put into deltas.
+    pub rows_sent: u64,
+    /// Deltas made.
+    pub deltas: u64,
+    /// Hosts that got a delta.
+    pub hosts_touched: u64,
+}
+
+/// Rows for one host and network, collected while the changes of one step are worked through.
+#[derive(Debug, Default)]
+struct Pending {
+    rows: Vec<view::KeyedRow>,
+    /// The host is new in the network: a snapshot instead of rows.
+    snapshot: bool,
+    /// The host left the network.
+    forget: bool,
+}
+
+#[derive(Debug)]
+struct HostEntry {
+    /// The region's row, once there is one.
+    row: Option<Arc<Host>>,
+    session: Option<Session>,
+    status: HostStatus,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Ncm {
+    options: Options,
+    networks: BTreeMap<Id<Network>, NetworkView>,
+    /// Where each port and subnet lies, to find the view from an id alone.
+    port_networks: BTreeMap<Id<Port>, Id<Network>>,
+    subnet_networks: BTreeMap<Id<Subnet>, Id<Network>>,
+    hosts: BTreeMap<String, HostEntry>,
+    sessions: BTreeMap<SessionId, String>,
+    pending: BTreeMap<(String, Id<Network>), Pending>,
+    revision: Revision,
+    work: Work,
+}
+
+impl Ncm {
+    /// An NCM that knows nothing yet.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            networks: BTreeMap::new(),
+            port_networks: BTreeMap::new(),
+            subnet_networks: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            revision: Revision::ZERO,
+            work: Work::default(),
+        }
+    }
+
+    /// The region's revision that the views are of.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Takes an event; gives what to do, in order, and what it cost.
+    pub fn step(&mut self, now: Now, event: Event) -> (Vec<Action>, Work) {
+        self.work = Work::default();
+        let mut actions = Vec::new();
+        match event {
+            Event::Changes {
+                changes,
+                committed_us,
+            } => {
+                let committed_us = if committed_us == 0 {
+                    now.unix_us
+                } else {
+                    committed_us
+                };
+                for change in changes {
+                    self.change(change);
+                }
+                self.flush(now, committed_us, &mut actions);
+            }
+            Event::Snapshot { revision, rows } => {
+                self.load(revision, rows);
+                self.flush(now, now.unix_us, &mut actions);
+            }
+            Event::Hello { session, hello } => self.hello(now, session, hello, &mut actions),
+            Event::Message { session, body } => self.message(now, session, body, &mut actions),
+            Event::Closed { session } => self.closed(session),
+            Event::Tick => self.tick(now, &mut actions),
+        }
+        (actions, self.work)
+    }
+
+    fn change(&mut self, change: Change) {
+        self.revision = self.revision.max(change.revision());
+        match change {
+            Change::Put(Resource::Host(row)) => self.put_host(row),
+            Change::Put(Resource::Network(row)) => self.put_network(row),
+            Change::Put(Resource::Subnet(row)) => self.put_subnet(row),
+            Change::Put(Resource::Port(row)) => self.put_port(row),
+            Change::Delete {
+                key: ResourceKey::Host(name),
+                revision,
+            } => self.delete_host(&name, revision),
+            Change::Delete {
+                key: ResourceKey::Network(id),
+                ..
+            } => self.delete_network(id),
+            Change::Delete {
+                key: ResourceKey::Subnet(id),
+                revision,
+            } => self.delete_subnet(id, revision),
+            Change::Delete {
+                key: ResourceKey::Port(id),
+                revision,
+            } => self.delete_port(id, revision),
+            // What hosts reported is not what they must have.
+            Change::Put(Resource::PortRuntime(_))
+            | Change::Delete {
+                key: ResourceKey::PortRuntime(_),
+                ..
+            } => {}
+        }
+    }
+
+    /// Takes a full state as changes against the known one.
+    fn load(&mut self, revision: Revision, rows: Vec<Resource>) {
+        let keys: std::collections::BTreeSet<ResourceKey> = rows.iter().map(Resource::key).collect();
+        let ports = self.port_networks.keys().map(|id| ResourceKey::Port(*id));
+        let subnets = self.subnet_networks.keys().map(|id| ResourceKey::Subnet(*id));
+        let networks = self.networks.keys().map(|id| ResourceKey::Network(*id));
+        let hosts = self.hosts.iter().filter(|(_, host)| host.row.is_some());
+        let hosts = hosts.map(|(name, _)| ResourceKey::Host(name.clone()));
+        let gone: Vec<_> = ports
+            .chain(subnets)
+            .chain(networks)
+            .chain(hosts)
+            .filter(|key| !keys.contains(key))
+            .collect();
+        for key in gone {
+            self.change(Change::Delete { key, revision });
+        }
+        for row in rows {
+            if self.known_revision(&row) != Some(row.revision()) {
+                self.change(Change::Put(row));
+            }
+        }
+        self.revision = revision;
+    }
+
+    fn known_revision(&self, row: &Resource) -> Option<Revision> {
+        match row {
+            Resource::Host(row) => self
+                .hosts
+                .get(&row.name)?
+                .row
+                .as_ref()
+                .map(|known| known.revision),
+            Resource::Network(row) => self
+                .networks
+                .get(&row.id)?
+                .network
+                .as_ref()
+                .map(|known| known.revision),
+            Resource::Subnet(row) => self
+                .networks
+                .get(&row.network_id)?
+                .subnets
+                .get(&row.id)
+                .map(|known| known.revision),
+            Resource::Port(row) => self
+                .networks
+                .get(&row.network_id)?
+                .ports
+                .get(&row.id)
+                .map(|known| known.revision),
+            Resource::PortRuntime(_) => None,
+        }
+    }
+
+    fn host_entry(&mut self, name: &str) -> &mut HostEntry {
+        self.hosts.entry(name.to_owned()).or_insert_with(|| HostEntry {
+            row: None,
+            session: None,
+            status: HostStatus::default(),
+        })
+    }
+
+    /// The tunnel address of a host, when it has registered, and the revision that last changed it.
+    fn tunnel(&self, host: &str) -> Option<(IpAddr, Revision)> {
+        let row = self.hosts.get(host)?.row.as_ref()?;
+        Some((row.tunnel_ip, row.revision))
+    }
+
+    /// Rows for a host, unless nobody would take them: a host without a session gets a resync when it comes.
+    fn pend(&mut self, host: &str, network: Id<Network>) -> Option<&mut Pending> {
+        self.hosts.get(host)?.session.as_ref()?;
+        Some(self.pending.entry((host.to_owned(), network)).or_default())
+    }
+
+    /// Turns what was collected into messages.
+    fn flush(&mut self, now: Now, committed_us: u64, actions: &mut Vec<Action>) {
+        let mut touched = std::collections::BTreeSet::new();
+        for ((host, network), pending) in std::mem::take(&mut self.pending) {
+            let revision = self
+                .networks
+                .get(&network)
+                .map_or(self.revision, |view| view.revision);
+            let options = self.options;
+            let Some(session) = self.hosts.get_mut(&host).and_then(|entry| entry.session.as_mut()) else {
+                continue;
+            };
+            if pending.forget {
+                session.forget(network, committed_us);
+            } else if pending.snapshot {
+                session.resync(network);
+            } else {
+                session.push(
+                    &options,
+                    Outgoing::delta(network, revision, pending.rows, committed_us),
+                );
+            }
+            touched.insert(host);
+        }
+        self.work.hosts_touched += touched.len() as u64;
+        for host in touched {
+            self.pump(now, &host, actions);
+        }
+    }
+
+    /// Sends what the host's window allows.
+    fn pump(&mut self, now: Now, host: &str, actions: &mut Vec<Action>) {
+        let Some(mut session) = self.hosts.get_mut(host).and_then(|entry| entry.session.take()) else {
+            return;
+        };
+        while session.has_room(&self.options) {
+            if let Some(message) = session.next_queued(now) {
+                self.work.deltas += 1;
+                self.work.rows_sent += message.rows.len() as u64;
+                actions.push(Action::Send {
+                    session: session.id,
+                    message: v1::NcmMessage {
+                        body: Some(v1::ncm_message::Body::Delta(message)),
+                    },
+                });
+            } else if let Some(network) = session.next_resync() {
+                let parts = self.snapshot_of(host, network, now.unix_us);
+                self.host_entry(host).status.resyncs += 1;
+                session.push_snapshot(parts);
+            } else {
+                break;
+            }
+        }
+        self.host_entry(host).session = Some(session);
+    }
+
+    fn closed(&mut self, session: SessionId) {
+        if let Some(host) = self.sessions.remove(&session)
+            && let Some(entry) = self.hosts.get_mut(&host)
+            && entry.session.as_ref().is_some_and(|known| known.id == session)
+        {
+            entry.session = None;
+        }
+    }
+
+    fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let timeout = self.options.heartbeat_timeout;
+        let silent = |entry: &HostEntry| {
+            let session = entry.session.as_ref()?;
+            (now.since_start.saturating_sub(session.heard_at) > timeout).then_some(session.id)
+        };
+        let silent: Vec<_> = self.hosts.values().filter_map(silent).collect();
+        for session in silent {
+            self.closed(session);
+            actions.push(Action::Close {
+                session,
+                reason: "no heartbeat".to_owned(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

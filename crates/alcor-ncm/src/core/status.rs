@@ -1,0 +1,460 @@
+//! What hosts say: hellos, receipts, port reports; and what is known of each host because of it.
+
+use std::collections::BTreeMap;
+
+use alcor_dataplane::RowKey;
+use alcor_model::{
+    Id, Network, Port, Revision,
+    effective::{HostState, HostSummary, NeighbourState, PortState, ResourceState, Timing},
+    resource::PortStatus,
+};
+use alcor_proto::v1;
+use alcor_southbound::convert::{decode_id, decode_ip};
+use jiff::Timestamp;
+
+use super::{
+    Action, HostEntry, Ncm, Now, PortReport, SessionId,
+    session::{Sent, Session},
+    view::NetworkView,
+};
+
+/// Longest reason that is kept of what a host says, in characters.
+const REASON_CHARS_MAX: usize = 500;
+
+/// What is known of a host because it said so. Kept when its session ends.
+#[derive(Debug, Default)]
+pub(super) struct HostStatus {
+    pub incarnation: u64,
+    pub dataplane: Option<String>,
+    pub last_seen_us: u64,
+    pub resyncs: u64,
+    /// The host's own rows: what it has applied, or why not.
+    applied: BTreeMap<RowKey, Applied>,
+    /// Per network: complete to this revision.
+    complete: BTreeMap<Id<Network>, Revision>,
+    ports: BTreeMap<Id<Port>, PortWord>,
+}
+
+#[derive(Clone, Debug)]
+struct Applied {
+    /// The newest revision that is in force.
+    revision: Option<Revision>,
+    /// Why a newer one is not.
+    error: Option<String>,
+    timing: Timing,
+}
+
+/// What the host last said of a port's device.
+#[derive(Clone, Debug)]
+struct PortWord {
+    revision: Revision,
+    status: PortStatus,
+    reason: Option<String>,
+    visible_us: u64,
+}
+
+fn shortened(reason: &str) -> Option<String> {
+    (!reason.is_empty()).then(|| reason.chars().take(REASON_CHARS_MAX).collect())
+}
+
+impl Ncm {
+    pub(super) fn hello(&mut self, now: Now, id: SessionId, hello: v1::Hello, actions: &mut Vec<Action>) {
+        let refuse = |reason: String| Action::Close { session: id, reason };
+        if hello.host.is_empty() || hello.host.len() > 255 {
+            return actions.push(refuse("a host name has 1 to 255 bytes".to_owned()));
+        }
+        let tunnel_ip = match decode_ip("the tunnel address", &hello.tunnel_ip) {
+            Ok(ip) => ip,
+            Err(error) => return actions.push(refuse(error.to_string())),
+        };
+        let name = hello.host;
+        let entry = self.host_entry(&name);
+        if hello.incarnation < entry.status.incarnation {
+            let newer = entry.status.incarnation;
+            return actions.push(refuse(format!(
+                "incarnation {} of {name} is older than {newer}, which has been here; is another agent running under this name?",
+                hello.incarnation
+            )));
+        }
+        entry.status.incarnation = hello.incarnation;
+        entry.status.dataplane = Some(hello.dataplane);
+        entry.status.last_seen_us = now.unix_us;
+        let registered = entry.row.as_ref().map(|row| row.tunnel_ip) == Some(tunnel_ip);
+        let previous = entry
+            .session
+            .replace(Session::new(id, now.since_start))
+            .map(|session| session.id);
+        if let Some(previous) = previous {
+            self.sessions.remove(&previous);
+            actions.push(Action::Close {
+                session: previous,
+                reason: "a newer session took over".to_owned(),
+            });
+        }
+        self.sessions.insert(id, name.clone());
+        actions.push(Action::Send {
+            session: id,
+            message: v1::NcmMessage {
+                body: Some(v1::ncm_message::Body::Welcome(v1::Welcome {
+                    session_id: id,
+                    heartbeat_interval_ms: u32::try_from(self.options.heartbeat_interval.as_millis())
+                        .unwrap_or(u32::MAX),
+                })),
+            },
+        });
+        if !registered {
+            actions.push(Action::RegisterHost {
+                name: name.clone(),
+                tunnel_ip,
+            });
+        }
+        self.catch_up(now, &name, &hello.held);
+        self.pump(now, &name, actions);
+    }
+
+    /// Queues what the host misses of each network: from what it holds where that is possible, else a snapshot; and
+    /// what it holds and has no business with, to forget.
+    fn catch_up(&mut self, now: Now, host: &str, held: &[v1::Held]) {
+        let held: BTreeMap<Id<Network>, Revision> = held
+            .iter()
+            .filter_map(|held| {
+                Some((
+                    decode_id("held network", &held.network_id).ok()?,
+                    Revision(held.revision),
+                ))
+            })
+            .collect();
+        let interest: Vec<_> = self
+            .networks
+            .iter()
+            .filter(|(_, view)| view.by_host.contains_key(host))
+            .map(|(id, _)| *id)
+            .collect();
+        for network in held.keys().filter(|id| !interest.contains(id)) {
+            self.with_session(host, |session, _| session.forget(*network, now.unix_us));
+        }
+        for network in interest {
+            let complete = held
+                .get(&network)
+                .copied()
+                .filter(|revision| *revision > Revision::ZERO);
+            let rows = complete.and_then(|revision| self.since(host, network, revision));
+            let newest = self
+                .networks
+                .get(&network)
+                .map_or(Revision::ZERO, |view| view.revision);
+            self.with_session(host, |session, options| match rows {
+                Some(rows) => {
+                    session.push(
+                        options,
+                        super::Outgoing::delta(network, newest, rows, now.unix_us),
+                    );
+                }
+                None => session.resync(network),
+            });
+        }
+    }
+
+    fn with_session(&mut self, host: &str, f: impl FnOnce(&mut Session, &super::Options)) {
+        let options = self.options;
+        if let Some(session) = self.hosts.get_mut(host).and_then(|entry| entry.session.as_mut()) {
+            f(session, &options);
+        }
+    }
+
+    pub(super) fn message(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        body: v1::agent_message::Body,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(host) = self.sessions.get(&session).cloned() else {
+            return;
+        };
+        if let Some(entry) = self.hosts.get_mut(&host) {
+            entry.status.last_seen_us = now.unix_us;
+            if let Some(session) = &mut entry.session {
+                session.heard_at = now.since_start;
+            }
+        }
+        match body {
+            v1::agent_message::Body::Hello(_) => {
+                self.closed(session);
+                actions.push(Action::Close {
+                    session,
+                    reason: "a session has one hello".to_owned(),
+                });
+            }
+            v1::agent_message::Body::Heartbeat(_) => {}
+            v1::agent_message::Body::Receipt(receipt) => self.receipt(now, &host, receipt, actions),
+            v1::agent_message::Body::PortReport(report) => self.port_report(&host, report, actions),
+        }
+    }
+
+    fn receipt(&mut self, now: Now, host: &str, receipt: v1::Receipt, actions: &mut Vec<Action>) {
+        let Some(entry) = self.hosts.get_mut(host) else {
+            return;
+        };
+        let Some(sent) = entry
+            .session
+            .as_mut()
+            .and_then(|session| session.receipted(receipt.sequence))
+        else {
+            return;
+        };
+        let reports = entry.status.receipted(host, sent, receipt);
+        actions.extend(reports.into_iter().map(Action::ReportPort));
+        self.pump(now, host, actions);
+    }
+
+    fn port_report(&mut self, host: &str, report: v1::PortReport, actions: &mut Vec<Action>) {
+        let Ok(port_id) = decode_id::<Port>("port id", &report.port_id) else {
+            return;
+        };
+        let status = match report.condition() {
+            v1::PortCondition::Wired => PortStatus::Active,
+            v1::PortCondition::NoDevice => PortStatus::Down,
+            v1::PortCondition::Failed => PortStatus::Error,
+            v1::PortCondition::Unspecified => return,
+        };
+        let here = self
+            .port_networks
+            .get(&port_id)
+            .and_then(|network| self.networks.get(network));
+        let here = here
+            .and_then(|view| view.by_host.get(host))
+            .is_some_and(|ports| ports.contains(&port_id));
+        if !here {
+            return;
+        }
+        let word = PortWord {
+            revision: Revision(report.revision),
+            status,
+            reason: shortened(&report.reason),
+            visible_us: report.visible_us,
+        };
+        let Some(entry) = self.hosts.get_mut(host) else {
+            return;
+        };
+        actions.push(Action::ReportPort(PortReport {
+            port_id,
+            host: host.to_owned(),
+            applied_revision: word.revision,
+            status,
+            reason: word.reason.clone(),
+        }));
+        entry.status.ports.insert(port_id, word);
+    }
+
+    /// All hosts that ever registered, said hello or have ports, by name.
+    pub fn host_summaries(&self) -> Vec<HostSummary> {
+        self.hosts
+            .iter()
+            .map(|(name, entry)| self.summary(name, entry))
+            .collect()
+    }
+
+    fn summary(&self, name: &str, entry: &HostEntry) -> HostSummary {
+        let resources = self.resources(name, entry);
+        let ports = resources.iter().filter(|row| row.kind == "port").count();
+        let behind =
+            |row: &&ResourceState| row.error.is_none() && row.applied_revision < Some(row.intended_revision);
+        HostSummary {
+            name: name.to_owned(),
+            tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip),
+            alive: entry.session.is_some(),
+            last_seen_at: timestamp(entry.status.last_seen_us),
+            ports,
+            pending: resources.iter().filter(behind).count(),
+            errors: resources.iter().filter(|row| row.error.is_some()).count(),
+        }
+    }
+
+    /// Everything known of one host.
+    pub fn host_state(&self, name: &str) -> Option<HostState> {
+        let entry = self.hosts.get(name)?;
+        let said = entry.status.last_seen_us != 0;
+        Some(HostState {
+            summary: self.summary(name, entry),
+            incarnation: said.then_some(entry.status.incarnation),
+            dataplane: entry.status.dataplane.clone(),
+            queued: entry.session.as_ref().map_or(0, Session::queued),
+            resyncs: entry.status.resyncs,
+            resources: self.resources(name, entry),
+            neighbours: self
+                .views_of(name)
+                .map(|(id, view)| self.neighbours(*id, view, name, entry))
+                .collect(),
+        })
+    }
+
+    fn views_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = (&'a Id<Network>, &'a NetworkView)> {
+        self.networks
+            .iter()
+            .filter(move |(_, view)| view.by_host.contains_key(host))
+    }
+
+    fn resources(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
+        let mut rows = Vec::new();
+        for (id, view) in self.views_of(name) {
+            let network = view
+                .network
+                .iter()
+                .map(|row| (RowKey::Network(*id), id.to_string(), row.revision));
+            let subnets = view
+                .subnets
+                .values()
+                .map(|row| (RowKey::Subnet(*id, row.id), row.id.to_string(), row.revision));
+            let ports = view
+                .by_host
+                .get(name)
+                .into_iter()
+                .flatten()
+                .filter_map(|port| view.ports.get(port));
+            let ports = ports.map(|row| (RowKey::Port(*id, row.id), row.id.to_string(), row.revision));
+            for (key, id, intended_revision) in network.chain(subnets).chain(ports) {
+                let applied = entry.status.applied.get(&key);
+                rows.push(ResourceState {
+                    kind: key.kind().to_owned(),
+                    id,
+                    intended_revision,
+                    applied_revision: applied.and_then(|applied| applied.revision),
+                    error: applied.and_then(|applied| applied.error.clone()),
+                });
+            }
+        }
+        rows
+    }
+
+    fn neighbours(
+        &self,
+        id: Id<Network>,
+        view: &NetworkView,
+        name: &str,
+        entry: &HostEntry,
+    ) -> NeighbourState {
+        let mut intended = 0;
+        let mut newest = view.network.as_ref().map_or(Revision::ZERO, |row| row.revision);
+        for (other, ports) in view.by_host.iter().filter(|(other, _)| *other != name) {
+            let registered = self.hosts.get(other).and_then(|entry| entry.row.as_ref());
+            for port in ports
+                .iter()
+                .filter_map(|port| view.ports.get(port))
+                .filter(|_| registered.is_some())
+            {
+                intended += port.fixed_ips.len();
+                newest = newest.max(port.revision);
+            }
+        }
+        let complete = entry.status.complete.get(&id).copied();
+        NeighbourState {
+            network_id: id,
+            intended,
+            intended_revision: newest,
+            applied_revision: complete,
+        }
+    }
+
+    /// How a port's last change travelled.
+    pub fn port_state(&self, id: Id<Port>) -> Option<PortState> {
+        let network = self.port_networks.get(&id)?;
+        let port = self.networks.get(network)?.ports.get(&id)?;
+        let host = port.is_bound().then(|| port.binding.host_id.clone());
+        let entry = host.as_ref().and_then(|host| self.hosts.get(host));
+        let applied = entry.and_then(|entry| entry.status.applied.get(&RowKey::Port(*network, id)));
+        let word = entry.and_then(|entry| entry.status.ports.get(&id));
+        let (status, reason) = match (word, &host) {
+            (Some(word), _) => (word.status, word.reason.clone()),
+            (None, Some(_)) => (PortStatus::Build, None),
+            (None, None) => (PortStatus::Down, None),
+        };
+        let timing = applied.map(|applied| {
+            let wired = word.filter(|word| Some(word.revision) == applied.revision);
+            let visible_us = wired
+                .map_or(0, |word| word.visible_us)
+                .max(applied.timing.visible_us);
+            Timing {
+                visible_us,
+                ..applied.timing
+            }
+        });
+        Some(PortState {
+            port_id: id,
+            host,
+            status,
+            reason,
+            host_alive: entry.is_some_and(|entry| entry.session.is_some()),
+            intended_revision: port.revision,
+            applied_revision: applied.and_then(|applied| applied.revision),
+            timing,
+        })
+    }
+}
+
+impl HostStatus {
+    /// Notes what a receipt says; gives reports about ports that were refused.
+    fn receipted(&mut self, host: &str, sent: Sent, receipt: v1::Receipt) -> Vec<PortReport> {
+        let refused: BTreeMap<u32, &str> = receipt
+            .refused
+            .iter()
+            .map(|error| (error.row, error.reason.as_str()))
+            .collect();
+        let timing = Timing {
+            received_us: receipt.received_us,
+            visible_us: receipt.visible_us,
+            ..sent.timing
+        };
+        if sent.phase == v1::SnapshotPhase::Forget {
+            self.applied.retain(|key, _| key.network_id() != sent.network);
+            self.complete.remove(&sent.network);
+            return Vec::new();
+        }
+        if sent.revision > Revision::ZERO && refused.is_empty() {
+            self.complete.insert(sent.network, sent.revision);
+        }
+        let mut reports = Vec::new();
+        for own in sent.own {
+            let error = refused
+                .get(&own.position)
+                .map(|reason| shortened(reason).unwrap_or_default());
+            if own.gone && error.is_none() {
+                self.applied.remove(&own.key);
+                if let RowKey::Port(_, port) = own.key {
+                    self.ports.remove(&port);
+                }
+                continue;
+            }
+            let revision = match &error {
+                None => Some(own.revision),
+                Some(_) => self.applied.get(&own.key).and_then(|applied| applied.revision),
+            };
+            if let (RowKey::Port(_, port_id), Some(reason)) = (own.key, &error) {
+                reports.push(PortReport {
+                    port_id,
+                    host: host.to_owned(),
+                    applied_revision: own.revision,
+                    status: PortStatus::Error,
+                    reason: Some(reason.clone()),
+                });
+            }
+            self.applied.insert(
+                own.key,
+                Applied {
+                    revision,
+                    error,
+                    timing,
+                },
+            );
+        }
+        reports
+    }
+}
+
+fn timestamp(us: u64) -> Option<Timestamp> {
+    if us == 0 {
+        None
+    } else {
+        Timestamp::from_microsecond(i64::try_from(us).ok()?).ok()
+    }
+}

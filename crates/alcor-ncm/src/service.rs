@@ -1,0 +1,352 @@
+//! The shell: one task around the core, channels into it, and the two things that go back to the region.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use alcor_model::{
+    Change, Id, Port, Resource, Revision,
+    effective::{HostState, HostSummary, PortState},
+};
+use alcor_proto::v1;
+use alcor_southbound::server::{Accepted, Acceptor, FromAgent};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tonic::Status;
+
+use crate::core::{Action, Event, Ncm, Now, Options, PortReport, SessionId};
+
+/// Requests that may wait for the core; a caller beyond it waits for room.
+const QUEUE: usize = 1_024;
+/// Messages of one agent that may wait for the core.
+const FROM_AGENT_QUEUE: usize = 64;
+/// Messages to one agent beyond the window of deltas: welcome and the end of the session.
+const TO_AGENT_SPARE: usize = 8;
+/// Reports written by one command.
+const REPORTS_AT_ONCE: usize = 1_000;
+/// How often the core is told that time has passed.
+const TICK: Duration = Duration::from_secs(1);
+/// When a report that could not be stored is tried again.
+const REPORT_RETRY: Duration = Duration::from_secs(1);
+
+/// A boxed future, as traits without generics need.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What goes back to the region.
+pub trait RegionLink: Send + Sync + 'static {
+    /// Registers a host. An error is tried again later.
+    fn register_host(&self, name: String, tunnel_ip: IpAddr) -> BoxFuture<'_, Result<(), String>>;
+    /// Takes port reports. An error is tried again later.
+    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>>;
+}
+
+enum Request {
+    Accept {
+        hello: v1::Hello,
+        reply: oneshot::Sender<Result<Accepted, Status>>,
+    },
+    FromAgent {
+        session: SessionId,
+        body: FromAgent,
+    },
+    Gone {
+        session: SessionId,
+    },
+    Changes {
+        changes: Vec<Change>,
+        committed_us: u64,
+    },
+    Snapshot {
+        revision: Revision,
+        rows: Vec<Resource>,
+    },
+    Hosts(oneshot::Sender<Vec<HostSummary>>),
+    Host(String, oneshot::Sender<Option<HostState>>),
+    Port(Id<Port>, oneshot::Sender<Option<PortState>>),
+}
+
+/// A handle to a running NCM; cheap to clone. The NCM ends when all handles are gone.
+#[derive(Clone, Debug)]
+pub struct NcmHandle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl NcmHandle {
+    /// Starts an NCM.
+    pub fn start(options: Options, region: Arc<dyn RegionLink>) -> Self {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let outbox = Arc::new(Outbox::default());
+        tokio::spawn(deliver(Arc::clone(&outbox), region));
+        let shell = Shell {
+            core: Ncm::new(options),
+            options,
+            started: Instant::now(),
+            next_session: 1,
+            sessions: BTreeMap::new(),
+            outbox,
+            requests: requests.downgrade(),
+        };
+        tokio::spawn(shell.run(queue));
+        Self { requests }
+    }
+
+    /// The region changed. Waits while the NCM is behind.
+    pub async fn changes(&self, changes: Vec<Change>, committed_us: u64) {
+        self.send(Request::Changes {
+            changes,
+            committed_us,
+        })
+        .await;
+    }
+
+    /// All of the region.
+    pub async fn snapshot(&self, revision: Revision, rows: Vec<Resource>) {
+        self.send(Request::Snapshot { revision, rows }).await;
+    }
+
+    /// One line a host.
+    pub async fn hosts(&self) -> Vec<HostSummary> {
+        self.ask(Request::Hosts).await.unwrap_or_default()
+    }
+
+    /// Everything known of a host.
+    pub async fn host(&self, name: &str) -> Option<HostState> {
+        self.ask(|reply| Request::Host(name.to_owned(), reply))
+            .await
+            .flatten()
+    }
+
+    /// How a port's last change travelled.
+    pub async fn port(&self, id: Id<Port>) -> Option<PortState> {
+        self.ask(|reply| Request::Port(id, reply)).await.flatten()
+    }
+
+    async fn send(&self, request: Request) {
+        // The core ends only when all handles are gone.
+        let _ = self.requests.send(request).await;
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply)).await;
+        answer.await.ok()
+    }
+}
+
+impl Acceptor for NcmHandle {
+    fn accept(&self, hello: v1::Hello) -> BoxFuture<'_, Result<Accepted, Status>> {
+        Box::pin(async move {
+            self.ask(|reply| Request::Accept { hello, reply })
+                .await
+                .unwrap_or_else(|| Err(Status::unavailable("the NCM is stopping")))
+        })
+    }
+}
+
+/// What waits for the region: the newest report of each port, so it is bounded by the ports there are.
+#[derive(Default)]
+struct Outbox {
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    hosts: BTreeMap<String, IpAddr>,
+    reports: BTreeMap<Id<Port>, PortReport>,
+}
+
+async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
+    loop {
+        let (hosts, reports) = {
+            let mut waiting = outbox.waiting.lock().await;
+            let hosts = std::mem::take(&mut waiting.hosts);
+            let rest = match waiting.reports.keys().nth(REPORTS_AT_ONCE).copied() {
+                Some(key) => waiting.reports.split_off(&key),
+                None => BTreeMap::new(),
+            };
+            (hosts, std::mem::replace(&mut waiting.reports, rest))
+        };
+        if hosts.is_empty() && reports.is_empty() {
+            if Arc::strong_count(&outbox) == 1 {
+                return;
+            }
+            outbox.filled.notified().await;
+            continue;
+        }
+        let mut failed = false;
+        for (name, tunnel_ip) in hosts {
+            if let Err(error) = region.register_host(name.clone(), tunnel_ip).await {
+                tracing::warn!(
+                    host = name,
+                    error,
+                    "the host could not be registered; trying again"
+                );
+                outbox.waiting.lock().await.hosts.entry(name).or_insert(tunnel_ip);
+                failed = true;
+            }
+        }
+        if !reports.is_empty()
+            && let Err(error) = region.report_ports(reports.values().cloned().collect()).await
+        {
+            tracing::warn!(
+                reports = reports.len(),
+                error,
+                "reports could not be stored; trying again"
+            );
+            let mut waiting = outbox.waiting.lock().await;
+            for (id, report) in reports {
+                waiting.reports.entry(id).or_insert(report);
+            }
+            failed = true;
+        }
+        if failed {
+            tokio::time::sleep(REPORT_RETRY).await;
+        }
+    }
+}
+
+struct Shell {
+    core: Ncm,
+    options: Options,
+    started: Instant,
+    next_session: SessionId,
+    sessions: BTreeMap<SessionId, mpsc::Sender<Result<v1::NcmMessage, Status>>>,
+    outbox: Arc<Outbox>,
+    requests: mpsc::WeakSender<Request>,
+}
+
+impl Shell {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                request = queue.recv() => match request {
+                    Some(request) => self.handle(request).await,
+                    None => break,
+                },
+                _ = tick.tick() => self.step(Event::Tick).await,
+            }
+        }
+        let outbox = Arc::clone(&self.outbox);
+        drop(self);
+        outbox.filled.notify_one();
+    }
+
+    fn now(&self) -> Now {
+        let unix_us = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
+        Now {
+            since_start: self.started.elapsed(),
+            unix_us,
+        }
+    }
+
+    async fn handle(&mut self, request: Request) {
+        match request {
+            Request::Accept { hello, reply } => self.accept(hello, reply).await,
+            Request::FromAgent { session, body } => self.step(Event::Message { session, body }).await,
+            Request::Gone { session } => {
+                self.sessions.remove(&session);
+                self.step(Event::Closed { session }).await;
+            }
+            Request::Changes {
+                changes,
+                committed_us,
+            } => {
+                self.step(Event::Changes {
+                    changes,
+                    committed_us,
+                })
+                .await;
+            }
+            Request::Snapshot { revision, rows } => self.step(Event::Snapshot { revision, rows }).await,
+            // Who asked may be gone; then nobody wants the answer.
+            Request::Hosts(reply) => drop(reply.send(self.core.host_summaries())),
+            Request::Host(name, reply) => drop(reply.send(self.core.host_state(&name))),
+            Request::Port(id, reply) => drop(reply.send(self.core.port_state(id))),
+        }
+    }
+
+    async fn accept(&mut self, hello: v1::Hello, reply: oneshot::Sender<Result<Accepted, Status>>) {
+        let session = self.next_session;
+        self.next_session += 1;
+        let (to_agent, outgoing) = mpsc::channel(self.options.window_deltas + TO_AGENT_SPARE);
+        let (from_agent, incoming) = mpsc::channel(FROM_AGENT_QUEUE);
+        let Some(requests) = self.requests.upgrade() else {
+            return;
+        };
+        tracing::info!(
+            host = hello.host,
+            incarnation = hello.incarnation,
+            session,
+            "an agent says hello"
+        );
+        self.sessions.insert(session, to_agent);
+        tokio::spawn(relay(session, incoming, requests));
+        // If the caller is gone, the relay's queue closes and the session with it.
+        let _ = reply.send(Ok(Accepted {
+            from_agent,
+            to_agent: outgoing,
+        }));
+        self.step(Event::Hello { session, hello }).await;
+    }
+
+    async fn step(&mut self, event: Event) {
+        let (actions, _work) = self.core.step(self.now(), event);
+        let mut filled = false;
+        for action in actions {
+            match action {
+                Action::Send { session, message } => self.send(session, message),
+                Action::Close { session, reason } => {
+                    tracing::info!(session, reason, "session closed");
+                    if let Some(to_agent) = self.sessions.remove(&session) {
+                        // A full queue loses the reason only: dropping the sender ends the stream.
+                        let _ = to_agent.try_send(Err(Status::failed_precondition(reason)));
+                    }
+                }
+                Action::RegisterHost { name, tunnel_ip } => {
+                    self.outbox.waiting.lock().await.hosts.insert(name, tunnel_ip);
+                    filled = true;
+                }
+                Action::ReportPort(report) => {
+                    self.outbox
+                        .waiting
+                        .lock()
+                        .await
+                        .reports
+                        .insert(report.port_id, report);
+                    filled = true;
+                }
+            }
+        }
+        if filled {
+            self.outbox.filled.notify_one();
+        }
+    }
+
+    /// The window keeps the queue from filling; when it is full or closed all the same, the session is over.
+    fn send(&mut self, session: SessionId, message: v1::NcmMessage) {
+        let Some(to_agent) = self.sessions.get(&session) else {
+            return;
+        };
+        if to_agent.try_send(Ok(message)).is_err() {
+            self.sessions.remove(&session);
+        }
+    }
+}
+
+/// Carries an agent's messages into the core, and the end of its session.
+async fn relay(session: SessionId, mut incoming: mpsc::Receiver<FromAgent>, requests: mpsc::Sender<Request>) {
+    while let Some(body) = incoming.recv().await {
+        if requests.send(Request::FromAgent { session, body }).await.is_err() {
+            return;
+        }
+    }
+    let _ = requests.send(Request::Gone { session }).await;
+}
