@@ -19,7 +19,6 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use tonic::transport::Endpoint;
 
 use crate::{
     core::{Action, Agent, Event, Now, Settings},
@@ -97,7 +96,7 @@ pub enum AgentError {
 }
 
 impl AgentConfig {
-    fn endpoint(&self) -> Result<Endpoint, AgentError> {
+    fn check(&self) -> Result<(), AgentError> {
         let fail = |key, reason: String| AgentError::Config { key, reason };
         if !(1..=255).contains(&self.host.len()) {
             return Err(fail("host", "must have 1 to 255 bytes".to_owned()));
@@ -111,12 +110,14 @@ impl AgentConfig {
         if self.dhcp_lease_s < 60 {
             return Err(fail("dhcp_lease_s", "must be at least 60".to_owned()));
         }
-        session::endpoint(&self.ncm).map_err(|error| {
-            fail(
+        let uri: Result<http::Uri, _> = self.ncm.parse();
+        if !uri.is_ok_and(|uri| uri.scheme().is_some() && uri.authority().is_some()) {
+            return Err(fail(
                 "ncm",
-                format!("'{}' is not a URI to connect to: {error}", self.ncm),
-            )
-        })
+                format!("'{}' is not as http://192.0.2.1:9697", self.ncm),
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -131,7 +132,7 @@ pub async fn run(
     mut dataplane: Box<dyn Dataplane>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let endpoint = config.endpoint()?;
+    config.check()?;
     let listener = socket::bind(&config.socket)
         .await
         .map_err(|source| AgentError::Socket {
@@ -166,7 +167,7 @@ pub async fn run(
     let shell = Shell {
         agent: Agent::new(settings, snapshot),
         started: Instant::now(),
-        endpoint,
+        ncm: config.ncm.clone(),
         stream_sender,
         session: None,
         backlog: VecDeque::new(),
@@ -200,7 +201,7 @@ struct Inputs {
 struct Shell {
     agent: Agent,
     started: Instant,
-    endpoint: Endpoint,
+    ncm: String,
     stream_sender: mpsc::Sender<Event>,
     session: Option<Session>,
     /// Work that the data plane's queue has no room for yet. The loop never waits for room alone: the data plane
@@ -297,7 +298,7 @@ impl Shell {
         match action {
             Action::Connect { session, hello } => {
                 let events = self.stream_sender.clone();
-                self.session = Some(session::open(self.endpoint.clone(), session, hello, events));
+                self.session = Some(session::open(self.ncm.clone(), session, hello, events));
             }
             Action::Close { session } => drop(self.session.take_if(|open| open.number == session)),
             Action::Send { session, message } => {

@@ -1,22 +1,17 @@
-//! One session with the NCM: opens the stream, says hello, passes messages in both directions.
+//! One session with the NCM as a task: opens the stream, passes messages in both directions, says how it ended.
 
 use std::time::Duration;
 
-use alcor_proto::v1::{self, southbound_client::SouthboundClient};
+use alcor_proto::v1;
+use alcor_southbound::client::{self, Incoming};
 use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::transport::Endpoint;
 
 use crate::{core::Event, wire};
 
 /// How many messages to the NCM may wait; an NCM that reads slower loses the session.
 pub(crate) const SEND_QUEUE: usize = 4_096;
-/// Largest message of the NCM, in bytes.
-pub const MAX_MESSAGE: usize = 16 << 20;
 /// Longest time to open a session.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
-/// How often an idle connection is tried, and how long an answer may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The sending side of a running session. Dropping it ends the session.
 pub(crate) struct Session {
@@ -32,18 +27,10 @@ impl Drop for Session {
 }
 
 /// Opens a session; everything about it, its end too, comes as events.
-pub(crate) fn open(
-    endpoint: Endpoint,
-    number: u64,
-    hello: v1::Hello,
-    events: mpsc::Sender<Event>,
-) -> Session {
+pub(crate) fn open(endpoint: String, number: u64, hello: v1::Hello, events: mpsc::Sender<Event>) -> Session {
     let (send, outgoing) = mpsc::channel(SEND_QUEUE);
-    let hello = v1::AgentMessage {
-        body: Some(v1::agent_message::Body::Hello(hello)),
-    };
     let task = tokio::spawn(async move {
-        let reason = run(endpoint, number, hello, outgoing, &events).await;
+        let reason = run(&endpoint, number, hello, outgoing, &events).await;
         // Nobody listens: the agent stops.
         let _ = events
             .send(Event::Closed {
@@ -57,57 +44,47 @@ pub(crate) fn open(
 
 /// Runs the session and says why it ended.
 async fn run(
-    endpoint: Endpoint,
-    session: u64,
-    hello: v1::AgentMessage,
+    endpoint: &str,
+    number: u64,
+    hello: v1::Hello,
     outgoing: mpsc::Receiver<v1::AgentMessage>,
     events: &mpsc::Sender<Event>,
 ) -> String {
-    let opened = tokio::time::timeout(OPEN_WITHIN, async {
-        let channel = endpoint.connect().await.map_err(|error| describe(&error))?;
-        let mut client = SouthboundClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        let stream = tokio_stream::once(hello).chain(ReceiverStream::new(outgoing));
-        client.session(stream).await.map_err(|status| describe(&status))
-    });
-    let mut incoming = match opened.await {
-        Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(reason)) => return reason,
-        Err(_) => return format!("the NCM did not answer within {} s", OPEN_WITHIN.as_secs()),
-    };
+    let client::Session { send, receive } =
+        match tokio::time::timeout(OPEN_WITHIN, client::connect(endpoint, hello)).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return format!("the NCM did not answer within {} s", OPEN_WITHIN.as_secs()),
+        };
+    // Side by side: an NCM that does not read must not keep the agent from reading.
+    tokio::select! {
+        reason = read(number, receive, events) => reason,
+        () = write(outgoing, send) => "messages to the NCM cannot be sent".to_owned(),
+    }
+}
+
+async fn read(session: u64, mut receive: Incoming, events: &mpsc::Sender<Event>) -> String {
     loop {
-        match incoming.message().await {
-            Ok(Some(message)) => match wire::read(message) {
-                Ok(message) => {
-                    if events.send(Event::Message { session, message }).await.is_err() {
-                        return "the agent stops".to_owned();
-                    }
-                }
-                Err(error) => return format!("a message of the NCM cannot be read: {error}"),
-            },
+        let message = match receive.next().await {
+            Ok(Some(message)) => message,
             Ok(None) => return "the NCM ended the session".to_owned(),
-            Err(status) => return describe(&status),
+            Err(error) => return error.to_string(),
+        };
+        let message = match wire::read(message) {
+            Ok(message) => message,
+            Err(error) => return format!("a message of the NCM cannot be read: {error}"),
+        };
+        if events.send(Event::Message { session, message }).await.is_err() {
+            return "the agent stops".to_owned();
         }
     }
 }
 
-/// Where and how to connect.
-pub(crate) fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(uri.to_owned())?
-        .connect_timeout(OPEN_WITHIN)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true))
-}
-
-/// The error with its causes, in one line.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// Passes messages on until one side is gone.
+async fn write(mut outgoing: mpsc::Receiver<v1::AgentMessage>, send: mpsc::Sender<v1::AgentMessage>) {
+    while let Some(message) = outgoing.recv().await {
+        if send.send(message).await.is_err() {
+            return;
+        }
     }
-    text
 }
