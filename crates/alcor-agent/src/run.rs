@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    core::{Action, Agent, Event, Now, Settings},
+    core::{Action, Agent, Event, MAX_PORTS, Now, Settings},
     devices,
     driver::{self, Driver, Work, unix_us},
     session::{self, Session},
@@ -226,7 +226,7 @@ impl Shell {
         let (link_sender, mut links) = mpsc::channel(EVENT_QUEUE);
         let mut watcher = None;
         if config.watch_links {
-            let (up_sender, up) = mpsc::channel(EVENT_QUEUE);
+            let (up_sender, up) = mpsc::channel(MAX_PORTS);
             self.link_up = Some(up_sender);
             watcher = Some(tokio::spawn(devices::watch(link_sender, up)));
         }

@@ -134,6 +134,12 @@ fn a_link_that_cannot_be_set_up_is_a_failure() {
     let report = rig.reports.last().unwrap();
     assert_eq!(report.condition(), PortCondition::Failed);
     assert!(report.reason.contains("operation not permitted"));
+    // Tried again, without saying anything else in the meantime.
+    let (tries, reports) = (rig.links_up.len(), rig.reports.len());
+    rig.pass(Duration::from_secs(6));
+    assert_eq!((rig.links_up.len(), rig.reports.len()), (tries + 1, reports));
+    rig.step(Event::Link(link(&name(port_id(0, 1)), 7, true)));
+    assert_eq!(conditions(&rig).last(), Some(&PortCondition::Wired));
 }
 
 #[test]

@@ -304,6 +304,19 @@ impl Agent {
         for port in failed.collect::<Vec<_>>() {
             self.settle(now, port, out);
         }
+        // The error stays said until the link is up: its condition must not flap with each try.
+        for state in self.ports.values().filter(|state| state.link_error.is_some()) {
+            let link = state
+                .device
+                .name()
+                .and_then(|name| self.links.as_ref()?.get(name));
+            if let Some(link) = link.filter(|link| !link.up) {
+                out.push(Action::LinkUp {
+                    index: link.index,
+                    name: link.name.clone(),
+                });
+            }
+        }
     }
 
     pub(super) fn all_links(&mut self, now: Now, links: Vec<Link>, out: &mut Vec<Action>) {
@@ -384,6 +397,9 @@ impl Agent {
                 *port
             })
             .collect();
+        if !ports.is_empty() {
+            self.retry_later(now);
+        }
         for port in ports {
             self.refresh(now, port, false, out);
         }
