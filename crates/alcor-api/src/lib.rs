@@ -1,1 +1,25 @@
-//! (being built)
+//! Alcor's northbound API: Neutron v2.0 over HTTP, and Alcor's own read-only routes under `/alcor/v1`.
+//!
+//! A resource is declared once, as a table of attributes ([`attributes`]) and a few functions
+//! ([`resources::Resource`]); parsing, views, filters, sorting, paging and routes are written once for all. Rules that
+//! need the state of the region are the region's; nothing here knows how anything is stored. There is no
+//! authentication yet: every request is the configured caller's ([`state::Identity`]), and only loopback is served
+//! ([`server::check_bind`]).
+
+pub mod admin;
+pub mod attributes;
+mod body;
+pub mod discovery;
+pub mod error;
+pub mod field;
+pub mod parse;
+pub mod query;
+pub mod resources;
+mod router;
+pub mod server;
+pub mod state;
+
+pub use admin::{HostDirectory, NoHosts};
+pub use router::{route_table, router};
+pub use server::{check_bind, serve};
+pub use state::{ApiConfig, ApiState};

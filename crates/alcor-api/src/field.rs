@@ -1,0 +1,261 @@
+//! One attribute's value in a row, borrowed: what views write, filters compare and sorts order.
+
+use std::{cmp::Ordering, net::IpAddr};
+
+use alcor_model::{
+    MacAddr,
+    resource::{AddressPair, AllocationPool, FixedIp, HostRoute},
+};
+use ipnet::IpNet;
+use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap, SerializeSeq},
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Times are shown in whole seconds with a `Z`, as Neutron does.
+const SECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
+
+/// A value. Serialises as Neutron writes it.
+#[derive(Clone, Debug)]
+pub enum Field<'a> {
+    /// `null`
+    Null,
+    /// true or false
+    Bool(bool),
+    /// A number.
+    Int(u64),
+    /// Text.
+    Text(&'a str),
+    /// A UUID.
+    Uuid(Uuid),
+    /// An address.
+    Ip(IpAddr),
+    /// A prefix.
+    Cidr(IpNet),
+    /// A MAC address.
+    Mac(MacAddr),
+    /// A time.
+    Time(Timestamp),
+    /// Texts.
+    Texts(&'a [String]),
+    /// UUIDs.
+    Uuids(Vec<Uuid>),
+    /// Addresses.
+    Ips(&'a [IpAddr]),
+    /// Ranges.
+    Pools(&'a [AllocationPool]),
+    /// Routes.
+    Routes(&'a [HostRoute]),
+    /// A port's addresses.
+    FixedIps(&'a [FixedIp]),
+    /// A port's further sources.
+    Pairs(&'a [AddressPair]),
+    /// An object.
+    Object(&'a Map<String, Value>),
+    /// A port's `binding:vif_details`: whether it is bound.
+    VifDetails(bool),
+    /// `[]`
+    EmptyList,
+}
+
+impl From<Option<IpAddr>> for Field<'_> {
+    fn from(value: Option<IpAddr>) -> Self {
+        value.map_or(Self::Null, Self::Ip)
+    }
+}
+
+impl<'a> From<Option<&'a str>> for Field<'a> {
+    fn from(value: Option<&'a str>) -> Self {
+        value.map_or(Self::Null, Self::Text)
+    }
+}
+
+/// A prefix of one address is written as the address, as the client gave it.
+struct ShortPrefix<'a>(&'a IpNet);
+
+impl Serialize for ShortPrefix<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().serialize(serializer)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Pair<'a> {
+    ip_address: ShortPrefix<'a>,
+    mac_address: MacAddr,
+}
+
+impl Serialize for Field<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Int(value) => serializer.serialize_u64(*value),
+            Self::Text(value) => serializer.serialize_str(value),
+            Self::Uuid(value) => value.serialize(serializer),
+            Self::Ip(value) => value.serialize(serializer),
+            Self::Cidr(value) => value.serialize(serializer),
+            Self::Mac(value) => value.serialize(serializer),
+            Self::Time(value) => serializer.serialize_str(&SECONDS.timestamp_to_string(value)),
+            Self::Texts(value) => value.serialize(serializer),
+            Self::Uuids(value) => value.serialize(serializer),
+            Self::Ips(value) => value.serialize(serializer),
+            Self::Pools(value) => value.serialize(serializer),
+            Self::Routes(value) => value.serialize(serializer),
+            Self::FixedIps(value) => value.serialize(serializer),
+            Self::Pairs(value) => {
+                let mut list = serializer.serialize_seq(Some(value.len()))?;
+                for pair in *value {
+                    list.serialize_element(&Pair {
+                        ip_address: ShortPrefix(&pair.ip_address),
+                        mac_address: pair.mac_address,
+                    })?;
+                }
+                list.end()
+            }
+            Self::Object(value) => value.serialize(serializer),
+            Self::VifDetails(bound) => {
+                let mut map = serializer.serialize_map(None)?;
+                if *bound {
+                    map.serialize_entry("port_filter", &false)?;
+                    map.serialize_entry("connectivity", "l2")?;
+                }
+                map.end()
+            }
+            Self::EmptyList => serializer.serialize_seq(Some(0))?.end(),
+        }
+    }
+}
+
+/// What a filter asks for, read once from the query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// This text.
+    Text(String),
+    /// This truth.
+    Bool(bool),
+    /// This number.
+    Int(u64),
+    /// This UUID.
+    Uuid(Uuid),
+    /// This address.
+    Ip(IpAddr),
+    /// This prefix.
+    Cidr(IpNet),
+    /// This MAC address.
+    Mac(MacAddr),
+    /// An address of a port.
+    FixedIp(FixedIpFilter),
+    /// All of these tags.
+    AllTags(Vec<String>),
+    /// One of these tags or more.
+    AnyTag(Vec<String>),
+    /// Not all of these tags.
+    NotAllTags(Vec<String>),
+    /// None of these tags.
+    NoTag(Vec<String>),
+    /// Something that no row can have.
+    Nothing,
+}
+
+/// One address of the port must fulfil both; `None` is no condition, an empty list is fulfilled by nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FixedIpFilter {
+    /// It is one of these.
+    pub addresses: Option<Vec<IpAddr>>,
+    /// It lies in one of these subnets.
+    pub subnets: Option<Vec<Uuid>>,
+}
+
+impl FixedIpFilter {
+    fn takes(&self, fixed_ip: &FixedIp) -> bool {
+        self.addresses
+            .as_ref()
+            .is_none_or(|list| list.contains(&fixed_ip.ip_address))
+            && self
+                .subnets
+                .as_ref()
+                .is_none_or(|list| list.contains(&fixed_ip.subnet_id.uuid()))
+    }
+}
+
+impl Field<'_> {
+    /// Whether the value is what a filter asks for.
+    pub fn is(&self, wanted: &Wanted) -> bool {
+        match (self, wanted) {
+            (Self::Text(have), Wanted::Text(want)) => have == want,
+            (Self::Bool(have), Wanted::Bool(want)) => have == want,
+            (Self::Int(have), Wanted::Int(want)) => have == want,
+            (Self::Uuid(have), Wanted::Uuid(want)) => have == want,
+            (Self::Ip(have), Wanted::Ip(want)) => have == want,
+            (Self::Cidr(have), Wanted::Cidr(want)) => have == want,
+            (Self::Mac(have), Wanted::Mac(want)) => have == want,
+            (Self::FixedIps(have), Wanted::FixedIp(filter)) => {
+                have.iter().any(|fixed_ip| filter.takes(fixed_ip))
+            }
+            (Self::Texts(have), Wanted::AllTags(want)) => want.iter().all(|tag| have.contains(tag)),
+            (Self::Texts(have), Wanted::AnyTag(want)) => want.iter().any(|tag| have.contains(tag)),
+            (Self::Texts(have), Wanted::NotAllTags(want)) => !want.iter().all(|tag| have.contains(tag)),
+            (Self::Texts(have), Wanted::NoTag(want)) => !want.iter().any(|tag| have.contains(tag)),
+            (Self::Time(have), Wanted::Text(want)) => SECONDS.timestamp_to_string(have) == *want,
+            _ => false,
+        }
+    }
+
+    /// The order in a sorted list; `null` comes first, values of different types never meet.
+    pub fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Null, Self::Null) => Ordering::Equal,
+            (Self::Null, _) => Ordering::Less,
+            (_, Self::Null) => Ordering::Greater,
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
+            (Self::Int(a), Self::Int(b)) => a.cmp(b),
+            (Self::Uuid(a), Self::Uuid(b)) => a.cmp(b),
+            (Self::Ip(a), Self::Ip(b)) => a.cmp(b),
+            (Self::Cidr(a), Self::Cidr(b)) => a.cmp(b),
+            (Self::Mac(a), Self::Mac(b)) => a.cmp(b),
+            (Self::Time(a), Self::Time(b)) => a.cmp(b),
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_whole_seconds() {
+        let time: Timestamp = "2026-11-21T02:42:00.123456Z".parse().unwrap();
+        assert_eq!(
+            serde_json::to_string(&Field::Time(time)).unwrap(),
+            "\"2026-11-21T02:42:00Z\""
+        );
+    }
+
+    #[test]
+    fn a_pair_of_one_address_has_no_length() {
+        let pairs = [
+            AddressPair {
+                ip_address: "10.0.0.5/32".parse().unwrap(),
+                mac_address: MacAddr([2, 0, 0, 0, 0, 1]),
+            },
+            AddressPair {
+                ip_address: "10.1.0.0/16".parse().unwrap(),
+                mac_address: MacAddr([2, 0, 0, 0, 0, 1]),
+            },
+        ];
+        assert_eq!(
+            serde_json::to_string(&Field::Pairs(&pairs)).unwrap(),
+            r#"[{"ip_address":"10.0.0.5","mac_address":"02:00:00:00:00:01"},{"ip_address":"10.1.0.0/16","mac_address":"02:00:00:00:00:01"}]"#
+        );
+    }
+}

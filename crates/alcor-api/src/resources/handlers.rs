@@ -1,0 +1,384 @@
+//! List, show, create, change, delete: written once, driven by a resource's declaration.
+
+use alcor_region::command::Caller;
+use axum::{
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap, SerializeSeq},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::{Resource, View, ViewJson, visible};
+use crate::{
+    attributes::{Given, Verb},
+    body::JsonBody,
+    discovery::base_url,
+    error::ApiError,
+    parse,
+    query::{self, Fields, ListQuery},
+    state::{ApiState, Identity},
+};
+
+/// A list's body.
+struct ListJson<'a, R: 'static> {
+    views: &'a [View<R>],
+    fields: &'a Fields<View<R>>,
+}
+
+impl<R> Serialize for ListJson<'_, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.views.len()))?;
+        for view in self.views {
+            list.serialize_element(&ViewJson {
+                view,
+                fields: self.fields,
+            })?;
+        }
+        list.end()
+    }
+}
+
+/// An object with one member, which is how Neutron wraps everything.
+struct Wrapped<'a, T>(&'a str, T);
+
+impl<T: Serialize> Serialize for Wrapped<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0, &self.1)?;
+        map.end()
+    }
+}
+
+/// A list with links to the pages around it.
+struct Paged<'a, R: 'static> {
+    list: ListJson<'a, R>,
+    plural: &'a str,
+    links: &'a [(&'static str, String)],
+}
+
+impl<R> Serialize for Paged<'_, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(self.plural, &self.list)?;
+        if !self.links.is_empty() {
+            let links: Vec<Value> = self
+                .links
+                .iter()
+                .map(|(rel, href)| json!({"rel": rel, "href": href}))
+                .collect();
+            map.serialize_entry(&format!("{}_links", self.plural), &links)?;
+        }
+        map.end()
+    }
+}
+
+pub(super) fn respond(status: StatusCode, body: &impl Serialize) -> Result<Response, ApiError> {
+    let bytes = serde_json::to_vec(body).map_err(|error| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "HTTPInternalServerError",
+            error.to_string(),
+        )
+    })?;
+    Ok((
+        status,
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        bytes,
+    )
+        .into_response())
+}
+
+pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
+    match Query::try_from_uri(uri) {
+        Ok(Query(pairs)) => Ok(pairs),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "The query cannot be read: {error}."
+        ))),
+    }
+}
+
+/// The row of an id as a client wrote it, if the caller sees it.
+pub(super) fn view<R: Resource>(api: &ApiState, caller: &Caller, id: &str) -> Result<View<R>, ApiError> {
+    let snapshot = api.region().snapshot();
+    Uuid::parse_str(id)
+        .ok()
+        .and_then(|uuid| R::find(&snapshot.state, uuid))
+        .filter(|row| visible(&**row, caller, &snapshot.state))
+        .map(|row| View { row, snapshot })
+        .ok_or_else(|| query::not_found(R::SINGULAR, id))
+}
+
+/// `GET /v2.0/{plural}`
+pub(crate) async fn list<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let pairs = pairs(&uri)?;
+    let wanted = ListQuery::<View<R>>::parse(R::ATTRIBUTES, &pairs)?;
+    let snapshot = api.region().snapshot();
+    let state = &snapshot.state;
+    let of_row = |row: Arc<R>| View {
+        row,
+        snapshot: Arc::clone(&snapshot),
+    };
+    let marker = match &wanted.marker {
+        Some(id) => Some(view::<R>(&api, &caller, id)?),
+        None => None,
+    };
+    let from = marker
+        .as_ref()
+        .filter(|_| wanted.sorts.is_empty())
+        .map(|marker| marker.row.uuid());
+    let candidates = R::candidates(state, &wanted, from)
+        .filter(|row| visible(&**row, &caller, state))
+        .map(of_row);
+    let page = query::page(
+        &wanted,
+        api.config().max_page,
+        |view| view.row.uuid(),
+        marker,
+        candidates,
+    );
+    let ends = page
+        .rows
+        .first()
+        .zip(page.rows.last())
+        .map(|(first, last)| (first.row.uuid(), last.row.uuid()));
+    let links = query::page_links(
+        &format!("{}{}", base_url(&headers), uri.path()),
+        &pairs,
+        wanted.limit.is_some(),
+        wanted.page_reverse,
+        page.full,
+        ends,
+    );
+    let list = ListJson {
+        views: &page.rows,
+        fields: &wanted.fields,
+    };
+    respond(
+        StatusCode::OK,
+        &Paged {
+            list,
+            plural: R::PLURAL,
+            links: &links,
+        },
+    )
+}
+
+/// `GET /v2.0/{plural}/{id}`
+pub(crate) async fn show<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let fields = Fields::from_query(R::ATTRIBUTES, &pairs(&uri)?);
+    let view = view::<R>(&api, &caller, &id)?;
+    respond(
+        StatusCode::OK,
+        &Wrapped(
+            R::SINGULAR,
+            ViewJson {
+                view: &view,
+                fields: &fields,
+            },
+        ),
+    )
+}
+
+fn object_of(value: Value, name: &str) -> Result<serde_json::Map<String, Value>, ApiError> {
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => Err(ApiError::bad_request(format!(
+            "Object '{name}' contains invalid data"
+        ))),
+    }
+}
+
+fn command<R: Resource>(value: Value) -> Result<R::Create, ApiError> {
+    R::create_from(Given::check(
+        R::ATTRIBUTES,
+        Verb::Post,
+        object_of(value, R::SINGULAR)?,
+    )?)
+}
+
+/// `POST /v2.0/{plural}`: one under its singular name, or many, all or nothing, under the plural.
+pub(crate) async fn create<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    JsonBody(mut body): JsonBody,
+) -> Result<Response, ApiError> {
+    let fields = Fields::all(R::ATTRIBUTES);
+    if let Some(value) = body.remove(R::SINGULAR) {
+        let rows = R::create(api.region(), &caller, vec![command::<R>(value)?]).await?;
+        let Some(row) = rows.into_iter().next() else {
+            return Err(ApiError::unavailable("The region made nothing.", 1));
+        };
+        let view = View {
+            row,
+            snapshot: api.region().snapshot(),
+        };
+        return respond(
+            StatusCode::CREATED,
+            &Wrapped(
+                R::SINGULAR,
+                ViewJson {
+                    view: &view,
+                    fields: &fields,
+                },
+            ),
+        );
+    }
+    let values = match body.remove(R::PLURAL) {
+        Some(Value::Array(values)) => values,
+        Some(_) => return Err(ApiError::bad_request("Body contains invalid data")),
+        None => {
+            return Err(ApiError::bad_request(format!(
+                "Unable to find '{}' in request body",
+                R::SINGULAR
+            )));
+        }
+    };
+    let max = api.config().max_bulk;
+    if values.is_empty() {
+        return Err(ApiError::bad_request("Resources required"));
+    }
+    if values.len() > max {
+        return Err(ApiError::bad_request(format!(
+            "{} resources in one request are more than the limit of {max}",
+            values.len()
+        )));
+    }
+    let commands = values
+        .into_iter()
+        .map(command::<R>)
+        .collect::<Result<Vec<_>, _>>()?;
+    let rows = R::create(api.region(), &caller, commands).await?;
+    let snapshot = api.region().snapshot();
+    let views: Vec<View<R>> = rows
+        .into_iter()
+        .map(|row| View {
+            row,
+            snapshot: Arc::clone(&snapshot),
+        })
+        .collect();
+    respond(
+        StatusCode::CREATED,
+        &Wrapped(
+            R::PLURAL,
+            ListJson {
+                views: &views,
+                fields: &fields,
+            },
+        ),
+    )
+}
+
+/// An id in a path; whatever is not a UUID names nothing.
+pub(super) fn uuid<R: Resource>(id: &str) -> Result<Uuid, ApiError> {
+    Uuid::parse_str(id).map_err(|_| query::not_found(R::SINGULAR, id))
+}
+
+/// `PUT /v2.0/{plural}/{id}`
+pub(crate) async fn update<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    JsonBody(mut body): JsonBody,
+) -> Result<Response, ApiError> {
+    let uuid = uuid::<R>(&id)?;
+    let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    let Some(value) = body.remove(R::SINGULAR) else {
+        return Err(ApiError::bad_request(format!(
+            "Unable to find '{}' in request body",
+            R::SINGULAR
+        )));
+    };
+    let given = Given::check(R::ATTRIBUTES, Verb::Put, object_of(value, R::SINGULAR)?)?;
+    let row = R::update(api.region(), &caller, uuid, R::update_from(given)?, if_match).await?;
+    let view = View {
+        row,
+        snapshot: api.region().snapshot(),
+    };
+    let fields = Fields::all(R::ATTRIBUTES);
+    respond(
+        StatusCode::OK,
+        &Wrapped(
+            R::SINGULAR,
+            ViewJson {
+                view: &view,
+                fields: &fields,
+            },
+        ),
+    )
+}
+
+/// `DELETE /v2.0/{plural}/{id}`
+pub(crate) async fn delete<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let uuid = uuid::<R>(&id)?;
+    if headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length != "0")
+    {
+        return Err(ApiError::bad_request("Request body is not supported in DELETE."));
+    }
+    let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    R::delete(api.region(), &caller, uuid, if_match).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `OPTIONS /v2.0/{plural}`: the declaration, for programs that write forms and documents.
+pub(crate) async fn options<R: Resource>() -> Result<Response, ApiError> {
+    let attributes: Vec<Value> = R::ATTRIBUTES
+        .iter()
+        .map(|attribute| {
+            json!({
+                "name": attribute.name,
+                "type": attribute.kind.name(),
+                "allow_post": attribute.post,
+                "allow_put": attribute.put,
+                "required": attribute.required,
+                "is_filter": attribute.filter,
+                "is_sort_key": attribute.sort,
+                "is_visible": attribute.visible,
+            })
+        })
+        .collect();
+    let mut response = respond(
+        StatusCode::OK,
+        &json!({"name": R::SINGULAR, "attributes": attributes}),
+    )?;
+    response.headers_mut().insert(
+        header::ALLOW,
+        HeaderValue::from_static("GET, HEAD, OPTIONS, POST"),
+    );
+    Ok(response)
+}
+
+/// Refuses text in a path or body that is too long or empty to be a tag.
+pub(super) fn checked_tag(tag: &str) -> Result<(), ApiError> {
+    if tag.chars().count() > super::MAX_TAG {
+        return Err(ApiError::invalid_input(&format!(
+            "'{}' exceeds maximum length of {}",
+            parse::cut(tag),
+            super::MAX_TAG
+        )));
+    }
+    Ok(())
+}

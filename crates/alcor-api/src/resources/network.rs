@@ -1,0 +1,178 @@
+//! `/v2.0/networks`
+
+use std::sync::Arc;
+
+use alcor_model::{Id, Network, Vni, resource::Standard};
+use alcor_region::{
+    Region, RegionError, RegionState,
+    command::{Caller, NetworkCreate, NetworkUpdate, StandardUpdate},
+};
+use uuid::Uuid;
+
+use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
+use crate::{
+    attributes::{Attribute, Given},
+    error::ApiError,
+    query::ListQuery,
+};
+
+/// The smallest MTU of IPv4 (RFC 791, section 3.2).
+const MIN_MTU: u64 = 68;
+
+/// The client's MTU; 0 means "choose" as in Neutron.
+fn mtu(given: &mut Given) -> Result<Option<u16>, ApiError> {
+    match given.get::<u64>("mtu") {
+        None | Some(0) => Ok(None),
+        Some(mtu) if mtu < MIN_MTU => Err(ApiError::invalid_attribute(
+            "mtu",
+            &format!("'{mtu}' is too small - must be at least '{MIN_MTU}'"),
+        )),
+        // The table's range ends at 65535.
+        Some(mtu) => Ok(u16::try_from(mtu).ok()),
+    }
+}
+
+impl Resource for Network {
+    type Create = NetworkCreate;
+    type Update = NetworkUpdate;
+
+    const SINGULAR: &'static str = "network";
+    const PLURAL: &'static str = "networks";
+    const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
+        Network,
+        [
+            Attribute::new("admin_state_up", Kind::Bool, |v: &V| Field::Bool(
+                v.row.admin_state_up
+            ))
+            .writable()
+            .listed(),
+            Attribute::new("status", Kind::Text(16), |v: &V| Field::Text(
+                if v.row.admin_state_up { "ACTIVE" } else { "DOWN" }
+            ))
+            .listed(),
+            Attribute::new("subnets", Kind::ShownList, |v: &V| Field::Uuids(
+                lookup::subnets_of_network(&v.snapshot.state, v.row.id.uuid())
+                    .iter()
+                    .map(|subnet| subnet.id.uuid())
+                    .collect()
+            )),
+            Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(v.row.shared))
+                .writable()
+                .listed(),
+            Attribute::new("mtu", Kind::Int(0, 65_535), |v: &V| Field::Int(v.row.mtu.into()))
+                .writable()
+                .listed(),
+            Attribute::new("port_security_enabled", Kind::Bool, |v: &V| Field::Bool(
+                v.row.port_security_enabled
+            ))
+            .writable()
+            .listed(),
+            Attribute::new("router:external", Kind::OnlyFalse, |_: &V| Field::Bool(false))
+                .writable()
+                .filterable(),
+            Attribute::new("availability_zone_hints", Kind::OnlyEmptyList, |_: &V| {
+                Field::EmptyList
+            })
+            .post(),
+            Attribute::new("availability_zones", Kind::ShownList, |_: &V| Field::EmptyList),
+            Attribute::new("provider:network_type", Kind::OneOf(&["vxlan"]), |_: &V| {
+                Field::Text("vxlan")
+            })
+            .post()
+            .filterable(),
+            Attribute::new("provider:physical_network", Kind::OnlyNull, |_: &V| Field::Null)
+                .post()
+                .filterable(),
+            Attribute::new(
+                "provider:segmentation_id",
+                Kind::IntOrNull(1, Vni::MAX as u64),
+                |v: &V| { Field::Int(v.row.segmentation_id.get().into()) }
+            )
+            .post()
+            .listed(),
+        ]
+    );
+
+    fn uuid(&self) -> Uuid {
+        self.id.uuid()
+    }
+    fn standard(&self) -> &Standard {
+        &self.standard
+    }
+    fn shared_with(&self, _: &RegionState) -> bool {
+        self.shared
+    }
+    fn find(state: &RegionState, id: Uuid) -> Option<Arc<Self>> {
+        lookup::network(state, id)
+    }
+    fn indexed(_: &RegionState, _: &ListQuery<View<Self>>) -> Option<Vec<Arc<Self>>> {
+        None
+    }
+    fn walk(state: &RegionState, walk: Walk) -> Rows<'_, Self> {
+        lookup::networks(state, walk)
+    }
+
+    fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {
+        let given = &mut given;
+        Ok(NetworkCreate {
+            standard: standard_create(given)?,
+            admin_state_up: given.get("admin_state_up"),
+            mtu: mtu(given)?,
+            shared: given.get("shared"),
+            port_security_enabled: given.get("port_security_enabled"),
+            // The table's range is a VNI's, so nothing is lost here.
+            segmentation_id: given
+                .get::<u64>("provider:segmentation_id")
+                .and_then(|vni| u32::try_from(vni).ok())
+                .and_then(|vni| Vni::try_from(vni).ok()),
+        })
+    }
+
+    fn update_from(mut given: Given) -> Result<Self::Update, ApiError> {
+        let given = &mut given;
+        Ok(NetworkUpdate {
+            standard: standard_update(given),
+            admin_state_up: given.get("admin_state_up"),
+            mtu: mtu(given)?,
+            shared: given.get("shared"),
+            port_security_enabled: given.get("port_security_enabled"),
+        })
+    }
+
+    fn update_of_tags(tags: Vec<String>) -> Self::Update {
+        NetworkUpdate {
+            standard: StandardUpdate {
+                tags: Some(tags),
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    async fn create(
+        region: &Region,
+        caller: &Caller,
+        commands: Vec<NetworkCreate>,
+    ) -> Result<Vec<Arc<Self>>, RegionError> {
+        region.create_networks(caller, commands).await
+    }
+    async fn update(
+        region: &Region,
+        caller: &Caller,
+        id: Uuid,
+        command: NetworkUpdate,
+        if_match: Option<u64>,
+    ) -> Result<Arc<Self>, RegionError> {
+        region
+            .update_network(caller, Id::from_uuid(id), command, if_match)
+            .await
+    }
+    async fn delete(
+        region: &Region,
+        caller: &Caller,
+        id: Uuid,
+        if_match: Option<u64>,
+    ) -> Result<(), RegionError> {
+        region.delete_network(caller, Id::from_uuid(id), if_match).await
+    }
+}

@@ -1,0 +1,224 @@
+//! `/v2.0/ports`
+
+use std::sync::Arc;
+
+use alcor_model::{Id, Port, resource::Standard};
+use alcor_region::{
+    Region, RegionError, RegionState,
+    command::{Caller, PortCreate, PortUpdate, StandardUpdate},
+};
+use uuid::Uuid;
+
+use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
+use crate::{
+    attributes::{Attribute, Given},
+    error::ApiError,
+    query::ListQuery,
+};
+
+/// Longest `binding:profile` as JSON, in bytes (Neutron's limit).
+const MAX_PROFILE_BYTES: usize = 4_095;
+
+/// `null` as the host means "none": Nova unplugs so.
+fn host(given: &mut Given) -> Option<String> {
+    given
+        .get_nullable::<String>("binding:host_id")
+        .map(Option::unwrap_or_default)
+}
+
+impl Resource for Port {
+    type Create = PortCreate;
+    type Update = PortUpdate;
+
+    const SINGULAR: &'static str = "port";
+    const PLURAL: &'static str = "ports";
+    const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
+        Port,
+        [
+            Attribute::new("network_id", Kind::Uuid, |v: &V| Field::Uuid(
+                v.row.network_id.uuid()
+            ))
+            .required()
+            .listed(),
+            Attribute::new("admin_state_up", Kind::Bool, |v: &V| Field::Bool(
+                v.row.admin_state_up
+            ))
+            .writable()
+            .listed(),
+            Attribute::new("status", Kind::Text(16), |v: &V| Field::Text(
+                v.snapshot.state.port_status(&v.row).0.as_str()
+            ))
+            .listed(),
+            Attribute::new("mac_address", Kind::Mac, |v: &V| Field::Mac(v.row.mac_address))
+                .writable()
+                .listed(),
+            Attribute::new("fixed_ips", Kind::FixedIps, |v: &V| Field::FixedIps(
+                &v.row.fixed_ips
+            ))
+            .writable()
+            .filterable(),
+            Attribute::new("allowed_address_pairs", Kind::AddressPairs, |v: &V| Field::Pairs(
+                &v.row.allowed_address_pairs
+            ))
+            .writable(),
+            Attribute::new("device_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(
+                &v.row.device_id
+            ))
+            .writable()
+            .listed(),
+            Attribute::new("device_owner", Kind::Text(MAX_TEXT), |v: &V| Field::Text(
+                &v.row.device_owner
+            ))
+            .writable()
+            .listed(),
+            Attribute::new("port_security_enabled", Kind::Bool, |v: &V| Field::Bool(
+                v.row.port_security_enabled
+            ))
+            .writable()
+            .listed(),
+            Attribute::new("dns_name", Kind::DnsName, |v: &V| Field::Text(&v.row.dns_name))
+                .writable()
+                .filterable(),
+            Attribute::new(
+                "binding:host_id",
+                Kind::TextOrNull(MAX_TEXT),
+                |v: &V| Field::Text(&v.row.binding.host_id)
+            )
+            .writable()
+            .listed(),
+            Attribute::new("binding:vif_type", Kind::Text(MAX_TEXT), |v: &V| {
+                Field::Text(if v.row.is_bound() { "tap" } else { "unbound" })
+            })
+            .filterable(),
+            Attribute::new("binding:vif_details", Kind::ShownObject, |v: &V| {
+                Field::VifDetails(v.row.is_bound())
+            }),
+            Attribute::new(
+                "binding:vnic_type",
+                Kind::OneOf(&["normal"]),
+                |v: &V| Field::Text(&v.row.binding.vnic_type)
+            )
+            .writable()
+            .filterable(),
+            Attribute::new("binding:profile", Kind::Object(MAX_PROFILE_BYTES), |v: &V| {
+                Field::Object(&v.row.binding.profile)
+            })
+            .writable(),
+        ]
+    );
+
+    fn uuid(&self) -> Uuid {
+        self.id.uuid()
+    }
+    fn standard(&self) -> &Standard {
+        &self.standard
+    }
+    fn shared_with(&self, _: &RegionState) -> bool {
+        false
+    }
+    fn find(state: &RegionState, id: Uuid) -> Option<Arc<Self>> {
+        lookup::port(state, id)
+    }
+    fn indexed(state: &RegionState, query: &ListQuery<View<Self>>) -> Option<Vec<Arc<Self>>> {
+        if let Some(devices) = query.texts("device_id") {
+            // The empty text is no user: such ports are many and in no index.
+            if devices.iter().all(|device| !device.is_empty()) {
+                return Some(
+                    devices
+                        .into_iter()
+                        .flat_map(|device| lookup::ports_of_device(state, device))
+                        .collect(),
+                );
+            }
+        }
+        let networks = query.uuids("network_id")?;
+        Some(
+            networks
+                .into_iter()
+                .flat_map(|network| lookup::ports_of_network(state, network))
+                .collect(),
+        )
+    }
+    fn walk(state: &RegionState, walk: Walk) -> Rows<'_, Self> {
+        lookup::ports(state, walk)
+    }
+
+    fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {
+        let given = &mut given;
+        let Some(network_id) = given.get::<Uuid>("network_id") else {
+            return Err(ApiError::bad_request(
+                "Failed to parse request. Required attribute 'network_id' not specified",
+            ));
+        };
+        Ok(PortCreate {
+            standard: standard_create(given)?,
+            network_id: Id::from_uuid(network_id),
+            mac_address: given.get("mac_address"),
+            fixed_ips: given.get("fixed_ips"),
+            allowed_address_pairs: given.get("allowed_address_pairs").unwrap_or_default(),
+            admin_state_up: given.get("admin_state_up"),
+            device_id: given.get("device_id").unwrap_or_default(),
+            device_owner: given.get("device_owner").unwrap_or_default(),
+            port_security_enabled: given.get("port_security_enabled"),
+            dns_name: given.get("dns_name").unwrap_or_default(),
+            binding_host_id: host(given).unwrap_or_default(),
+            binding_vnic_type: given.get("binding:vnic_type"),
+            binding_profile: given.get("binding:profile"),
+        })
+    }
+
+    fn update_from(mut given: Given) -> Result<Self::Update, ApiError> {
+        let given = &mut given;
+        Ok(PortUpdate {
+            standard: standard_update(given),
+            mac_address: given.get("mac_address"),
+            fixed_ips: given.get("fixed_ips"),
+            allowed_address_pairs: given.get("allowed_address_pairs"),
+            admin_state_up: given.get("admin_state_up"),
+            device_id: given.get("device_id"),
+            device_owner: given.get("device_owner"),
+            port_security_enabled: given.get("port_security_enabled"),
+            dns_name: given.get("dns_name"),
+            binding_host_id: host(given),
+            binding_vnic_type: given.get("binding:vnic_type"),
+            binding_profile: given.get("binding:profile"),
+        })
+    }
+
+    fn update_of_tags(tags: Vec<String>) -> Self::Update {
+        PortUpdate {
+            standard: StandardUpdate {
+                tags: Some(tags),
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    async fn create(
+        region: &Region,
+        caller: &Caller,
+        commands: Vec<PortCreate>,
+    ) -> Result<Vec<Arc<Self>>, RegionError> {
+        region.create_ports(caller, commands).await
+    }
+    async fn update(
+        region: &Region,
+        caller: &Caller,
+        id: Uuid,
+        command: PortUpdate,
+        if_match: Option<u64>,
+    ) -> Result<Arc<Self>, RegionError> {
+        region
+            .update_port(caller, Id::from_uuid(id), command, if_match)
+            .await
+    }
+    async fn delete(
+        region: &Region,
+        caller: &Caller,
+        id: Uuid,
+        if_match: Option<u64>,
+    ) -> Result<(), RegionError> {
+        region.delete_port(caller, Id::from_uuid(id), if_match).await
+    }
+}

@@ -1,0 +1,183 @@
+//! `/v2.0/{plural}/{id}/tags`: the tags of any resource.
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+
+use alcor_region::{RegionError, command::Caller};
+
+use super::{
+    Resource,
+    handlers::{checked_tag, respond, uuid, view},
+};
+use crate::{
+    body::JsonBody,
+    error::ApiError,
+    parse, query,
+    state::{ApiState, Identity},
+};
+
+/// Most tags of one resource (Neutron's limit).
+pub const MAX_TAGS: usize = 50;
+
+/// How often a change of one tag is tried again when somebody else changed the resource at the same time.
+const MAX_RETRIES: usize = 8;
+
+fn no_such_tag(tag: &str) -> ApiError {
+    let message = format!("Tag {} could not be found.", parse::cut(tag));
+    ApiError::new(StatusCode::NOT_FOUND, "TagNotFound", message)
+}
+
+/// Changes the list of tags as `change` says, on the newest state; `None` means that nothing is to be done.
+async fn change<R: Resource>(
+    api: &ApiState,
+    caller: &Caller,
+    id: &str,
+    if_match: Option<u64>,
+    change: impl Fn(&[String]) -> Result<Option<Vec<String>>, ApiError>,
+) -> Result<Vec<String>, ApiError> {
+    let uuid = uuid::<R>(id)?;
+    for attempt in 0..=MAX_RETRIES {
+        let view = view::<R>(api, caller, id)?;
+        let standard = view.row.standard();
+        let Some(mut tags) = change(&standard.tags)? else {
+            return Ok(standard.tags.clone());
+        };
+        tags.sort_unstable();
+        tags.dedup();
+        if tags.len() > MAX_TAGS {
+            return Err(ApiError::bad_parameter(
+                R::PLURAL,
+                &format!("The number of tags exceed the per-resource limit of {MAX_TAGS}"),
+            ));
+        }
+        let expected = if_match.unwrap_or(standard.revision_number);
+        match R::update(
+            api.region(),
+            caller,
+            uuid,
+            R::update_of_tags(tags),
+            Some(expected),
+        )
+        .await
+        {
+            Ok(row) => return Ok(row.standard().tags.clone()),
+            Err(RegionError::RevisionNumberConstraintFailed { .. })
+                if if_match.is_none() && attempt < MAX_RETRIES => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::unavailable(
+        "The resource changes too often; try again.",
+        1,
+    ))
+}
+
+/// `GET /tags`
+pub(crate) async fn list<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let view = view::<R>(&api, &caller, &id)?;
+    respond(StatusCode::OK, &json!({"tags": view.row.standard().tags}))
+}
+
+/// `PUT /tags`: replaces all.
+pub(crate) async fn replace<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    JsonBody(mut body): JsonBody,
+) -> Result<Response, ApiError> {
+    let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    let Some(Value::Array(list)) = body.remove("tags") else {
+        return Err(ApiError::invalid_input("Invalid tags body"));
+    };
+    let mut tags = Vec::with_capacity(list.len());
+    for value in list {
+        let Value::String(tag) = value else {
+            return Err(ApiError::invalid_input(&format!(
+                "'{}' is not a valid string",
+                parse::shown(&value)
+            )));
+        };
+        checked_tag(&tag)?;
+        tags.push(tag);
+    }
+    let mut sorted = tags.clone();
+    sorted.sort_unstable();
+    if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        let message = format!("Duplicate items in the list: '{}'", parse::cut(&twice[0]));
+        return Err(ApiError::invalid_input(&message));
+    }
+    let tags = change::<R>(&api, &caller, &id, if_match, |_| Ok(Some(tags.clone()))).await?;
+    respond(StatusCode::OK, &json!({"tags": tags}))
+}
+
+/// `DELETE /tags`: removes all.
+pub(crate) async fn clear<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    change::<R>(&api, &caller, &id, if_match, |tags| {
+        Ok((!tags.is_empty()).then(Vec::new))
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `GET /tags/{tag}`: 204 when it is there.
+pub(crate) async fn show<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path((id, tag)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let view = view::<R>(&api, &caller, &id)?;
+    if view.row.standard().tags.contains(&tag) {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(no_such_tag(&tag))
+    }
+}
+
+/// `PUT /tags/{tag}`: adds one.
+pub(crate) async fn add<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path((id, tag)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    checked_tag(&tag)?;
+    let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    let add = |tags: &[String]| {
+        Ok((!tags.contains(&tag)).then(|| tags.iter().cloned().chain([tag.clone()]).collect()))
+    };
+    change::<R>(&api, &caller, &id, if_match, add).await?;
+    Ok(StatusCode::CREATED.into_response())
+}
+
+/// `DELETE /tags/{tag}`: removes one.
+pub(crate) async fn remove<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path((id, tag)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    let remove = |tags: &[String]| {
+        if !tags.contains(&tag) {
+            return Err(no_such_tag(&tag));
+        }
+        Ok(Some(tags.iter().filter(|have| **have != tag).cloned().collect()))
+    };
+    change::<R>(&api, &caller, &id, if_match, remove).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,196 @@
+//! A running API on loopback with a region on a temporary SQLite file, and a client for it.
+#![allow(dead_code, reason = "every test target uses another part of it")]
+
+use std::{net::SocketAddr, sync::Arc};
+
+use alcor_api::{ApiConfig, ApiState, HostDirectory, serve};
+use alcor_model::{
+    Id, Port, Revision,
+    effective::{HostState, HostSummary, PortState},
+    resource::PortStatus,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::oneshot};
+
+/// The project of everything that tests make.
+pub const PROJECT: &str = "5f3c1e0d8d3b4b6c9f0e0a1b2c3d4e5f";
+
+/// A status code and a body.
+pub type Answer = (u16, Value);
+
+/// The API, until dropped.
+pub struct Api {
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+    stop: Option<oneshot::Sender<()>>,
+    served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
+    _files: tempfile::TempDir,
+}
+
+/// One host that reported one port.
+struct OneHost;
+
+impl HostDirectory for OneHost {
+    fn hosts(&self) -> Vec<HostSummary> {
+        vec![HostSummary {
+            name: "host-1".to_owned(),
+            tunnel_ip: Some("192.0.2.1".parse().unwrap()),
+            alive: true,
+            last_seen_at: None,
+            ports: 1,
+            pending: 0,
+            errors: 0,
+        }]
+    }
+    fn host(&self, name: &str) -> Option<HostState> {
+        let summary = self.hosts().into_iter().find(|host| host.name == name)?;
+        Some(HostState {
+            summary,
+            incarnation: Some(7),
+            dataplane: Some("model".to_owned()),
+            queued: 0,
+            resyncs: 1,
+            resources: Vec::new(),
+            neighbours: Vec::new(),
+        })
+    }
+    fn port(&self, port_id: Id<Port>) -> Option<PortState> {
+        (port_id.uuid().as_u128() == 1).then(|| PortState {
+            port_id,
+            host: Some("host-1".to_owned()),
+            status: PortStatus::Active,
+            reason: None,
+            host_alive: true,
+            intended_revision: Revision(3),
+            applied_revision: Some(Revision(3)),
+            timing: None,
+        })
+    }
+}
+
+impl Api {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut ApiConfig)) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let region = open_region(&files).await;
+        let mut config = ApiConfig::noauth(PROJECT);
+        change(&mut config);
+        let state = ApiState::new(region, Arc::new(OneHost), config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(serve(listener, state, async {
+            let _ = stopped.await;
+        }));
+        Self {
+            address,
+            client: reqwest::Client::new(),
+            stop: Some(stop),
+            served: Some(served),
+            _files: files,
+        }
+    }
+
+    /// Serves on a listener that somebody else made, until it ends by itself.
+    pub async fn serve_on(listener: TcpListener) -> std::io::Result<()> {
+        let files = tempfile::tempdir().unwrap();
+        let state = ApiState::new(
+            open_region(&files).await,
+            Arc::new(OneHost),
+            ApiConfig::noauth(PROJECT),
+        );
+        serve(listener, state, std::future::pending()).await
+    }
+
+    /// Stops the server and waits for its end.
+    pub async fn stop(mut self) -> std::io::Result<()> {
+        drop(self.stop.take());
+        match self.served.take() {
+            Some(served) => served.await.unwrap(),
+            None => Ok(()),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.send(method, path, |request| match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    }
+
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Answer {
+        let response = change(self.client.request(method, self.url(path)))
+            .send()
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.bytes().await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(body)).await
+    }
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    /// Makes one resource and gives its view.
+    pub async fn make(&self, singular: &str, attributes: Value) -> Value {
+        let (status, body) = self
+            .post(&format!("/v2.0/{singular}s"), json!({ singular: attributes }))
+            .await;
+        assert_eq!(status, 201, "{body}");
+        body[singular].clone()
+    }
+
+    /// A network with a subnet; their ids.
+    pub async fn network_with_subnet(&self, cidr: &str) -> (String, String) {
+        let network = text(&self.make("network", json!({"name": "n"})).await["id"]);
+        let version = if cidr.contains(':') { 6 } else { 4 };
+        let subnet = json!({"network_id": network, "cidr": cidr, "ip_version": version});
+        let subnet = text(&self.make("subnet", subnet).await["id"]);
+        (network, subnet)
+    }
+}
+
+/// A text in a body.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+/// Asserts a refusal: status, Neutron's type, a part of its message.
+pub fn assert_refused(answer: &Answer, status: u16, kind: &str, message: &str) {
+    let error = &answer.1["NeutronError"];
+    assert_eq!(answer.0, status, "{}", answer.1);
+    assert_eq!(error["type"], kind, "{error}");
+    assert_eq!(error["detail"], "", "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains(message),
+        "{error} lacks '{message}'"
+    );
+}
+
+async fn open_region(_files: &tempfile::TempDir) -> alcor_region::Region {
+    alcor_region::Region::default()
+}
