@@ -15,6 +15,8 @@ use std::{
 };
 
 use alcor_api::{ApiConfig, ApiState, NoHosts, serve};
+use alcor_region::{Region, RegionConfig};
+use alcor_store::SqliteEngine;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -49,7 +51,7 @@ fn server(folder: &Path) -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let region = open_region(folder).await?;
+        let region = open_region(folder)?;
         let state = ApiState::new(region, Arc::new(NoHosts), ApiConfig::noauth("bench"));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
@@ -270,6 +272,7 @@ fn print_row(name: &str, figures: &Figures) {
     );
 }
 
-async fn open_region(_folder: &Path) -> Result<alcor_region::Region> {
-    Ok(alcor_region::Region::default())
+fn open_region(folder: &Path) -> Result<Region> {
+    let engine = SqliteEngine::open(&folder.join("alcor.db"))?;
+    Ok(Region::open(Box::new(engine), RegionConfig::default())?)
 }

@@ -9,11 +9,12 @@ pub mod tags;
 
 use std::{future::Future, sync::Arc};
 
-use alcor_model::resource::Standard;
+use alcor_model::{Id, resource::Standard};
 use alcor_region::{
-    Region, RegionError, RegionState, Snapshot,
+    Region, RegionError, RegionState,
     command::{Caller, StandardCreate, StandardUpdate},
 };
+use alcor_store::{Snapshot, Table};
 pub use lookup::{Rows, Walk};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use uuid::Uuid;
@@ -59,10 +60,8 @@ pub trait Resource: Sized + Send + Sync + 'static {
     fn uuid(&self) -> Uuid;
     /// The standard attributes.
     fn standard(&self) -> &Standard;
-    /// Whether the caller sees a row that is not its own.
-    fn shared_with(&self, state: &RegionState) -> bool;
-    /// The row of an id.
-    fn find(state: &RegionState, id: Uuid) -> Option<Arc<Self>>;
+    /// Whether the caller sees a row.
+    fn visible(row: &Self, caller: &Caller, state: &RegionState) -> bool;
     /// Rows among which are all that a query can match: from an index when a filter has one, else all. In the order
     /// of ids, or in the reverse order; `from` is the first id that matters.
     fn candidates<'a>(
@@ -75,17 +74,22 @@ pub trait Resource: Sized + Send + Sync + 'static {
             reverse: query.page_reverse,
         };
         match query.uuids("id") {
-            Some(ids) => walk.sorted(ids.into_iter().filter_map(|id| Self::find(state, id)).collect()),
-            None => match Self::indexed(state, query) {
-                Some(rows) => walk.sorted(rows),
-                None => Self::walk(state, walk),
-            },
+            Some(ids) => walk.sorted(
+                ids.into_iter()
+                    .filter_map(|id| Self::table(state).get(&Id::from_uuid(id)).cloned())
+                    .collect(),
+            ),
+            None => Self::indexed(state, query, walk).unwrap_or_else(|| walk.table(Self::table(state))),
         }
     }
     /// Rows from the best index that a filter can use (other than the id); `None` when there is none.
-    fn indexed(state: &RegionState, query: &ListQuery<View<Self>>) -> Option<Vec<Arc<Self>>>;
-    /// All rows, in the order of the walk.
-    fn walk(state: &RegionState, walk: Walk) -> Rows<'_, Self>;
+    fn indexed<'a>(
+        state: &'a RegionState,
+        query: &ListQuery<View<Self>>,
+        walk: Walk,
+    ) -> Option<Rows<'a, Self>>;
+    /// All rows.
+    fn table(state: &RegionState) -> &Table<Id<Self>, Self>;
 
     /// Builds the region's command from what the client gave.
     ///
@@ -121,11 +125,6 @@ pub trait Resource: Sized + Send + Sync + 'static {
         id: Uuid,
         if_match: Option<u64>,
     ) -> impl Future<Output = Result<(), RegionError>> + Send;
-}
-
-/// Whether the caller sees a row.
-pub fn visible<R: Resource>(row: &R, caller: &Caller, state: &RegionState) -> bool {
-    caller.is_admin || row.standard().project_id == caller.project_id || row.shared_with(state)
 }
 
 /// A row as JSON: the chosen attributes in the table's order.

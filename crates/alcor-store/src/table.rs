@@ -54,13 +54,18 @@ impl<K: Ord + Clone, V> Table<K, V> {
     }
 
     /// The rows whose key is greater than `after`, in key order.
-    pub fn after(&self, after: &K) -> impl Iterator<Item = &Arc<V>> {
+    pub fn after<'a>(&'a self, after: &K) -> impl Iterator<Item = &'a Arc<V>> + use<'a, K, V> {
         self.rows
             .range((
                 std::ops::Bound::Excluded(after.clone()),
                 std::ops::Bound::Unbounded,
             ))
             .map(|(_, row)| row)
+    }
+
+    /// The rows whose key is less than `before`, in reverse key order.
+    pub fn before<'a>(&'a self, before: &K) -> impl Iterator<Item = &'a Arc<V>> + use<'a, K, V> {
+        self.rows.range(..before.clone()).rev().map(|(_, row)| row)
     }
 }
 

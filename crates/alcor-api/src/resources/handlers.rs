@@ -1,5 +1,6 @@
 //! List, show, create, change, delete: written once, driven by a resource's declaration.
 
+use alcor_model::Id;
 use alcor_region::command::Caller;
 use axum::{
     extract::{Path, Query, State},
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
 
-use super::{Resource, View, ViewJson, visible};
+use super::{Resource, View, ViewJson};
 use crate::{
     attributes::{Given, Verb},
     body::JsonBody,
@@ -108,8 +109,8 @@ pub(super) fn view<R: Resource>(api: &ApiState, caller: &Caller, id: &str) -> Re
     let snapshot = api.region().snapshot();
     Uuid::parse_str(id)
         .ok()
-        .and_then(|uuid| R::find(&snapshot.state, uuid))
-        .filter(|row| visible(&**row, caller, &snapshot.state))
+        .and_then(|uuid| R::table(&snapshot.state).get(&Id::from_uuid(uuid)).cloned())
+        .filter(|row| R::visible(row, caller, &snapshot.state))
         .map(|row| View { row, snapshot })
         .ok_or_else(|| query::not_found(R::SINGULAR, id))
 }
@@ -138,7 +139,7 @@ pub(crate) async fn list<R: Resource>(
         .filter(|_| wanted.sorts.is_empty())
         .map(|marker| marker.row.uuid());
     let candidates = R::candidates(state, &wanted, from)
-        .filter(|row| visible(&**row, &caller, state))
+        .filter(|row| R::visible(row, &caller, state))
         .map(of_row);
     let page = query::page(
         &wanted,

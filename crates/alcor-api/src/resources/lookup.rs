@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use alcor_model::{Id, Network, Port, Subnet};
+use alcor_model::{Id, Port, Subnet};
 use alcor_region::RegionState;
+use alcor_store::Table;
 use uuid::Uuid;
+
+use super::{Resource, View};
+use crate::{field::FixedIpFilter, query::ListQuery};
 
 /// Rows, by whatever way was cheapest.
 pub type Rows<'a, R> = Box<dyn Iterator<Item = Arc<R>> + 'a>;
@@ -12,7 +16,7 @@ pub type Rows<'a, R> = Box<dyn Iterator<Item = Arc<R>> + 'a>;
 /// The order and the beginning of a walk over ids.
 #[derive(Clone, Copy)]
 pub struct Walk {
-    /// The first id that matters.
+    /// The walk begins beyond this id.
     pub from: Option<Uuid>,
     /// From the last to the first.
     pub reverse: bool,
@@ -20,7 +24,7 @@ pub struct Walk {
 
 impl Walk {
     /// Puts rows that an index gave in the order of the walk.
-    pub(super) fn sorted<'a, R: super::Resource>(self, mut rows: Vec<Arc<R>>) -> Rows<'a, R> {
+    pub fn sorted<'a, R: Resource>(self, mut rows: Vec<Arc<R>>) -> Rows<'a, R> {
         rows.sort_unstable_by_key(|row| row.uuid());
         rows.dedup_by_key(|row| row.uuid());
         if self.reverse {
@@ -29,56 +33,116 @@ impl Walk {
             Box::new(rows.into_iter())
         }
     }
-}
 
-macro_rules! table_walk {
-    ($name:ident, $table:ident, $row:ty) => {
-        pub(super) fn $name(state: &RegionState, walk: Walk) -> Rows<'_, $row> {
-            let table = &state.$table;
-            match (walk.from.map(Id::<$row>::from_uuid), walk.reverse) {
-                (None, false) => Box::new(table.values().cloned()),
-                (None, true) => Box::new(table.values().rev().cloned()),
-                (Some(from), false) => Box::new(table.range(from..).map(|(_, row)| Arc::clone(row))),
-                (Some(from), true) => Box::new(table.range(..=from).rev().map(|(_, row)| Arc::clone(row))),
-            }
+    /// Walks over a whole table.
+    pub fn table<R>(self, table: &Table<Id<R>, R>) -> Rows<'_, R> {
+        match (self.from.map(Id::from_uuid), self.reverse) {
+            (None, false) => Box::new(table.iter().cloned()),
+            (None, true) => Box::new(table.iter().rev().cloned()),
+            (Some(from), false) => Box::new(table.after(&from).cloned()),
+            (Some(from), true) => Box::new(table.before(&from).cloned()),
         }
+    }
+}
+
+/// The subnets of the networks that a query names.
+pub(super) fn subnets<'a>(
+    state: &'a RegionState,
+    query: &ListQuery<View<Subnet>>,
+    walk: Walk,
+) -> Option<Rows<'a, Subnet>> {
+    let networks = query.uuids("network_id")?;
+    Some(
+        walk.sorted(
+            networks
+                .into_iter()
+                .flat_map(|id| state.subnets_of(Id::from_uuid(id)))
+                .cloned()
+                .collect(),
+        ),
+    )
+}
+
+/// Ports from the index that leaves the fewest: addresses, then devices, then hosts, then networks.
+pub(super) fn ports<'a>(
+    state: &'a RegionState,
+    query: &ListQuery<View<Port>>,
+    walk: Walk,
+) -> Option<Rows<'a, Port>> {
+    if let Some(filter) = query.fixed_ip() {
+        return Some(walk.sorted(ports_by_address(state, filter)));
+    }
+    // The empty text is no device and no host: such ports are many and in no index.
+    let named = |name| {
+        query
+            .texts(name)
+            .filter(|texts| texts.iter().all(|text| !text.is_empty()))
     };
+    if let Some(devices) = named("device_id") {
+        return Some(
+            walk.sorted(
+                devices
+                    .into_iter()
+                    .flat_map(|device| state.ports_of_device(device))
+                    .cloned()
+                    .collect(),
+            ),
+        );
+    }
+    if let Some(hosts) = named("binding:host_id") {
+        return Some(
+            walk.sorted(
+                hosts
+                    .into_iter()
+                    .flat_map(|host| state.ports_on(host))
+                    .cloned()
+                    .collect(),
+            ),
+        );
+    }
+    match (query.uuids("network_id")?.as_slice(), walk.reverse) {
+        // The index of one network is in the order of ids: a page of a large network needs no copy of it all.
+        ([network], false) => Some(Box::new(state.ports_of(Id::from_uuid(*network)).cloned())),
+        (networks, _) => Some(
+            walk.sorted(
+                networks
+                    .iter()
+                    .flat_map(|id| state.ports_of(Id::from_uuid(*id)))
+                    .cloned()
+                    .collect(),
+            ),
+        ),
+    }
 }
 
-table_walk!(networks, networks, Network);
-table_walk!(subnets, subnets, Subnet);
-table_walk!(ports, ports, Port);
-
-pub(super) fn network(state: &RegionState, id: Uuid) -> Option<Arc<Network>> {
-    state.networks.get(&Id::from_uuid(id)).cloned()
-}
-pub(super) fn subnet(state: &RegionState, id: Uuid) -> Option<Arc<Subnet>> {
-    state.subnets.get(&Id::from_uuid(id)).cloned()
-}
-pub(super) fn port(state: &RegionState, id: Uuid) -> Option<Arc<Port>> {
-    state.ports.get(&Id::from_uuid(id)).cloned()
-}
-pub(super) fn subnets_of_network(state: &RegionState, network: Uuid) -> Vec<Arc<Subnet>> {
-    state
-        .subnets
-        .values()
-        .filter(|subnet| subnet.network_id.uuid() == network)
-        .cloned()
-        .collect()
-}
-pub(super) fn ports_of_network(state: &RegionState, network: Uuid) -> Vec<Arc<Port>> {
-    state
-        .ports
-        .values()
-        .filter(|port| port.network_id.uuid() == network)
-        .cloned()
-        .collect()
-}
-pub(super) fn ports_of_device(state: &RegionState, device: &str) -> Vec<Arc<Port>> {
-    state
-        .ports
-        .values()
-        .filter(|port| port.device_id == device)
+fn ports_by_address(state: &RegionState, filter: &FixedIpFilter) -> Vec<Arc<Port>> {
+    let subnets: Vec<Id<Subnet>> = match (&filter.subnets, &filter.addresses) {
+        (Some(subnets), _) => subnets.iter().copied().map(Id::from_uuid).collect(),
+        (None, Some(addresses)) => state
+            .subnets()
+            .iter()
+            .filter(|subnet| addresses.iter().any(|address| subnet.cidr.contains(address)))
+            .map(|subnet| subnet.id)
+            .collect(),
+        (None, None) => Vec::new(),
+    };
+    let ids: Vec<Id<Port>> = match &filter.addresses {
+        Some(addresses) => subnets
+            .iter()
+            .flat_map(|subnet| {
+                addresses
+                    .iter()
+                    .filter_map(|address| state.port_with_ip(*subnet, *address))
+            })
+            .collect(),
+        None => subnets
+            .iter()
+            .flat_map(|subnet| state.addresses_of(*subnet))
+            .map(|(_, port)| port)
+            .collect(),
+    };
+    ids.iter()
+        .filter_map(|id| state.ports().get(id))
         .cloned()
         .collect()
 }

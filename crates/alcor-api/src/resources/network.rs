@@ -7,9 +7,10 @@ use alcor_region::{
     Region, RegionError, RegionState,
     command::{Caller, NetworkCreate, NetworkUpdate, StandardUpdate},
 };
+use alcor_store::Table;
 use uuid::Uuid;
 
-use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
+use super::{Resource, Rows, View, Walk, attribute_table, standard_create, standard_update};
 use crate::{
     attributes::{Attribute, Given},
     error::ApiError,
@@ -51,8 +52,9 @@ impl Resource for Network {
             ))
             .listed(),
             Attribute::new("subnets", Kind::ShownList, |v: &V| Field::Uuids(
-                lookup::subnets_of_network(&v.snapshot.state, v.row.id.uuid())
-                    .iter()
+                v.snapshot
+                    .state
+                    .subnets_of(v.row.id)
                     .map(|subnet| subnet.id.uuid())
                     .collect()
             )),
@@ -99,17 +101,14 @@ impl Resource for Network {
     fn standard(&self) -> &Standard {
         &self.standard
     }
-    fn shared_with(&self, _: &RegionState) -> bool {
-        self.shared
+    fn visible(row: &Self, caller: &Caller, _: &RegionState) -> bool {
+        RegionState::sees_network(caller, row)
     }
-    fn find(state: &RegionState, id: Uuid) -> Option<Arc<Self>> {
-        lookup::network(state, id)
-    }
-    fn indexed(_: &RegionState, _: &ListQuery<View<Self>>) -> Option<Vec<Arc<Self>>> {
+    fn indexed<'a>(_: &'a RegionState, _: &ListQuery<View<Self>>, _: Walk) -> Option<Rows<'a, Self>> {
         None
     }
-    fn walk(state: &RegionState, walk: Walk) -> Rows<'_, Self> {
-        lookup::networks(state, walk)
+    fn table(state: &RegionState) -> &Table<Id<Self>, Self> {
+        state.networks()
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {

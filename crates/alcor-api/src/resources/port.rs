@@ -7,6 +7,7 @@ use alcor_region::{
     Region, RegionError, RegionState,
     command::{Caller, PortCreate, PortUpdate, StandardUpdate},
 };
+use alcor_store::Table;
 use uuid::Uuid;
 
 use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
@@ -113,34 +114,18 @@ impl Resource for Port {
     fn standard(&self) -> &Standard {
         &self.standard
     }
-    fn shared_with(&self, _: &RegionState) -> bool {
-        false
+    fn visible(row: &Self, caller: &Caller, state: &RegionState) -> bool {
+        state.sees_port(caller, row)
     }
-    fn find(state: &RegionState, id: Uuid) -> Option<Arc<Self>> {
-        lookup::port(state, id)
+    fn indexed<'a>(
+        state: &'a RegionState,
+        query: &ListQuery<View<Self>>,
+        walk: Walk,
+    ) -> Option<Rows<'a, Self>> {
+        lookup::ports(state, query, walk)
     }
-    fn indexed(state: &RegionState, query: &ListQuery<View<Self>>) -> Option<Vec<Arc<Self>>> {
-        if let Some(devices) = query.texts("device_id") {
-            // The empty text is no user: such ports are many and in no index.
-            if devices.iter().all(|device| !device.is_empty()) {
-                return Some(
-                    devices
-                        .into_iter()
-                        .flat_map(|device| lookup::ports_of_device(state, device))
-                        .collect(),
-                );
-            }
-        }
-        let networks = query.uuids("network_id")?;
-        Some(
-            networks
-                .into_iter()
-                .flat_map(|network| lookup::ports_of_network(state, network))
-                .collect(),
-        )
-    }
-    fn walk(state: &RegionState, walk: Walk) -> Rows<'_, Self> {
-        lookup::ports(state, walk)
+    fn table(state: &RegionState) -> &Table<Id<Self>, Self> {
+        state.ports()
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {

@@ -10,6 +10,7 @@ use alcor_region::{
     Region, RegionError, RegionState,
     command::{Caller, StandardUpdate, SubnetCreate, SubnetUpdate},
 };
+use alcor_store::Table;
 use http::StatusCode;
 use ipnet::IpNet;
 use uuid::Uuid;
@@ -125,7 +126,6 @@ impl Resource for Subnet {
             Attribute::new("prefixlen", Kind::OnlyNull, |_: &V| Field::Null)
                 .post()
                 .hidden(),
-            Attribute::new("service_types", Kind::OnlyEmptyList, |_: &V| Field::EmptyList).writable(),
         ]
     );
 
@@ -135,23 +135,18 @@ impl Resource for Subnet {
     fn standard(&self) -> &Standard {
         &self.standard
     }
-    fn shared_with(&self, state: &RegionState) -> bool {
-        lookup::network(state, self.network_id.uuid()).is_some_and(|network| network.shared)
+    fn visible(row: &Self, caller: &Caller, state: &RegionState) -> bool {
+        state.sees_subnet(caller, row)
     }
-    fn find(state: &RegionState, id: Uuid) -> Option<Arc<Self>> {
-        lookup::subnet(state, id)
+    fn indexed<'a>(
+        state: &'a RegionState,
+        query: &ListQuery<View<Self>>,
+        walk: Walk,
+    ) -> Option<Rows<'a, Self>> {
+        lookup::subnets(state, query, walk)
     }
-    fn indexed(state: &RegionState, query: &ListQuery<View<Self>>) -> Option<Vec<Arc<Self>>> {
-        let networks = query.uuids("network_id")?;
-        Some(
-            networks
-                .into_iter()
-                .flat_map(|network| lookup::subnets_of_network(state, network))
-                .collect(),
-        )
-    }
-    fn walk(state: &RegionState, walk: Walk) -> Rows<'_, Self> {
-        lookup::subnets(state, walk)
+    fn table(state: &RegionState) -> &Table<Id<Self>, Self> {
+        state.subnets()
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {

@@ -9,6 +9,8 @@ use alcor_model::{
     effective::{HostState, HostSummary, PortState},
     resource::PortStatus,
 };
+use alcor_region::{Region, RegionConfig};
+use alcor_store::SqliteEngine;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot};
@@ -76,7 +78,7 @@ impl Api {
 
     pub async fn start_with(change: impl FnOnce(&mut ApiConfig)) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let region = open_region(&files).await;
+        let region = open_region(&files);
         let mut config = ApiConfig::noauth(PROJECT);
         change(&mut config);
         let state = ApiState::new(region, Arc::new(OneHost), config);
@@ -98,11 +100,7 @@ impl Api {
     /// Serves on a listener that somebody else made, until it ends by itself.
     pub async fn serve_on(listener: TcpListener) -> std::io::Result<()> {
         let files = tempfile::tempdir().unwrap();
-        let state = ApiState::new(
-            open_region(&files).await,
-            Arc::new(OneHost),
-            ApiConfig::noauth(PROJECT),
-        );
+        let state = ApiState::new(open_region(&files), Arc::new(OneHost), ApiConfig::noauth(PROJECT));
         serve(listener, state, std::future::pending()).await
     }
 
@@ -191,6 +189,7 @@ pub fn assert_refused(answer: &Answer, status: u16, kind: &str, message: &str) {
     );
 }
 
-async fn open_region(_files: &tempfile::TempDir) -> alcor_region::Region {
-    alcor_region::Region::default()
+fn open_region(files: &tempfile::TempDir) -> Region {
+    let engine = SqliteEngine::open(&files.path().join("alcor.db")).unwrap();
+    Region::open(Box::new(engine), RegionConfig::default()).unwrap()
 }
