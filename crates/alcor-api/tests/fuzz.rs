@@ -202,7 +202,7 @@ fn nothing_that_a_client_sends_is_a_fault_of_the_server() {
         (api, network, subnet, port)
     });
     let mut runner = TestRunner::new(ProptestConfig {
-        cases: 600,
+        cases: 2_000,
         failure_persistence: None,
         ..Default::default()
     });

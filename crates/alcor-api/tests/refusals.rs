@@ -560,3 +560,24 @@ async fn strangers_are_not_served_without_authentication() {
     let error = Api::serve_on(listener).await.unwrap_err();
     assert!(error.to_string().contains("only listens on loopback"), "{error}");
 }
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_reads_go_on() {
+    let api = Api::start_on_a_small_disk(40).await;
+    let mut acknowledged = 0;
+    let refused = loop {
+        let networks = vec![json!({"description": "x".repeat(200)}); 20];
+        let answer = api.post("/v2.0/networks", json!({ "networks": networks })).await;
+        if answer.0 != 201 {
+            break answer;
+        }
+        acknowledged += 20;
+        assert!(acknowledged < 2_000, "the disk never got full");
+    };
+    assert_refused(&refused, 503, "ServiceUnavailable", "the disk is full");
+    let (status, body) = api.get("/v2.0/networks").await;
+    assert_eq!(
+        (status, body["networks"].as_array().unwrap().len()),
+        (200, acknowledged)
+    );
+}

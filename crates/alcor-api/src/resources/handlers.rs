@@ -79,14 +79,17 @@ impl<R> Serialize for Paged<'_, R> {
     }
 }
 
+/// What the code excludes and cannot prove.
+fn internal(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "HTTPInternalServerError",
+        error.to_string(),
+    )
+}
+
 pub(super) fn respond(status: StatusCode, body: &impl Serialize) -> Result<Response, ApiError> {
-    let bytes = serde_json::to_vec(body).map_err(|error| {
-        ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "HTTPInternalServerError",
-            error.to_string(),
-        )
-    })?;
+    let bytes = serde_json::to_vec(body).map_err(|error| internal(&error))?;
     Ok((
         status,
         [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
@@ -115,14 +118,24 @@ pub(super) fn view<R: Resource>(api: &ApiState, caller: &Caller, id: &str) -> Re
         .ok_or_else(|| query::not_found(R::SINGULAR, id))
 }
 
-/// `GET /v2.0/{plural}`
+/// `GET /v2.0/{plural}`, on a thread that may take its time: a filter without an index looks at every row.
 pub(crate) async fn list<R: Resource>(
     State(api): State<ApiState>,
     Identity(caller): Identity,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let pairs = pairs(&uri)?;
+    let listing = tokio::task::spawn_blocking(move || list_now::<R>(&api, &caller, &headers, &uri));
+    listing.await.map_err(|error| internal(&error))?
+}
+
+fn list_now<R: Resource>(
+    api: &ApiState,
+    caller: &Caller,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Response, ApiError> {
+    let pairs = pairs(uri)?;
     let wanted = ListQuery::<View<R>>::parse(R::ATTRIBUTES, &pairs)?;
     let snapshot = api.region().snapshot();
     let state = &snapshot.state;
@@ -131,7 +144,7 @@ pub(crate) async fn list<R: Resource>(
         snapshot: Arc::clone(&snapshot),
     };
     let marker = match &wanted.marker {
-        Some(id) => Some(view::<R>(&api, &caller, id)?),
+        Some(id) => Some(view::<R>(api, caller, id)?),
         None => None,
     };
     let from = marker
@@ -139,7 +152,7 @@ pub(crate) async fn list<R: Resource>(
         .filter(|_| wanted.sorts.is_empty())
         .map(|marker| marker.row.uuid());
     let candidates = R::candidates(state, &wanted, from)
-        .filter(|row| R::visible(row, &caller, state))
+        .filter(|row| R::visible(row, caller, state))
         .map(of_row);
     let page = query::page(
         &wanted,
@@ -154,7 +167,7 @@ pub(crate) async fn list<R: Resource>(
         .zip(page.rows.last())
         .map(|(first, last)| (first.row.uuid(), last.row.uuid()));
     let links = query::page_links(
-        &format!("{}{}", base_url(&headers), uri.path()),
+        &format!("{}{}", base_url(headers), uri.path()),
         &pairs,
         wanted.limit.is_some(),
         wanted.page_reverse,

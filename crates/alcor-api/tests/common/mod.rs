@@ -76,11 +76,22 @@ impl Api {
         Self::start_with(|_| {}).await
     }
 
+    /// With a database that may have so many pages of 4 KiB.
+    pub async fn start_on_a_small_disk(pages: u32) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let region = open_region(&files, Some(pages));
+        Self::start_on(files, region, ApiConfig::noauth(PROJECT)).await
+    }
+
     pub async fn start_with(change: impl FnOnce(&mut ApiConfig)) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let region = open_region(&files);
+        let region = open_region(&files, None);
         let mut config = ApiConfig::noauth(PROJECT);
         change(&mut config);
+        Self::start_on(files, region, config).await
+    }
+
+    async fn start_on(files: tempfile::TempDir, region: Region, config: ApiConfig) -> Self {
         let state = ApiState::new(region, Arc::new(OneHost), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -100,7 +111,11 @@ impl Api {
     /// Serves on a listener that somebody else made, until it ends by itself.
     pub async fn serve_on(listener: TcpListener) -> std::io::Result<()> {
         let files = tempfile::tempdir().unwrap();
-        let state = ApiState::new(open_region(&files), Arc::new(OneHost), ApiConfig::noauth(PROJECT));
+        let state = ApiState::new(
+            open_region(&files, None),
+            Arc::new(OneHost),
+            ApiConfig::noauth(PROJECT),
+        );
         serve(listener, state, std::future::pending()).await
     }
 
@@ -189,7 +204,10 @@ pub fn assert_refused(answer: &Answer, status: u16, kind: &str, message: &str) {
     );
 }
 
-fn open_region(files: &tempfile::TempDir) -> Region {
-    let engine = SqliteEngine::open(&files.path().join("alcor.db")).unwrap();
+fn open_region(files: &tempfile::TempDir, pages: Option<u32>) -> Region {
+    let mut engine = SqliteEngine::open(&files.path().join("alcor.db")).unwrap();
+    if let Some(pages) = pages {
+        engine.limit_pages(pages).unwrap();
+    }
     Region::open(Box::new(engine), RegionConfig::default()).unwrap()
 }
