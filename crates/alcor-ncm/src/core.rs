@@ -5,7 +5,12 @@ mod session;
 mod status;
 mod view;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use alcor_model::{
     Change, Host, Id, Network, Port, Resource, ResourceKey, Revision, Subnet, resource::PortStatus,
@@ -273,59 +278,45 @@ impl Ncm {
         }
     }
 
-    /// Takes a full state as changes against the known one.
+    /// Starts anew from a full state. What was deleted meanwhile has left no trace and no revision, so nobody can resume
+    /// from before: every connected host gets snapshots of its networks.
     fn load(&mut self, revision: Revision, rows: Vec<Resource>) {
-        let keys: std::collections::BTreeSet<ResourceKey> = rows.iter().map(Resource::key).collect();
-        let ports = self.port_networks.keys().map(|id| ResourceKey::Port(*id));
-        let subnets = self.subnet_networks.keys().map(|id| ResourceKey::Subnet(*id));
-        let networks = self.networks.keys().map(|id| ResourceKey::Network(*id));
-        let hosts = self.hosts.iter().filter(|(_, host)| host.row.is_some());
-        let hosts = hosts.map(|(name, _)| ResourceKey::Host(name.clone()));
-        let gone: Vec<_> = ports
-            .chain(subnets)
-            .chain(networks)
-            .chain(hosts)
-            .filter(|key| !keys.contains(key))
-            .collect();
-        for key in gone {
-            self.change(Change::Delete { key, revision });
+        let mut concerned = self.interests();
+        self.networks.clear();
+        self.port_networks.clear();
+        self.subnet_networks.clear();
+        for entry in self.hosts.values_mut() {
+            entry.row = None;
         }
         for row in rows {
-            if self.known_revision(&row) != Some(row.revision()) {
-                self.change(Change::Put(row));
-            }
+            self.change(Change::Put(row));
+        }
+        for view in self.networks.values_mut() {
+            (view.revision, view.tombstones_from) = (revision, revision);
         }
         self.revision = revision;
+        self.pending.clear();
+        concerned.extend(self.interests());
+        for (host, network) in concerned {
+            let interested = self
+                .networks
+                .get(&network)
+                .is_some_and(|view| view.by_host.contains_key(&host));
+            if let Some(pending) = self.pend(&host, network) {
+                (pending.snapshot, pending.forget) = (interested, !interested);
+            }
+        }
     }
 
-    fn known_revision(&self, row: &Resource) -> Option<Revision> {
-        match row {
-            Resource::Host(row) => self
-                .hosts
-                .get(&row.name)?
-                .row
-                .as_ref()
-                .map(|known| known.revision),
-            Resource::Network(row) => self
-                .networks
-                .get(&row.id)?
-                .network
-                .as_ref()
-                .map(|known| known.revision),
-            Resource::Subnet(row) => self
-                .networks
-                .get(&row.network_id)?
-                .subnets
-                .get(&row.id)
-                .map(|known| known.revision),
-            Resource::Port(row) => self
-                .networks
-                .get(&row.network_id)?
-                .ports
-                .get(&row.id)
-                .map(|known| known.revision),
-            Resource::PortRuntime(_) => None,
-        }
+    /// Which host has ports in which network.
+    fn interests(&self) -> BTreeSet<(String, Id<Network>)> {
+        let of_view = |(id, view): (&Id<Network>, &NetworkView)| {
+            view.by_host
+                .keys()
+                .map(|host| (host.clone(), *id))
+                .collect::<Vec<_>>()
+        };
+        self.networks.iter().flat_map(of_view).collect()
     }
 
     fn host_entry(&mut self, name: &str) -> &mut HostEntry {
@@ -350,7 +341,7 @@ impl Ncm {
 
     /// Turns what was collected into messages.
     fn flush(&mut self, now: Now, committed_us: u64, actions: &mut Vec<Action>) {
-        let mut touched = std::collections::BTreeSet::new();
+        let mut touched = BTreeSet::new();
         for ((host, network), pending) in std::mem::take(&mut self.pending) {
             let revision = self
                 .networks

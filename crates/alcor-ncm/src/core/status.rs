@@ -143,6 +143,9 @@ impl Ncm {
                 .networks
                 .get(&network)
                 .map_or(Revision::ZERO, |view| view.revision);
+            if let Some(revision) = complete.filter(|_| rows.is_some()) {
+                self.note_held(host, network, revision);
+            }
             self.with_session(host, |session, options| match rows {
                 Some(rows) => {
                     session.push(
@@ -151,6 +154,25 @@ impl Ncm {
                     );
                 }
                 None => session.resync(network),
+            });
+        }
+    }
+
+    /// What a host holds is in force there, though this NCM may not have seen it applied.
+    fn note_held(&mut self, host: &str, network: Id<Network>, held: Revision) {
+        let rows = self.intended(host, network);
+        let Some(entry) = self.hosts.get_mut(host) else {
+            return;
+        };
+        entry.status.complete.insert(network, held);
+        for row in rows
+            .into_iter()
+            .filter(|row| row.revision <= held && !matches!(row.key, RowKey::Neighbour(..)))
+        {
+            entry.status.applied.entry(row.key).or_insert(Applied {
+                revision: Some(row.revision),
+                error: None,
+                timing: Timing::default(),
             });
         }
     }
