@@ -1,6 +1,11 @@
 //! Alcor's own routes under `/alcor/v1`: what each host really has. Read-only; the answers come from the NCM through
 //! [`HostDirectory`].
 
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+};
+
 use alcor_model::{
     Id, Port,
     effective::{HostState, HostSummary, PortState},
@@ -19,14 +24,17 @@ use crate::{
     state::{ApiState, Identity},
 };
 
-/// Where effective state is asked for. The methods answer from memory and do not block.
+/// A boxed future, as traits without generics need.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where effective state is asked for.
 pub trait HostDirectory: Send + Sync + 'static {
     /// Every host that ever registered, by name.
-    fn hosts(&self) -> Vec<HostSummary>;
+    fn hosts(&self) -> BoxFuture<'_, Vec<HostSummary>>;
     /// All about one host.
-    fn host(&self, name: &str) -> Option<HostState>;
+    fn host<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<HostState>>;
     /// How a port's last change travelled.
-    fn port(&self, id: Id<Port>) -> Option<PortState>;
+    fn port(&self, id: Id<Port>) -> BoxFuture<'_, Option<PortState>>;
 }
 
 /// A directory without hosts, for a controller without an NCM in the process and for tests.
@@ -34,14 +42,14 @@ pub trait HostDirectory: Send + Sync + 'static {
 pub struct NoHosts;
 
 impl HostDirectory for NoHosts {
-    fn hosts(&self) -> Vec<HostSummary> {
-        Vec::new()
+    fn hosts(&self) -> BoxFuture<'_, Vec<HostSummary>> {
+        Box::pin(ready(Vec::new()))
     }
-    fn host(&self, _: &str) -> Option<HostState> {
-        None
+    fn host<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Option<HostState>> {
+        Box::pin(ready(None))
     }
-    fn port(&self, _: Id<Port>) -> Option<PortState> {
-        None
+    fn port(&self, _: Id<Port>) -> BoxFuture<'_, Option<PortState>> {
+        Box::pin(ready(None))
     }
 }
 
@@ -62,7 +70,7 @@ fn only_admins(identity: &Identity, action: &str) -> Result<(), ApiError> {
 /// 403 for callers who are not admins.
 pub async fn hosts(State(api): State<ApiState>, identity: Identity) -> Result<Response, ApiError> {
     only_admins(&identity, "get_hosts")?;
-    Ok(Json(json!({"hosts": api.hosts().hosts()})).into_response())
+    Ok(Json(json!({"hosts": api.hosts().hosts().await})).into_response())
 }
 
 /// `GET /alcor/v1/hosts/{name}`
@@ -75,7 +83,7 @@ pub async fn host(
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
     only_admins(&identity, "get_host")?;
-    match api.hosts().host(&name) {
+    match api.hosts().host(&name).await {
         Some(state) => Ok(Json(state).into_response()),
         None => Err(ApiError::new(
             StatusCode::NOT_FOUND,
@@ -95,7 +103,10 @@ pub async fn port_status(
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     only_admins(&identity, "get_port_status")?;
-    let state = id.parse().ok().and_then(|port| api.hosts().port(port));
+    let state = match id.parse() {
+        Ok(port) => api.hosts().port(port).await,
+        Err(_) => None,
+    };
     state
         .map(|state| Json(state).into_response())
         .ok_or_else(|| crate::query::not_found("port", &id))

@@ -19,7 +19,7 @@ mod router;
 pub mod server;
 pub mod state;
 
-pub use admin::{HostDirectory, NoHosts};
+pub use admin::{BoxFuture, HostDirectory, NoHosts};
 pub use router::{route_table, router};
 pub use server::{check_bind, serve};
 pub use state::{ApiConfig, ApiState};

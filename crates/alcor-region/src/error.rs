@@ -52,6 +52,9 @@ pub enum RegionError {
     /// No MAC address is left.
     #[error("Unable to generate unique mac on network {0}.")]
     MacAddressGenerationFailure(Id<Network>),
+    /// No id with a device name of its own was found.
+    #[error("Unable to generate a port id whose device name is unique.")]
+    DeviceNameGenerationFailure,
     /// The VNI is taken.
     #[error("Unable to create the network. The tunnel ID {0} is in use.")]
     TunnelIdInUse(u32),
@@ -165,6 +168,7 @@ impl RegionError {
             Self::MacAddressInUse { .. } => "MacAddressInUse",
             Self::IpAddressGenerationFailure(_) => "IpAddressGenerationFailure",
             Self::MacAddressGenerationFailure(_) => "MacAddressGenerationFailure",
+            Self::DeviceNameGenerationFailure => "DeviceNameGenerationFailure",
             Self::TunnelIdInUse(_) => "TunnelIdInUse",
             Self::NoNetworkAvailable => "NoNetworkAvailable",
             Self::InvalidInput(_) => "InvalidInput",
@@ -208,6 +212,7 @@ impl RegionError {
             Self::Forbidden { .. } => ErrorClass::Forbidden,
             Self::RevisionNumberConstraintFailed { .. } => ErrorClass::PreconditionFailed,
             Self::MacAddressGenerationFailure(_)
+            | Self::DeviceNameGenerationFailure
             | Self::NoNetworkAvailable
             | Self::StoreUnavailable { .. } => ErrorClass::Unavailable,
         }

@@ -1,4 +1,18 @@
 //! Wiring of the roles: which parts run, how they reach each other, and how they stop.
+//!
+//! Each part is given a token that tells it to stop; the first part that fails stops the others, and its error is the
+//! process's.
+
+mod agent;
+mod controller;
+mod link;
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
@@ -13,8 +27,43 @@ pub struct Roles {
 
 impl Roles {
     /// Plays them until SIGINT or SIGTERM, or until one of them fails.
+    ///
+    /// # Errors
+    /// What the failed part says.
     pub async fn run(self, config: Config) -> anyhow::Result<()> {
-        let _ = config;
-        anyhow::bail!("not wired yet")
+        let stop = CancellationToken::new();
+        let mut interrupted = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut parts = JoinSet::new();
+        if self.controller {
+            controller::start(&config.controller, &stop, &mut parts).await?;
+        }
+        if self.agent {
+            agent::start(&config.agent, &stop, &mut parts)?;
+        }
+        let mut outcome = Ok(());
+        loop {
+            let ended = tokio::select! {
+                _ = interrupted.recv() => None,
+                _ = terminated.recv() => None,
+                ended = parts.join_next() => match ended {
+                    Some(ended) => Some(ended),
+                    None => break,
+                },
+            };
+            if let Some(ended) = ended
+                && let Err(error) = ended
+                    .context("a part of the process panicked")
+                    .and_then(|result| result)
+                && outcome.is_ok()
+            {
+                outcome = Err(error);
+            }
+            if !stop.is_cancelled() {
+                tracing::info!("stopping");
+                stop.cancel();
+            }
+        }
+        outcome
     }
 }

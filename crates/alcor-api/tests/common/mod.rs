@@ -1,9 +1,9 @@
 //! A running API on loopback with a region on a temporary SQLite file, and a client for it.
 #![allow(dead_code, reason = "every test target uses another part of it")]
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::ready, net::SocketAddr, sync::Arc};
 
-use alcor_api::{ApiConfig, ApiState, HostDirectory, serve};
+use alcor_api::{ApiConfig, ApiState, BoxFuture, HostDirectory, serve};
 use alcor_model::{
     Id, Port, Revision,
     effective::{HostState, HostSummary, PortState},
@@ -33,32 +33,36 @@ pub struct Api {
 /// One host that reported one port.
 struct OneHost;
 
-impl HostDirectory for OneHost {
-    fn hosts(&self) -> Vec<HostSummary> {
-        vec![HostSummary {
-            name: "host-1".to_owned(),
-            tunnel_ip: Some("192.0.2.1".parse().unwrap()),
-            alive: true,
-            last_seen_at: None,
-            ports: 1,
-            pending: 0,
-            errors: 0,
-        }]
+fn summary() -> HostSummary {
+    HostSummary {
+        name: "host-1".to_owned(),
+        tunnel_ip: Some("192.0.2.1".parse().unwrap()),
+        alive: true,
+        last_seen_at: None,
+        ports: 1,
+        pending: 0,
+        errors: 0,
     }
-    fn host(&self, name: &str) -> Option<HostState> {
-        let summary = self.hosts().into_iter().find(|host| host.name == name)?;
-        Some(HostState {
-            summary,
+}
+
+impl HostDirectory for OneHost {
+    fn hosts(&self) -> BoxFuture<'_, Vec<HostSummary>> {
+        Box::pin(ready(vec![summary()]))
+    }
+    fn host<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<HostState>> {
+        let state = (name == summary().name).then(|| HostState {
+            summary: summary(),
             incarnation: Some(7),
             dataplane: Some("model".to_owned()),
             queued: 0,
             resyncs: 1,
             resources: Vec::new(),
             neighbours: Vec::new(),
-        })
+        });
+        Box::pin(ready(state))
     }
-    fn port(&self, port_id: Id<Port>) -> Option<PortState> {
-        (port_id.uuid().as_u128() == 1).then(|| PortState {
+    fn port(&self, port_id: Id<Port>) -> BoxFuture<'_, Option<PortState>> {
+        let state = (port_id.uuid().as_u128() == 1).then(|| PortState {
             port_id,
             host: Some("host-1".to_owned()),
             status: PortStatus::Active,
@@ -67,7 +71,8 @@ impl HostDirectory for OneHost {
             intended_revision: Revision(3),
             applied_revision: Some(Revision(3)),
             timing: None,
-        })
+        });
+        Box::pin(ready(state))
     }
 }
 

@@ -1,0 +1,42 @@
+//! The agent role: a data plane and the state machine above it.
+
+use alcor_dataplane::{Dataplane, model::Model};
+use anyhow::Context as _;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{AgentConfig, DataplaneKind};
+
+/// Starts the agent.
+///
+/// # Errors
+/// When the data plane cannot be opened.
+pub fn start(
+    config: &AgentConfig,
+    stop: &CancellationToken,
+    parts: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let dataplane = open(config)?;
+    let agent = alcor_agent::AgentConfig {
+        host: config.host.clone(),
+        tunnel_ip: config.tunnel_ip,
+        ncm: config.ncm.clone(),
+        socket: config.socket.clone(),
+        ..alcor_agent::AgentConfig::default()
+    };
+    tracing::info!(host = agent.host, tunnel_ip = %agent.tunnel_ip, ncm = agent.ncm, dataplane = dataplane.name(), "agent starts");
+    let stop = stop.clone();
+    parts.spawn(async move {
+        alcor_agent::run(agent, dataplane, stop.cancelled_owned())
+            .await
+            .context("the agent stopped")
+    });
+    Ok(())
+}
+
+fn open(config: &AgentConfig) -> anyhow::Result<Box<dyn Dataplane>> {
+    match config.dataplane {
+        DataplaneKind::Model => Ok(Box::new(Model::default())),
+        DataplaneKind::Ebpf => anyhow::bail!("eBPF"),
+    }
+}

@@ -1,0 +1,81 @@
+//! The controller role: store, region, NCM, API, southbound server.
+
+use std::sync::Arc;
+
+use alcor_api::{ApiConfig, ApiState};
+use alcor_model::Vni;
+use alcor_ncm::{NcmHandle, Options};
+use alcor_region::{Region, RegionConfig};
+use alcor_store::SqliteEngine;
+use anyhow::Context as _;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::link::{self, Directory, Link};
+use crate::config::ControllerConfig;
+
+/// The database's file in the data folder.
+const DATABASE: &str = "alcor.sqlite";
+
+/// Starts all parts of a controller. When it returns, both listeners accept.
+///
+/// # Errors
+/// When the database cannot be opened or an address cannot be listened on.
+pub async fn start(
+    config: &ControllerConfig,
+    stop: &CancellationToken,
+    parts: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    alcor_api::check_bind(config.api_listen)?;
+    let region = open_region(config)?;
+    let ncm = NcmHandle::start(Options::default(), Arc::new(Link(region.clone())));
+
+    let southbound = listen(config.southbound_listen, "southbound_listen").await?;
+    let api = listen(config.api_listen, "api_listen").await?;
+    tracing::info!(api = %api.local_addr()?, southbound = %southbound.local_addr()?, "controller listens");
+
+    let (feed_ncm, feed_region, feed_stop) = (ncm.clone(), region.clone(), stop.clone());
+    parts.spawn(async move {
+        link::feed(feed_region, feed_ncm, feed_stop).await;
+        Ok(())
+    });
+    let (acceptor, southbound_stop) = (ncm.clone(), stop.clone());
+    parts.spawn(async move {
+        let served = alcor_southbound::server::serve(southbound, acceptor, southbound_stop.cancelled_owned());
+        served.await.context("serving agents")
+    });
+    let directory = Directory {
+        ncm,
+        region: region.clone(),
+    };
+    let state = ApiState::new(region, Arc::new(directory), ApiConfig::noauth(&config.project_id));
+    let api_stop = stop.clone();
+    parts.spawn(async move {
+        alcor_api::serve(api, state, api_stop.cancelled_owned())
+            .await
+            .context("serving the API")
+    });
+    Ok(())
+}
+
+fn open_region(config: &ControllerConfig) -> anyhow::Result<Region> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("making controller.data_dir {}", config.data_dir.display()))?;
+    let path = config.data_dir.join(DATABASE);
+    let engine =
+        SqliteEngine::open(&path).with_context(|| format!("opening the database {}", path.display()))?;
+    let region = RegionConfig {
+        underlay_mtu: config.underlay_mtu,
+        vni_first: Vni::try_from(config.vni_first)?,
+        vni_last: Vni::try_from(config.vni_last)?,
+        ..RegionConfig::default()
+    };
+    Region::open(Box::new(engine), region)
+        .with_context(|| format!("loading the region from {}", path.display()))
+}
+
+async fn listen(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address} (controller.{key}); is another controller running?"))
+}
