@@ -157,6 +157,12 @@ impl<V> Attribute<V> {
         self
     }
 
+    /// Lists may be sorted by it.
+    pub const fn sortable(mut self) -> Self {
+        self.sort = true;
+        self
+    }
+
     /// Lists may be filtered and sorted by it.
     pub const fn listed(mut self) -> Self {
         self.filter = true;

@@ -35,11 +35,7 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(ApiError::bad_request("Body contains invalid data")),
-        Err(error) => Err(ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "MalformedRequestBody",
-            format!("Malformed request body: {error}."),
-        )),
+        Err(error) => Err(ApiError::bad_request(format!("Malformed request body: {error}."))),
     }
 }
 

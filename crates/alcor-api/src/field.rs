@@ -204,7 +204,6 @@ impl Field<'_> {
             (Self::Texts(have), Wanted::AnyTag(want)) => want.iter().any(|tag| have.contains(tag)),
             (Self::Texts(have), Wanted::NotAllTags(want)) => !want.iter().all(|tag| have.contains(tag)),
             (Self::Texts(have), Wanted::NoTag(want)) => !want.iter().any(|tag| have.contains(tag)),
-            (Self::Time(have), Wanted::Text(want)) => SECONDS.timestamp_to_string(have) == *want,
             _ => false,
         }
     }

@@ -77,8 +77,8 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
         (Kind::Bool, value) => Parsed::Bool(boolean(&value)?),
         (Kind::IntOrNull(..), Value::Null) => Parsed::Null,
         (Kind::Int(min, max) | Kind::IntOrNull(min, max), value) => {
-            let number =
-                integer(&value).ok_or_else(|| fail(format!("'{}' is not an integer", shown(&value))))?;
+            let number = integer(&value)
+                .ok_or_else(|| ApiError::invalid_input(&format!("'{}' is not an integer", shown(&value))))?;
             Parsed::Int(in_range(number, min, max).map_err(fail)?)
         }
         (Kind::OneOfInt(allowed), value) => {
@@ -95,7 +95,7 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
         (Kind::Uuid, value) => Parsed::Uuid(uuid(&value).map_err(fail)?),
         (Kind::IpOrNull, Value::Null) => Parsed::Null,
         (Kind::IpOrNull, value) => Parsed::Ip(ip(&value).map_err(fail)?),
-        (Kind::Cidr, value) => Parsed::Cidr(cidr(&value).map_err(fail)?),
+        (Kind::Cidr, value) => Parsed::Cidr(block(name, &value)?),
         (Kind::Mac, value) => Parsed::Mac(mac(&value).map_err(fail)?),
         (Kind::OnlyNull | Kind::OnlyEmptyList, Value::Null) => return Ok(None),
         (Kind::OnlyEmptyList, Value::Array(list)) if list.is_empty() => return Ok(None),
@@ -242,6 +242,18 @@ fn cidr(value: &Value) -> Result<IpNet, String> {
         .map_err(|_| format!("'{}' is not a valid IP subnet", cut(text)))
 }
 
+/// A subnet's block. What is no prefix at all is refused with the words of Neutron's conversion.
+fn block(name: &str, value: &Value) -> Result<IpNet, ApiError> {
+    let is_address = value.as_str().is_some_and(|text| text.parse::<IpAddr>().is_ok());
+    cidr(value).map_err(|reason| {
+        if is_address {
+            ApiError::invalid_attribute(name, &reason)
+        } else {
+            ApiError::invalid_input(&format!("{} is not in a CIDR format", shown(value)))
+        }
+    })
+}
+
 fn mac(value: &Value) -> Result<MacAddr, String> {
     value
         .as_str()
@@ -382,12 +394,17 @@ fn fixed_ips(name: &str, value: &Value) -> Result<Vec<FixedIpRequest>, ApiError>
             subnet_id: optional(map, "subnet_id", uuid)?.map(alcor_model::Id::from_uuid),
             ip_address: optional(map, "ip_address", ip)?,
         };
-        if request.subnet_id.is_none() && request.ip_address.is_none() {
-            return Err("IP allocation requires subnet_id or ip_address".to_owned());
-        }
         Ok(request)
     };
     let list = each(value, "fixed IP", Port::MAX_FIXED_IPS, read).map_err(fail)?;
+    if list
+        .iter()
+        .any(|request| request.subnet_id.is_none() && request.ip_address.is_none())
+    {
+        return Err(ApiError::invalid_input(
+            "IP allocation requires subnet_id or ip_address",
+        ));
+    }
     let addresses: Vec<IpAddr> = list.iter().filter_map(|request| request.ip_address).collect();
     match duplicate(&addresses) {
         Some(twice) => Err(fail(format!("Duplicate IP address '{twice}'"))),
@@ -407,6 +424,15 @@ fn address_pairs(name: &str, value: &Value) -> Result<Vec<AddressPairRequest>, A
         &message,
     )?;
     let fail = |reason: String| ApiError::invalid_attribute(name, &reason);
+    let lacks_ip = |pair: &Value| pair.is_object() && pair.get("ip_address").is_none();
+    if value.as_array().is_some_and(|list| list.iter().any(lacks_ip)) {
+        let message = "AllowedAddressPair must contain ip_address";
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "AllowedAddressPairsMissingIP",
+            message,
+        ));
+    }
     let address = |item: &Value| match item
         .as_str()
         .map(|text| (text.parse::<IpAddr>(), text.parse::<IpNet>()))

@@ -332,7 +332,9 @@ fn wanted_value<V>(attribute: &Attribute<V>, value: &str) -> Result<Wanted, ApiE
         },
         Kind::Uuid => Uuid::parse_str(value).map_or(Wanted::Nothing, Wanted::Uuid),
         Kind::IpOrNull => value.parse().map_or(Wanted::Nothing, Wanted::Ip),
-        Kind::Cidr => value.parse().map_or(Wanted::Nothing, Wanted::Cidr),
+        Kind::Cidr => Wanted::Cidr(value.parse().map_err(|_| {
+            ApiError::invalid_input(&format!("{} is not in a CIDR format", parse::cut(value)))
+        })?),
         Kind::Mac => value.parse().map_or(Wanted::Nothing, Wanted::Mac),
         _ => Wanted::Text(value.to_owned()),
     })

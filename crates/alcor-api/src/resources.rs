@@ -187,8 +187,8 @@ macro_rules! attribute_table {
                 .writable()
                 .listed(),
             Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)),
-            Attribute::new("created_at", Kind::Time, |v: &V| Field::Time(v.row.standard.created_at)).listed(),
-            Attribute::new("updated_at", Kind::Time, |v: &V| Field::Time(v.row.standard.updated_at)).listed(),
+            Attribute::new("created_at", Kind::Time, |v: &V| Field::Time(v.row.standard.created_at)).sortable(),
+            Attribute::new("updated_at", Kind::Time, |v: &V| Field::Time(v.row.standard.updated_at)).sortable(),
             Attribute::new("revision_number", Kind::Int(0, u64::MAX), |v: &V| Field::Int(v.row.standard.revision_number))
                 .listed(),
         ];

@@ -255,7 +255,7 @@ pub(crate) async fn create<R: Resource>(
     }
     let values = match body.remove(R::PLURAL) {
         Some(Value::Array(values)) => values,
-        Some(_) => return Err(ApiError::bad_request("Body contains invalid data")),
+        Some(_) => return Err(ApiError::bad_request("Resources required")),
         None => {
             return Err(ApiError::bad_request(format!(
                 "Unable to find '{}' in request body",
