@@ -271,6 +271,16 @@ impl State for RegionState {
         }
     }
 
+    fn get(&self, key: &ResourceKey) -> Option<Resource> {
+        match key {
+            ResourceKey::Host(name) => self.hosts.get(name).cloned().map(Resource::Host),
+            ResourceKey::Network(id) => self.networks.get(id).cloned().map(Resource::Network),
+            ResourceKey::Subnet(id) => self.subnets.get(id).cloned().map(Resource::Subnet),
+            ResourceKey::Port(id) => self.ports.get(id).cloned().map(Resource::Port),
+            ResourceKey::PortRuntime(id) => self.runtimes.get(id).cloned().map(Resource::PortRuntime),
+        }
+    }
+
     fn remove(&mut self, key: &ResourceKey) -> Option<Resource> {
         match key {
             ResourceKey::Host(name) => self.hosts.remove(name).map(Resource::Host),

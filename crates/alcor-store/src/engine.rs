@@ -46,7 +46,14 @@ pub trait Engine: Send + 'static {
         sink: &mut dyn FnMut(StoredRow) -> Result<(), EngineError>,
     ) -> Result<Revision, EngineError>;
 
-    /// The retained feed, oldest first.
+    /// The revision of the last durable commit, without reading rows: what tells, after a failed commit, whether
+    /// the batch is there.
+    ///
+    /// # Errors
+    /// [`EngineError::Fenced`] when another writer took the epoch; others when the database cannot be read.
+    fn committed(&mut self) -> Result<Revision, EngineError>;
+
+    /// The retained feed, oldest first. Holds whole commands only, and every one after the oldest.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -56,7 +63,7 @@ pub trait Engine: Send + 'static {
     ///
     /// # Errors
     /// [`EngineError::Fenced`] when another writer took the epoch. After any other error it is unknown whether
-    /// the batch is there; the caller loads again to know.
+    /// the batch is there; [`Self::committed`] knows.
     fn commit(&mut self, batch: &Batch) -> Result<(), EngineError>;
 }
 

@@ -172,8 +172,9 @@ impl<S: State> Shard<S> {
             let answer: Answer = Box::new(move |committed| {
                 let _ = send.send(match (outcome, committed) {
                     (Ok(value), Ok(())) => Ok(value),
-                    (Err(error), _) => Err(WriteError::Refused(error)),
-                    (Ok(_), Err(error)) => Err(WriteError::Store(error)),
+                    (Err(error), Ok(())) => Err(WriteError::Refused(error)),
+                    // A refusal too: what it was refused for may be a write of the batch that is not there.
+                    (_, Err(error)) => Err(WriteError::Store(error)),
                 });
             });
             Ran { changes, answer }
@@ -204,12 +205,9 @@ fn load<S: State>(engine: &mut dyn Engine) -> Result<Snapshot<S>, EngineError> {
 fn load_feed<S: State>(engine: &mut dyn Engine, snapshot: &Snapshot<S>) -> Result<Feed, EngineError> {
     let entries = engine.feed()?;
     let complete_after = match entries.first() {
-        // The oldest retained command may have lost its first entries to pruning.
-        Some(first) if first.revision > Revision(1) => first.revision,
-        Some(_) => Revision::ZERO,
+        Some(first) => Revision(first.revision.0.saturating_sub(1)),
         None => snapshot.revision,
     };
-    let mut state = snapshot.state.clone();
     let mut newest_first = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for entry in entries.into_iter().rev() {
@@ -226,7 +224,7 @@ fn load_feed<S: State>(engine: &mut dyn Engine, snapshot: &Snapshot<S>) -> Resul
                 key,
                 revision: entry.revision,
             });
-        } else if let Some(row) = state.remove(&key) {
+        } else if let Some(row) = snapshot.state.get(&key) {
             newest_first.push(Change::Put(row));
         }
     }
@@ -298,37 +296,59 @@ impl<S: State> Writer<S> {
         if batch.changes.is_empty() {
             return Ok(());
         }
-        match self.engine.commit(&batch) {
+        let error = match self.engine.commit(&batch) {
             Ok(()) => {
-                self.working.revision = batch.revision;
-                self.published.store(Arc::new(self.working.clone()));
-                self.feed.append(batch.changes, batch.revision, now_us());
-                Ok(())
+                self.publish(batch);
+                return Ok(());
             }
-            Err(error @ EngineError::Fenced { .. }) => {
-                self.working = Snapshot::clone(&self.published.load());
-                Err(StoreError::Stopped {
-                    reason: Some(Arc::new(error)),
-                })
-            }
-            Err(error) => {
-                tracing::warn!(%error, changes = batch.changes.len(), "a commit failed; nothing of it is answered as done");
-                let error = Arc::new(error);
-                self.stale = Some(Arc::clone(&error));
-                self.reload();
-                Err(StoreError::Commit(error))
-            }
+            Err(error) => error,
+        };
+        let stopped = |error| {
+            Err(StoreError::Stopped {
+                reason: Some(Arc::new(error)),
+            })
+        };
+        if matches!(error, EngineError::Fenced { .. }) {
+            return stopped(error);
         }
+        match self.engine.committed() {
+            // The answer was lost, not the batch.
+            Ok(durable) if durable == batch.revision => {
+                tracing::warn!(%error, "a commit answered an error and is there all the same");
+                self.publish(batch);
+                return Ok(());
+            }
+            Err(fenced @ EngineError::Fenced { .. }) => return stopped(fenced),
+            Ok(_) | Err(_) => {}
+        }
+        tracing::warn!(%error, changes = batch.changes.len(), "a commit failed; nothing of it is answered as done");
+        let error = Arc::new(error);
+        self.stale = Some(Arc::clone(&error));
+        self.reload();
+        Err(StoreError::Commit(error))
     }
 
-    /// Takes the database's word after a failed commit. True when the state is usable again.
+    /// Shows a durable batch to readers.
+    fn publish(&mut self, batch: Batch) {
+        self.working.revision = batch.revision;
+        self.published.store(Arc::new(self.working.clone()));
+        self.feed.append(batch.changes, batch.revision, now_us());
+    }
+
+    /// Takes the database's word after a failed commit. True when the working state is right again.
     fn reload(&mut self) -> bool {
-        match load::<S>(self.engine.as_mut()) {
+        let published = self.published.load_full();
+        let known = match self.engine.committed() {
+            // The usual case, for example a full disk: what readers have is what the database has.
+            Ok(durable) if durable == published.revision => Ok(Snapshot::clone(&published)),
+            Ok(_) => load::<S>(self.engine.as_mut()),
+            Err(error) => Err(error),
+        };
+        match known {
             Ok(snapshot) => {
-                let published = self.published.load().revision;
                 self.working = snapshot;
-                if self.working.revision != published {
-                    // The batch had become durable although the commit answered an error.
+                if self.working.revision != published.revision {
+                    // A batch had become durable although its commit answered an error and could not be asked about.
                     self.published.store(Arc::new(self.working.clone()));
                     self.feed.reset(self.working.revision);
                 }
@@ -343,11 +363,12 @@ impl<S: State> Writer<S> {
         }
     }
 
-    /// Answers a command without running it on a state that may be wrong: it runs on a throw-away copy of the
-    /// published one, so that its own refusals are still told, and its success is not.
+    /// Answers a command with the store's error. It runs on a copy that is thrown away, because the way to its
+    /// caller is inside of it.
     fn refuse(&self, command: Command<S>) {
-        let mut scratch = self.published.load().state.clone();
-        let ran = command(&mut scratch, self.working.revision.next());
+        let published = self.published.load();
+        let mut scratch = published.state.clone();
+        let ran = command(&mut scratch, published.revision.next());
         let reason = self
             .stale
             .clone()

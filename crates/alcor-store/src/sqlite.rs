@@ -11,8 +11,12 @@ use crate::engine::{Batch, Engine, EngineError, FeedEntry, StoredRow};
 const SCHEMA_VERSION: i64 = 1;
 /// Feed entries kept in the database; older ones are removed, and readers behind them take a snapshot.
 pub const FEED_RETAINED: u64 = 100_000;
-/// How often old feed entries are removed, in commits.
-const PRUNE_EVERY: u64 = 1_000;
+/// New feed entries after which old ones are removed: the table never holds more than [`FEED_RETAINED`], this
+/// many, and one batch.
+const PRUNE_AFTER: usize = 10_000;
+/// Pages of 4 KiB in the write-ahead log after which SQLite copies them into the file. A batch of ports is a few
+/// thousand pages, and a copy costs two more fsyncs.
+const CHECKPOINT_PAGES: u32 = 8_000;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -27,7 +31,8 @@ CREATE TABLE IF NOT EXISTS feed (
 pub struct SqliteEngine {
     db: Connection,
     epoch: u64,
-    commits: u64,
+    /// Feed entries written since old ones were removed.
+    unpruned: usize,
 }
 
 fn database(error: rusqlite::Error) -> EngineError {
@@ -46,6 +51,8 @@ impl SqliteEngine {
         let mut db = Connection::open(path).map_err(database)?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
         db.pragma_update(None, "synchronous", "FULL").map_err(database)?;
+        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+            .map_err(database)?;
         db.busy_timeout(std::time::Duration::from_secs(5))
             .map_err(database)?;
         db.set_prepared_statement_cache_capacity(32);
@@ -72,7 +79,7 @@ impl SqliteEngine {
         Ok(Self {
             db,
             epoch,
-            commits: 0,
+            unpruned: PRUNE_AFTER,
         })
     }
 
@@ -154,70 +161,79 @@ impl Engine for SqliteEngine {
         Ok(entries)
     }
 
+    fn committed(&mut self) -> Result<Revision, EngineError> {
+        let tx = self.db.transaction().map_err(database)?;
+        check_epoch(&tx, self.epoch)?;
+        Ok(Revision(meta(&tx, "revision")?.unsigned_abs()))
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<(), EngineError> {
         let tx = self
             .db
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(database)?;
-        let theirs = meta(&tx, "epoch")?.unsigned_abs();
-        if theirs != self.epoch {
-            return Err(EngineError::Fenced {
-                theirs,
-                ours: self.epoch,
-            });
-        }
-        {
-            let mut put = tx
-                .prepare_cached("INSERT OR REPLACE INTO resource VALUES (?1, ?2, ?3, ?4, ?5)")
-                .map_err(database)?;
-            let mut delete = tx
-                .prepare_cached("DELETE FROM resource WHERE kind = ?1 AND id = ?2")
-                .map_err(database)?;
-            let mut feed = tx
-                .prepare_cached("INSERT INTO feed (revision, kind, id, deleted) VALUES (?1, ?2, ?3, ?4)")
-                .map_err(database)?;
-            for change in &batch.changes {
-                let key = change.key();
-                let (kind, id, revision) = (
-                    key.kind().as_str(),
-                    key.id_text(),
-                    sql_revision(change.revision()),
-                );
-                match change {
-                    Change::Put(row) => {
-                        let body = row
-                            .to_json()
-                            .map_err(|error| EngineError::Database(Box::new(error)))?;
-                        put.execute(params![kind, id, row.project_id(), revision, body])
-                            .map_err(database)?;
-                    }
-                    Change::Delete { .. } => {
-                        delete.execute(params![kind, id]).map_err(database)?;
-                    }
-                }
-                feed.execute(params![
-                    revision,
-                    kind,
-                    id,
-                    matches!(change, Change::Delete { .. })
-                ])
-                .map_err(database)?;
-            }
-            tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'revision'")
-                .map_err(database)?
-                .execute([sql_revision(batch.revision)])
-                .map_err(database)?;
-            if self.commits.is_multiple_of(PRUNE_EVERY) {
-                let retained = i64::try_from(FEED_RETAINED).unwrap_or(i64::MAX);
-                tx.execute(
-                    "DELETE FROM feed WHERE seq <= (SELECT max(seq) FROM feed) - ?1",
-                    [retained],
-                )
-                .map_err(database)?;
-            }
+        check_epoch(&tx, self.epoch)?;
+        write_changes(&tx, &batch.changes)?;
+        tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'revision'")
+            .map_err(database)?
+            .execute([sql_revision(batch.revision)])
+            .map_err(database)?;
+        let prune = self.unpruned >= PRUNE_AFTER;
+        if prune {
+            prune_feed(&tx)?;
         }
         tx.commit().map_err(database)?;
-        self.commits += 1;
+        self.unpruned = batch.changes.len() + if prune { 0 } else { self.unpruned };
         Ok(())
     }
+}
+
+fn check_epoch(db: &Connection, ours: u64) -> Result<(), EngineError> {
+    match meta(db, "epoch")?.unsigned_abs() {
+        theirs if theirs == ours => Ok(()),
+        theirs => Err(EngineError::Fenced { theirs, ours }),
+    }
+}
+
+/// Writes rows and their feed entries.
+fn write_changes(db: &Connection, changes: &[Change]) -> Result<(), EngineError> {
+    let prepare = |sql| db.prepare_cached(sql).map_err(database);
+    let mut put = prepare("INSERT OR REPLACE INTO resource VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut delete = prepare("DELETE FROM resource WHERE kind = ?1 AND id = ?2")?;
+    let mut feed = prepare("INSERT INTO feed (revision, kind, id, deleted) VALUES (?1, ?2, ?3, ?4)")?;
+    for change in changes {
+        let key = change.key();
+        let (kind, id, revision) = (
+            key.kind().as_str(),
+            key.id_text(),
+            sql_revision(change.revision()),
+        );
+        match change {
+            Change::Put(row) => {
+                let body = row
+                    .to_json()
+                    .map_err(|error| EngineError::Database(Box::new(error)))?;
+                put.execute(params![kind, id, row.project_id(), revision, body])
+                    .map_err(database)?;
+            }
+            Change::Delete { .. } => {
+                delete.execute(params![kind, id]).map_err(database)?;
+            }
+        }
+        let deleted = matches!(change, Change::Delete { .. });
+        feed.execute(params![revision, kind, id, deleted])
+            .map_err(database)?;
+    }
+    Ok(())
+}
+
+/// Removes the oldest feed entries, whole commands only, so that the feed is complete after its first.
+fn prune_feed(db: &Connection) -> Result<(), EngineError> {
+    db.execute(
+        "DELETE FROM feed WHERE seq <= (SELECT max(seq) FROM feed) - ?1
+            AND revision < (SELECT revision FROM feed WHERE seq = (SELECT max(seq) FROM feed) - ?1)",
+        [i64::try_from(FEED_RETAINED).unwrap_or(i64::MAX)],
+    )
+    .map_err(database)?;
+    Ok(())
 }

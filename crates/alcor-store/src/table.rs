@@ -167,3 +167,61 @@ impl<I: Ord + Clone, K: Ord + Clone + Bounded> MultiIndex<I, K> {
         self.get(entry).next().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use alcor_model::{Id, Port};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn id(number: u8) -> Id<Port> {
+        Id::from_uuid(Uuid::from_u128(u128::from(number)))
+    }
+
+    proptest! {
+        /// Tables and indexes against a naive scan over the standard maps.
+        #[test]
+        fn agree_with_a_naive_scan(steps in prop::collection::vec((any::<bool>(), 0u8..6, 0u8..16), 0..120)) {
+            let mut table = Table::default();
+            let mut unique = UniqueIndex::default();
+            let mut multi = MultiIndex::default();
+            let (mut naive_table, mut naive_unique) = (BTreeMap::new(), BTreeMap::new());
+            let mut naive_multi = BTreeSet::new();
+            for (add, entry, key) in steps {
+                if add {
+                    prop_assert_eq!(table.insert(key, Arc::new(entry)).map(|v| *v), naive_table.insert(key, entry));
+                    prop_assert_eq!(unique.insert(entry, id(key)), naive_unique.insert(entry, id(key)));
+                    multi.insert(entry, id(key));
+                    naive_multi.insert((entry, key));
+                } else {
+                    prop_assert_eq!(table.remove(&key).map(|v| *v), naive_table.remove(&key));
+                    unique.remove(&entry, &id(key));
+                    if naive_unique.get(&entry) == Some(&id(key)) {
+                        naive_unique.remove(&entry);
+                    }
+                    multi.remove(entry, id(key));
+                    naive_multi.remove(&(entry, key));
+                }
+                prop_assert_eq!(table.len(), naive_table.len());
+                prop_assert_eq!(table.is_empty(), naive_table.is_empty());
+                let rows: Vec<_> = table.iter().map(|v| **v).collect();
+                prop_assert_eq!(rows, naive_table.values().copied().collect::<Vec<_>>());
+                let after: Vec<_> = table.after(&key).map(|v| **v).collect();
+                prop_assert_eq!(after, naive_table.range(key + 1..).map(|(_, v)| *v).collect::<Vec<_>>());
+                let before: Vec<_> = table.before(&key).map(|v| **v).collect();
+                prop_assert_eq!(before, naive_table.range(..key).rev().map(|(_, v)| *v).collect::<Vec<_>>());
+                for entry in 0..6 {
+                    prop_assert_eq!(unique.get(&entry), naive_unique.get(&entry));
+                    let keys: Vec<_> = multi.get(&entry).copied().collect();
+                    let naive: Vec<_> = naive_multi.iter().filter(|(e, _)| *e == entry).map(|(_, k)| id(*k)).collect();
+                    prop_assert_eq!(multi.contains_entry(&entry), !naive.is_empty());
+                    prop_assert_eq!(keys, naive);
+                }
+            }
+        }
+    }
+}

@@ -1,13 +1,66 @@
-//! An engine that fails on demand, around a real one: for tests of what happens when the disk says no.
+//! For tests: an engine that fails on demand around a real one, and a state without rules.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
-use alcor_model::Revision;
+use alcor_model::{Host, Resource, ResourceKey, Revision};
+use imbl::OrdMap;
+use jiff::Timestamp;
 
-use crate::engine::{Batch, Engine, EngineError, FeedEntry, StoredRow};
+use crate::{
+    engine::{Batch, Engine, EngineError, FeedEntry, StoredRow},
+    tx::State,
+};
+
+/// A state that is all rows by key, and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// The rows.
+    pub rows: OrdMap<ResourceKey, Resource>,
+}
+
+impl State for Rows {
+    fn put(&mut self, row: Resource) -> Option<Resource> {
+        self.rows.insert(row.key(), row)
+    }
+    fn get(&self, key: &ResourceKey) -> Option<Resource> {
+        self.rows.get(key).cloned()
+    }
+    fn remove(&mut self, key: &ResourceKey) -> Option<Resource> {
+        self.rows.remove(key)
+    }
+}
+
+/// A row that carries a number: a host of that name.
+pub fn numbered(name: &str, number: u32) -> Resource {
+    Resource::Host(Arc::new(Host {
+        name: name.to_owned(),
+        revision: Revision::ZERO,
+        tunnel_ip: IpAddr::V4(number.into()),
+        created_at: Timestamp::UNIX_EPOCH,
+    }))
+}
+
+/// The number that [`numbered`] put in.
+pub fn number_of(row: &Resource) -> Option<u32> {
+    match row {
+        Resource::Host(host) => match host.tunnel_ip {
+            IpAddr::V4(ip) => Some(ip.into()),
+            IpAddr::V6(_) => None,
+        },
+        _ => None,
+    }
+}
+
+/// The key of a [`numbered`] row.
+pub fn named(name: &str) -> ResourceKey {
+    ResourceKey::Host(name.to_owned())
+}
 
 /// What the next commits do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +74,8 @@ pub enum Fault {
     LostAnswer = 2,
     /// Nothing is written, and the database cannot be read either.
     Dead = 3,
+    /// Everything is written, an error is answered, and the database cannot be read.
+    Silent = 4,
 }
 
 /// The switch of a [`FaultyEngine`].
@@ -56,10 +111,17 @@ impl Engine for FaultyEngine {
         &mut self,
         sink: &mut dyn FnMut(StoredRow) -> Result<(), EngineError>,
     ) -> Result<Revision, EngineError> {
-        if self.switch.is(Fault::Dead) {
+        if self.switch.is(Fault::Dead) || self.switch.is(Fault::Silent) {
             return Err(EngineError::Database("the disk is gone".into()));
         }
         self.inner.load(sink)
+    }
+
+    fn committed(&mut self) -> Result<Revision, EngineError> {
+        if self.switch.is(Fault::Dead) || self.switch.is(Fault::Silent) {
+            return Err(EngineError::Database("the disk is gone".into()));
+        }
+        self.inner.committed()
     }
 
     fn feed(&mut self) -> Result<Vec<FeedEntry>, EngineError> {
@@ -74,7 +136,7 @@ impl Engine for FaultyEngine {
             return Err(EngineError::Database("the disk is gone".into()));
         }
         self.inner.commit(batch)?;
-        if self.switch.is(Fault::LostAnswer) {
+        if self.switch.is(Fault::LostAnswer) || self.switch.is(Fault::Silent) {
             return Err(EngineError::Database(
                 "the connection broke after the commit".into(),
             ));

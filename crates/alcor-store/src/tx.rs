@@ -9,6 +9,8 @@ use alcor_model::{Change, Resource, ResourceKey, Revision};
 pub trait State: Clone + Default + Send + Sync + 'static {
     /// Puts a row into its table and indexes; gives the row that it replaces.
     fn put(&mut self, row: Resource) -> Option<Resource>;
+    /// The row with this key.
+    fn get(&self, key: &ResourceKey) -> Option<Resource>;
     /// Removes a row from its table and indexes; gives it.
     fn remove(&mut self, key: &ResourceKey) -> Option<Resource>;
 }
@@ -78,6 +80,66 @@ impl<'a, S: State> Tx<'a, S> {
                 None => {
                     self.state.remove(&key);
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{Rows, named, number_of, numbered};
+
+    proptest! {
+        /// A refused command leaves the state as it was, whatever it wrote; a kept one leaves what its changes say.
+        #[test]
+        fn undo_is_exact(
+            before in prop::collection::btree_map(0u8..8, any::<u32>(), 0..8),
+            writes in prop::collection::vec((0u8..8, prop::option::of(any::<u32>())), 0..20),
+        ) {
+            let name = |row: u8| format!("r{row}");
+            let mut state = Rows::default();
+            for (row, number) in &before {
+                state.put(numbered(&name(*row), *number));
+            }
+            let untouched = state.clone();
+            let run = |state: &mut Rows| {
+                let mut naive = before.clone();
+                let mut tx = Tx::new(state, Revision(7));
+                for (row, write) in &writes {
+                    match write {
+                        Some(number) => {
+                            tx.put(numbered(&name(*row), *number));
+                            naive.insert(*row, *number);
+                        }
+                        None => {
+                            tx.delete(named(&name(*row)));
+                            naive.remove(row);
+                        }
+                    }
+                    // The command sees its own writes.
+                    let there = tx.state().get(&named(&name(*row)));
+                    assert_eq!(there.as_ref().and_then(number_of), *write);
+                }
+                naive
+            };
+            // Refused.
+            let mut tx = Tx::new(&mut state, Revision(7));
+            for (row, write) in &writes {
+                match write {
+                    Some(number) => tx.put(numbered(&name(*row), *number)),
+                    None => tx.delete(named(&name(*row))),
+                }
+            }
+            tx.undo();
+            prop_assert_eq!(&state, &untouched);
+            // Kept.
+            let naive = run(&mut state);
+            for row in 0..8 {
+                let there = state.get(&named(&name(row)));
+                prop_assert_eq!(there.as_ref().and_then(number_of), naive.get(&row).copied());
             }
         }
     }
