@@ -1,2 +1,53 @@
-//! Project tasks (being built).
-fn main() {}
+//! `cargo xtask`: what people do with this repository: prepare a machine, watch the demo, run all tests, measure.
+//!
+//! Standard output carries results, standard error what is being done.
+
+mod bench;
+mod cloud;
+mod demo;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the Alcor repository.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    after_help = "Examples:\n  cargo xtask demo --keep\n  cargo xtask test\n  cargo xtask bench api --json"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what is missing on this machine to build, watch and test; says what and why.
+    Setup,
+    /// Two hosts, three VMs, real packets: watch Alcor work (root).
+    Demo(demo::Flags),
+    /// Run every test (root).
+    Test,
+    /// Measure; prints a table, and one JSON object with --json.
+    Bench(bench::Flags),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup => setup::setup(setup::For::Everything),
+        Task::Demo(flags) => demo::demo(&flags),
+        Task::Test => test::test(),
+        Task::Bench(flags) => bench::bench(&flags),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

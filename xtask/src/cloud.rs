@@ -1,0 +1,338 @@
+//! A small cloud on one machine: a controller, hosts with agents, VMs; and its API as a client sees it. The demo and the
+//! benchmarks are made of it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use alcor_lab::{Lab, LabError, Namespace, Process, eventually};
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::shell::{cargo, root, run};
+
+/// MTU of the wire between hosts.
+pub const WIRE_MTU: u16 = 1500;
+/// How long a process may take to be ready, a port to be in force.
+const READY: Duration = Duration::from_secs(20);
+
+/// Where programs of a build are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// Fast to build.
+    Debug,
+    /// Fast to run.
+    Release,
+}
+
+impl Build {
+    /// Builds packages of the workspace.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub fn packages(self, packages: &[&str]) -> anyhow::Result<()> {
+        let mut args = vec!["build"];
+        if self == Self::Release {
+            args.push("--release");
+        }
+        for package in packages {
+            args.extend(["--package", package]);
+        }
+        run(&mut cargo(&args))
+    }
+
+    /// The path of a program.
+    pub fn program(self, name: &str) -> PathBuf {
+        root()
+            .join("target")
+            .join(if self == Self::Release { "release" } else { "debug" })
+            .join(name)
+    }
+}
+
+/// A controller and its wire.
+pub struct Cloud {
+    /// Where everything lies.
+    pub lab: Lab,
+    /// The API.
+    pub api: Api,
+    /// The wire that hosts are plugged into.
+    pub wire: Namespace,
+    build: Build,
+    controller: Process,
+    southbound: String,
+}
+
+/// A host with its agent.
+pub struct Host {
+    /// Its name, as in `binding:host_id`.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its agent.
+    pub agent: Process,
+}
+
+/// A VM: a namespace that has a port.
+pub struct Vm {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its port as the API gave it.
+    pub port: Value,
+    /// How long the API took to answer the port's creation.
+    pub answered: Duration,
+    /// From the API call until packets see the port on its host; known once it is ACTIVE.
+    pub programmed: Option<Duration>,
+}
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(198, 18, 0, last))
+}
+
+impl Cloud {
+    /// Makes the wire and starts a controller in the machine's own namespace: API on loopback, agents over the wire.
+    ///
+    /// # Errors
+    /// When a namespace cannot be made or the controller does not answer.
+    pub fn start(name: &str, build: Build) -> anyhow::Result<Self> {
+        let lab = Lab::new(name)?;
+        let wire = lab.wire(WIRE_MTU)?;
+        lab.plug_root(&wire, address(1))?;
+        let port = free_port()?;
+        let southbound = format!("{}:{}", address(1), free_port()?);
+        let api = Api::new(&format!("http://127.0.0.1:{port}"))?;
+        let data = lab.dir().join("data");
+        let args = [
+            "controller".to_owned(),
+            format!("--api-listen=127.0.0.1:{port}"),
+            format!("--southbound-listen={southbound}"),
+            format!("--data-dir={}", data.display()),
+        ];
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let controller = lab.spawn(None, "controller", &build.program("alcor"), &args)?;
+        let mut cloud = Self {
+            lab,
+            api,
+            wire,
+            build,
+            controller,
+            southbound,
+        };
+        cloud.wait_for_api()?;
+        Ok(cloud)
+    }
+
+    fn wait_for_api(&mut self) -> anyhow::Result<()> {
+        let Self { api, controller, .. } = self;
+        let ready = eventually("the controller's API", READY, || match controller.ended() {
+            Some(status) => Err(format!("it ended ({status})")),
+            None => api.get("/v2.0/networks").map_err(|error| format!("{error:#}")),
+        });
+        ready.with_context(|| format!("the controller printed:\n{}", self.controller.output()))?;
+        Ok(())
+    }
+
+    /// Where agents connect to.
+    pub fn southbound(&self) -> String {
+        format!("http://{}", self.southbound)
+    }
+
+    /// Makes a host and starts its agent; returns when the controller knows it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn host(&self, number: u8) -> anyhow::Result<Host> {
+        let name = format!("h{number}");
+        let tunnel_ip = address(10 + number);
+        let namespace = self.lab.host(&self.wire, &name, tunnel_ip, WIRE_MTU)?;
+        let agent = self.agent(&name, &namespace, tunnel_ip)?;
+        let mut host = Host {
+            name,
+            namespace,
+            agent,
+        };
+        let known = eventually("the agent at the controller", READY, || {
+            if let Some(status) = host.agent.ended() {
+                return Err(format!("it ended ({status})"));
+            }
+            let state = self
+                .api
+                .get(&format!("/alcor/v1/hosts/{}", host.name))
+                .map_err(|e| format!("{e:#}"))?;
+            if state["alive"] == true && !state["tunnel_ip"].is_null() {
+                Ok(())
+            } else {
+                Err(state.to_string())
+            }
+        });
+        known.with_context(|| format!("the agent of {} printed:\n{}", host.name, host.agent.output()))?;
+        Ok(host)
+    }
+
+    fn agent(&self, name: &str, namespace: &Namespace, tunnel_ip: IpAddr) -> Result<Process, LabError> {
+        let dir = self.lab.dir();
+        let args = [
+            "agent".to_owned(),
+            format!("--host={name}"),
+            format!("--tunnel-ip={tunnel_ip}"),
+            format!("--ncm={}", self.southbound()),
+            "--dataplane=ebpf".to_owned(),
+            format!("--state-dir={}", dir.join(name).display()),
+            format!("--socket={}", dir.join(format!("{name}.sock")).display()),
+        ];
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        self.lab
+            .spawn(Some(namespace), name, &self.build.program("alcor"), &args)
+    }
+
+    /// Makes a port bound to a host, plugs a VM into it and waits until it is ACTIVE.
+    ///
+    /// # Errors
+    /// When the API refuses, or the port is not ACTIVE in time (with what the host says).
+    pub fn vm(&self, host: &Host, name: &str, network: &str) -> anyhow::Result<Vm> {
+        let called_us = now_us();
+        let start = Instant::now();
+        let body = json!({"port": {"network_id": network, "name": name, "dns_name": name, "binding:host_id": host.name}});
+        let port = self.api.post("/v2.0/ports", &body)?["port"].take();
+        let answered = start.elapsed();
+        let (id, mac) = (text(&port["id"])?, text(&port["mac_address"])?);
+        let namespace = self.lab.vm(&host.namespace, name, &device(id), mac)?;
+        self.wait_active(id)?;
+        let status = self.api.get(&format!("/alcor/v1/ports/{id}/status"))?;
+        let visible_us = status["timing"]["visible_us"].as_u64();
+        let programmed =
+            visible_us.map(|visible_us| Duration::from_micros(visible_us.saturating_sub(called_us)));
+        Ok(Vm {
+            name: name.to_owned(),
+            namespace,
+            port,
+            answered,
+            programmed,
+        })
+    }
+
+    /// Waits until a port is ACTIVE.
+    ///
+    /// # Errors
+    /// When it is not in time, with what the host says.
+    pub fn wait_active(&self, id: &str) -> anyhow::Result<()> {
+        eventually(&format!("port {id} to be ACTIVE"), READY, || {
+            let state = self
+                .api
+                .get(&format!("/alcor/v1/ports/{id}/status"))
+                .map_err(|e| format!("{e:#}"))?;
+            if state["status"] == "ACTIVE" {
+                Ok(())
+            } else {
+                Err(state.to_string())
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Removes a lab and what its agents pinned.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn clean(name: &str) -> anyhow::Result<()> {
+    Lab::clean(name)?;
+    for host in ["h1", "h2", "h3"] {
+        let pins = Path::new("/sys/fs/bpf/alcor").join(host);
+        if pins.exists() {
+            std::fs::remove_dir_all(&pins).with_context(|| format!("removing {}", pins.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of a port's device.
+pub fn device(port_id: &str) -> String {
+    format!("tap{}", port_id.get(..11).unwrap_or(port_id))
+}
+
+/// A text of an answer.
+///
+/// # Errors
+/// When there is none.
+pub fn text(value: &Value) -> anyhow::Result<&str> {
+    value
+        .as_str()
+        .with_context(|| format!("expected a text in the API's answer, got {value}"))
+}
+
+/// Microseconds since the Unix epoch.
+pub fn now_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// A TCP port that nobody listens on at the moment.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The HTTP API.
+pub struct Api {
+    /// `http://address:port`
+    pub endpoint: String,
+    http: reqwest::blocking::Client,
+}
+
+impl Api {
+    /// For an endpoint.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(endpoint: &str) -> anyhow::Result<Self> {
+        let http = reqwest::blocking::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .no_proxy()
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            http,
+        })
+    }
+
+    /// `GET`
+    ///
+    /// # Errors
+    /// When nobody answers, or with an error.
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Self::read(path, self.http.get(format!("{}{path}", self.endpoint)))
+    }
+
+    /// `POST`
+    ///
+    /// # Errors
+    /// When nobody answers, or with an error.
+    pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        Self::read(
+            path,
+            self.http.post(format!("{}{path}", self.endpoint)).json(body),
+        )
+    }
+
+    /// `PUT`
+    ///
+    /// # Errors
+    /// When nobody answers, or with an error.
+    pub fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        Self::read(path, self.http.put(format!("{}{path}", self.endpoint)).json(body))
+    }
+
+    fn read(path: &str, request: reqwest::blocking::RequestBuilder) -> anyhow::Result<Value> {
+        let reply = request.send().with_context(|| format!("nobody answers {path}"))?;
+        let status = reply.status();
+        let body = reply.text()?;
+        anyhow::ensure!(status.is_success(), "{path} was refused ({status}): {body}");
+        serde_json::from_str(&body).with_context(|| format!("{path} answered no JSON: {body}"))
+    }
+}
