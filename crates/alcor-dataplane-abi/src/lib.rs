@@ -5,6 +5,8 @@
 //! path of a packet is written twice on purpose (model and kernel programs) and compared by tests.
 #![no_std]
 
+pub mod layout;
+
 /// Declares a `u32` enum whose variants have a stable snake_case text for counters, logs and the API.
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($variant:ident = $value:literal => $text:literal),+ $(,)? }) => {

@@ -1,0 +1,225 @@
+//! Map keys and values of the kernel data plane.
+//!
+//! Every type is `repr(C)`, without padding (asserted below) and valid for any bytes, so that a map entry is
+//! the bytes of the value. A change of anything here, or of a map's size, needs a new [`LAYOUT`].
+
+/// Number of this layout. Pinned maps of another layout are not reused.
+pub const LAYOUT: u32 = 1;
+
+/// Networks on a host.
+pub const MAX_NETWORKS: u32 = 4096;
+/// Subnets on a host.
+pub const MAX_SUBNETS: u32 = 16_384;
+/// Local ports on a host.
+pub const MAX_PORTS: u32 = 4096;
+/// Neighbours on a host, all networks together.
+pub const MAX_NEIGHBOURS: u32 = 1 << 20;
+/// Fixed IPs of all local ports.
+pub const MAX_FIXED_IPS: u32 = 65_536;
+/// Allowed address pairs of all local ports.
+pub const MAX_PAIRS: u32 = 65_536;
+/// Rows kept for the agent that starts again: networks, subnets and ports.
+pub const MAX_ROWS: u32 = MAX_NETWORKS + MAX_SUBNETS + MAX_PORTS;
+/// Bytes of one such row.
+pub const ROW_BYTES: usize = 8184;
+/// Bytes of a frame that is handed to the agent; what lies behind is cut off.
+pub const PUNT_BYTES: usize = 2048;
+/// Bytes of the ring that carries events to the agent; an event that finds it full is lost.
+pub const EVENT_RING_BYTES: u32 = 1 << 20;
+/// Events of one kind (packets handed up; unknown destinations) that a port may cause per second.
+pub const EVENTS_PER_SECOND: u64 = 200;
+/// Events of one kind that a port may cause at once.
+pub const EVENT_BURST: u64 = 400;
+
+/// Address family of [`IpKey`] and others: IPv4, the address is in the first four bytes, the rest is 0.
+pub const IPV4: u32 = 4;
+/// Address family: IPv6.
+pub const IPV6: u32 = 6;
+
+/// [`PortValue::flags`]: the port is up.
+pub const PORT_UP: u16 = 1;
+/// [`PortValue::flags`]: check sources.
+pub const PORT_SECURITY: u16 = 1 << 1;
+/// [`PortValue::flags`]: the agent answers its DHCPv4 messages.
+pub const PORT_DHCP4: u16 = 1 << 2;
+/// [`PortValue::flags`]: the agent answers its router solicitations.
+pub const PORT_RA: u16 = 1 << 3;
+/// [`PortValue::flags`]: it has allowed address pairs.
+pub const PORT_PAIRS: u16 = 1 << 4;
+/// [`PortValue::flags`], [`LocalMac::flags`]: the device is one end of a veth pair whose other end is in another
+/// network namespace, so a packet may be put there directly.
+pub const PORT_PEER: u16 = 1 << 5;
+
+/// [`NetworkValue::flags`]: the network is up.
+pub const NETWORK_UP: u32 = 1;
+
+/// [`EventHeader::kind`]: no row knows the address. Smaller numbers are `PuntReason`s.
+pub const EVENT_UNKNOWN: u32 = 0x100;
+
+/// `kind` of a verdict that a traced program tells (high 16 bits of the first word; low 16: the reason).
+pub mod verdict {
+    /// Dropped.
+    pub const DROP: u32 = 1;
+    /// Handed to the agent.
+    pub const PUNT: u32 = 2;
+    /// Sent back.
+    pub const REPLY: u32 = 3;
+    /// Dropped, and the agent is told the address.
+    pub const UNKNOWN: u32 = 4;
+    /// Out of a local device.
+    pub const DELIVER: u32 = 5;
+    /// Into the tunnel.
+    pub const TUNNEL: u32 = 6;
+}
+
+macro_rules! layouts {
+    ($($(#[$meta:meta])* $name:ident ($size:literal) { $($(#[$field_meta:meta])* $field:ident: $type:ty,)+ })+) => {
+        $(
+            $(#[$meta])*
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub struct $name { $($(#[$field_meta])* pub $field: $type),+ }
+            const _: () = assert!(
+                core::mem::size_of::<$name>() == $size && 0 $(+ core::mem::size_of::<$type>())+ == $size
+            );
+        )+
+    };
+}
+
+layouts! {
+    /// A MAC in a network, or of a port.
+    MacKey(12) {
+        /// Handle of the network or the port.
+        scope: u32,
+        /// The address.
+        mac: [u8; 6],
+        /// Zero.
+        pad: [u8; 2],
+    }
+    /// An address in a network, or of a port. As key of a prefix trie the prefix counts from the scope.
+    IpKey(24) {
+        /// Handle of the network or the port.
+        scope: u32,
+        /// [`IPV4`] or [`IPV6`].
+        family: u32,
+        /// The address.
+        ip: [u8; 16],
+    }
+    /// A MAC and an address that a port may send from; key of a prefix trie.
+    PairKey(28) {
+        /// Handle of the port.
+        port: u32,
+        /// The MAC.
+        mac: [u8; 6],
+        /// [`IPV4`] or [`IPV6`].
+        family: u16,
+        /// The address.
+        ip: [u8; 16],
+    }
+    /// What a device's port is; the key is the interface index.
+    PortValue(32) {
+        /// The port's id.
+        id: [u8; 16],
+        /// Handle of its network.
+        network: u32,
+        /// Its own handle: 1 to [`MAX_PORTS`].
+        port: u32,
+        /// Its MAC.
+        mac: [u8; 6],
+        /// `PORT_*`.
+        flags: u16,
+    }
+    /// A network; the key is its handle.
+    NetworkValue(12) {
+        /// Its number in the tunnel.
+        vni: u32,
+        /// Largest IP packet, in bytes.
+        mtu: u32,
+        /// `NETWORK_*`.
+        flags: u32,
+    }
+    /// Where a MAC of this host is.
+    LocalMac(12) {
+        /// Interface index; 0 when the port has no device.
+        ifindex: u32,
+        /// Handle of the port.
+        port: u32,
+        /// [`PORT_UP`], [`PORT_PEER`].
+        flags: u32,
+    }
+    /// Whose a fixed IP of this host is.
+    LocalIp(8) {
+        /// The port's MAC.
+        mac: [u8; 6],
+        /// Zero.
+        pad: [u8; 2],
+    }
+    /// Where an address of another host is.
+    NeighbourValue(28) {
+        /// The other host's tunnel address.
+        host: [u8; 16],
+        /// Its family.
+        family: u32,
+        /// MAC of the neighbour.
+        mac: [u8; 6],
+        /// Label of its security groups.
+        label: u16,
+    }
+    /// Where a MAC of another host is.
+    RemoteMac(20) {
+        /// The other host's tunnel address.
+        host: [u8; 16],
+        /// Its family.
+        family: u32,
+    }
+    /// Key of a kept row.
+    KeptKey(20) {
+        /// 1 network, 2 subnet, 3 port.
+        kind: u32,
+        /// The row's id.
+        id: [u8; 16],
+    }
+    /// A kept row, as the loader wrote it.
+    KeptValue(8192) {
+        /// Handle of the network or port.
+        handle: u32,
+        /// How many bytes are used.
+        len: u32,
+        /// The row.
+        bytes: [u8; ROW_BYTES],
+    }
+    /// What every event starts with.
+    EventHeader(48) {
+        /// A `PuntReason`, or [`EVENT_UNKNOWN`].
+        kind: u32,
+        /// Bytes of the frame that follows.
+        len: u32,
+        /// The port that sent.
+        port: [u8; 16],
+        /// Handle of its network.
+        network: u32,
+        /// Family of the unknown address.
+        family: u32,
+        /// The unknown address.
+        ip: [u8; 16],
+    }
+    /// A packet for the agent.
+    PuntEvent(2096) {
+        /// What it is.
+        header: EventHeader,
+        /// Its first bytes.
+        frame: [u8; PUNT_BYTES],
+    }
+    /// Tokens of a port's events.
+    Meter(16) {
+        /// When tokens were last added, in ns since boot.
+        last_ns: u64,
+        /// How many there are.
+        tokens: u64,
+    }
+    /// Drops of one port by `DropReason`.
+    Counters(256) {
+        /// By number of the reason.
+        by_reason: [u64; 32],
+    }
+}

@@ -1,0 +1,204 @@
+//! The kernel programs: `from_port` on the ingress of every port's device, `from_tunnel` on the ingress of
+//! the tunnel device. They follow `alcor_dataplane::path` stage by stage and are compared with the model.
+//!
+//! Not here: any decision about rows; whoever fills the maps does that. No connection tracking yet.
+#![no_std]
+#![no_main]
+
+mod arp;
+mod end;
+mod ipv4;
+mod ipv6;
+mod maps;
+mod send;
+mod skb;
+
+use alcor_dataplane_abi::{DropReason, layout::*};
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use end::{End, finish};
+use maps::*;
+use skb::{Skb, be16, part};
+
+/// The MAC of every gateway; the same as `alcor_model::net::GATEWAY_MAC` (the loader asserts it).
+const GATEWAY_MAC: [u8; 6] = [0x0e, 0xa1, 0xc0, 0x00, 0x00, 0x01];
+const ETH_LEN: u32 = 14;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// Tests set this when they load: the verdict is written where `BPF_PROG_TEST_RUN` shows it, events are not
+/// metered, and `from_tunnel` takes the VNI from the mark.
+#[unsafe(no_mangle)]
+static TRACE: u32 = 0;
+/// Interface index of the tunnel device, set when loaded.
+#[unsafe(no_mangle)]
+static TUNNEL_IFINDEX: u32 = 0;
+
+#[inline(always)]
+pub fn trace() -> bool {
+    // SAFETY: a plain read; volatile because the loader, not the compiler, knows the value.
+    unsafe { core::ptr::read_volatile(&raw const TRACE) != 0 }
+}
+
+#[inline(always)]
+pub fn tunnel_ifindex() -> u32 {
+    // SAFETY: as in `trace`.
+    unsafe { core::ptr::read_volatile(&raw const TUNNEL_IFINDEX) }
+}
+
+/// A packet of a port that is up, and what the stages found out about it.
+pub struct Work {
+    pub skb: Skb,
+    pub port: &'static PortValue,
+    pub network: &'static NetworkValue,
+    pub destination_mac: [u8; 6],
+    pub source_mac: [u8; 6],
+    pub family: u32,
+    pub source: [u8; 16],
+    /// Destination of the packet; also the address that an unknown destination is reported with.
+    pub destination: [u8; 16],
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IP protocol of the upper layer when it is known.
+    pub protocol: u8,
+    /// Where the upper layer starts in the frame.
+    pub upper: u32,
+    /// An echo request that a gateway may answer.
+    pub echo_request: bool,
+}
+
+impl Work {
+    #[inline(always)]
+    pub fn secured(&self) -> bool {
+        self.port.flags & PORT_SECURITY != 0
+    }
+
+    /// True when the port may send from this address with the packet's MAC.
+    #[inline(always)]
+    pub fn is_allowed(&self, ip: &[u8; 16]) -> bool {
+        has_fixed_ip(self.port.port, self.family, ip)
+            || (self.port.flags & PORT_PAIRS != 0
+                && has_pair(self.port.port, &self.source_mac, self.family, ip))
+    }
+
+    /// The MAC of `neigh(network, ip)`.
+    #[inline(always)]
+    pub fn neigh_mac(&self, ip: &[u8; 16]) -> Option<[u8; 6]> {
+        let key = IpKey { scope: self.port.network, family: self.family, ip: *ip };
+        // SAFETY: entries are freed after an RCU grace period only.
+        if let Some(local) = unsafe { LOCAL_IPS.get(&key) } {
+            return Some(local.mac);
+        }
+        // SAFETY: as above.
+        unsafe { NEIGHBOURS.get(&key) }.map(|neighbour| neighbour.mac)
+    }
+}
+
+#[classifier]
+pub fn from_port(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let ifindex = skb.ifindex();
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    let Some(port) = (unsafe { PORTS.get(&ifindex) }) else {
+        return finish(skb, 0, End::drop(DropReason::UnknownPort));
+    };
+    // SAFETY: as above.
+    let Some(network) = (unsafe { NETWORKS.get(&port.network) }) else {
+        return finish(skb, port.port, End::drop(DropReason::PortDown));
+    };
+    let mut work = Work {
+        skb,
+        port,
+        network,
+        destination_mac: [0; 6],
+        source_mac: [0; 6],
+        family: 0,
+        source: [0; 16],
+        destination: [0; 16],
+        ttl: 0,
+        protocol: 0,
+        upper: 0,
+        echo_request: false,
+    };
+    let end = match stages(&mut work) {
+        Ok(end) | Err(end) => end,
+    };
+    end::finish_work(&work, end)
+}
+
+/// Stages 1 to 10.
+#[inline(always)]
+fn stages(work: &mut Work) -> Result<End, End> {
+    if work.port.flags & PORT_UP == 0 || work.network.flags & NETWORK_UP == 0 {
+        return Err(End::drop(DropReason::PortDown));
+    }
+    let ethernet: [u8; 14] = work.skb.bytes(0).ok_or(End::drop(DropReason::Malformed))?;
+    work.destination_mac = part(&ethernet, 0);
+    work.source_mac = part(&ethernet, 6);
+    let own = work.source_mac == work.port.mac;
+    let spoofed = work.secured() && !own && !has_pair_mac(work.port.port, &work.source_mac);
+    if spoofed || work.source_mac[0] & 1 != 0 {
+        return Err(End::drop(DropReason::SpoofedMac));
+    }
+    match be16(&ethernet, 12) {
+        ETHERTYPE_ARP => return Err(arp::answer(work)),
+        ETHERTYPE_IPV4 => ipv4::check(work)?,
+        ETHERTYPE_IPV6 => ipv6::check(work)?,
+        _ => return Err(End::drop(DropReason::UnsupportedEtherType)),
+    }
+    if is_group(work) {
+        return Err(End::drop(DropReason::NoFlood));
+    }
+    if work.destination_mac == GATEWAY_MAC { send::route(work) } else { send::switch(work) }
+}
+
+/// Stage 7: for more than one station.
+#[inline(always)]
+fn is_group(work: &Work) -> bool {
+    let ip = &work.destination;
+    let group_ip = if work.family == IPV4 {
+        ip[0] & 0xf0 == 0xe0 || (ip[0] & ip[1] & ip[2] & ip[3]) == 0xff
+    } else {
+        ip[0] == 0xff
+    };
+    work.destination_mac[0] & 1 != 0 || group_ip
+}
+
+#[classifier]
+pub fn from_tunnel(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let mut port = 0;
+    let end = match tunnel_stages(skb, &mut port) {
+        Ok(end) | Err(end) => end,
+    };
+    finish(skb, port, end)
+}
+
+#[inline(always)]
+fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
+    let vni = send::tunnel_vni(skb).ok_or(End::drop(DropReason::UnknownVni))?;
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    let handle = *unsafe { VNIS.get(&vni) }.ok_or(End::drop(DropReason::UnknownVni))?;
+    // SAFETY: as above.
+    let network = unsafe { NETWORKS.get(&handle) }.ok_or(End::drop(DropReason::UnknownVni))?;
+    if network.flags & NETWORK_UP == 0 {
+        return Err(End::drop(DropReason::PortDown));
+    }
+    let destination: [u8; 6] = skb.bytes(0).ok_or(End::drop(DropReason::Malformed))?;
+    if destination[0] & 1 != 0 {
+        return Err(End::drop(DropReason::NoFlood));
+    }
+    let receiver = local_mac(handle, &destination).ok_or(End::drop(DropReason::NoLocalPort))?;
+    *port = receiver.port;
+    send::deliver(skb, receiver)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,0 +1,83 @@
+//! A packet as the kernel lends it: bytes in and out through helpers that check bounds, so that paged
+//! packets (TSO, GRO) work as they are.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+};
+
+/// The packet.
+#[derive(Clone, Copy)]
+pub struct Skb(pub *mut __sk_buff);
+
+impl Skb {
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        // SAFETY: the context pointer is valid while the program runs.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// Payload bytes of each segment, 0 when the packet is one packet.
+    #[inline(always)]
+    pub fn gso_size(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).gso_size }
+    }
+
+    /// `N` bytes from `at`, or `None` when they are not all there.
+    #[inline(always)]
+    pub fn bytes<const N: usize>(self, at: u32) -> Option<[u8; N]> {
+        let mut bytes = [0u8; N];
+        // SAFETY: the helper writes `N` bytes or fails.
+        let rc = unsafe { bpf_skb_load_bytes(self.0.cast(), at, bytes.as_mut_ptr().cast(), N as u32) };
+        (rc == 0).then_some(bytes)
+    }
+
+    /// Overwrites `N` bytes at `at`; `flags` as of `bpf_skb_store_bytes`.
+    #[inline(always)]
+    pub fn store<const N: usize>(self, at: u32, bytes: &[u8; N], flags: u64) -> Option<()> {
+        // SAFETY: the helper reads `N` bytes.
+        let rc = unsafe { bpf_skb_store_bytes(self.0.cast(), at, bytes.as_ptr().cast(), N as u32, flags) };
+        (rc == 0).then_some(())
+    }
+
+    /// Makes the packet this long.
+    #[inline(always)]
+    pub fn resize(self, len: u32) -> Option<()> {
+        // SAFETY: no pointers into the packet are held anywhere in these programs.
+        (unsafe { bpf_skb_change_tail(self.0.cast(), len, 0) } == 0).then_some(())
+    }
+}
+
+#[inline(always)]
+pub fn be16(bytes: &[u8], at: usize) -> u16 {
+    (bytes[at] as u16) << 8 | bytes[at + 1] as u16
+}
+
+/// `N` bytes of a larger array at a constant place.
+#[inline(always)]
+pub fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut part = [0u8; N];
+    let mut i = 0;
+    while i < N {
+        part[i] = bytes[at + i];
+        i += 1;
+    }
+    part
+}
+
+/// Copies into a larger array at a constant place.
+#[inline(always)]
+pub fn put<const N: usize>(bytes: &mut [u8], at: usize, value: &[u8; N]) {
+    let mut i = 0;
+    while i < N {
+        bytes[at + i] = value[i];
+        i += 1;
+    }
+}
