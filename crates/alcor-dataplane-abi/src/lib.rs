@@ -88,6 +88,21 @@ pub const fn csum_replace(check: u16, old: u16, new: u16) -> u16 {
 #[inline(always)]
 pub const fn link_local(mac: [u8; 6]) -> [u8; 16] {
     [
-        0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5],
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        mac[0] ^ 2,
+        mac[1],
+        mac[2],
+        0xff,
+        0xfe,
+        mac[3],
+        mac[4],
+        mac[5],
     ]
 }

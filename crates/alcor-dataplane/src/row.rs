@@ -10,9 +10,10 @@ use alcor_model::{
     resource::{AddressPair, FixedIp, HostRoute},
 };
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// A network that has ports on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRow {
     /// Identity.
     pub id: Id<Network>,
@@ -25,7 +26,7 @@ pub struct NetworkRow {
 }
 
 /// A subnet of such a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubnetRow {
     /// Identity.
     pub id: Id<Subnet>,
@@ -48,7 +49,7 @@ pub struct SubnetRow {
 }
 
 /// A port of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRow {
     /// Identity.
     pub id: Id<Port>,

@@ -1,6 +1,9 @@
 //! Stage 4: ARP requests (RFC 826) are answered here; nothing else of ARP goes anywhere.
 
-use alcor_dataplane_abi::{DropReason, layout::{IPV4, verdict}};
+use alcor_dataplane_abi::{
+    DropReason,
+    layout::{IPV4, verdict},
+};
 
 use crate::{
     ETH_LEN, ETHERTYPE_ARP, GATEWAY_MAC, Work,

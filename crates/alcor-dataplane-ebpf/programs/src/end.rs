@@ -23,12 +23,18 @@ const METER_UNKNOWN: u32 = 1;
 impl End {
     #[inline(always)]
     pub const fn drop(reason: DropReason) -> Self {
-        Self { code: verdict::DROP << 16 | reason as u32, action: TC_ACT_SHOT as i32 }
+        Self {
+            code: verdict::DROP << 16 | reason as u32,
+            action: TC_ACT_SHOT as i32,
+        }
     }
 
     #[inline(always)]
     pub const fn punt(reason: PuntReason) -> Self {
-        Self { code: verdict::PUNT << 16 | reason as u32, action: TC_ACT_SHOT as i32 }
+        Self {
+            code: verdict::PUNT << 16 | reason as u32,
+            action: TC_ACT_SHOT as i32,
+        }
     }
 
     /// Dropped as `UnknownDestination`; the agent is told `Work::destination`.
@@ -42,7 +48,10 @@ impl End {
 
     #[inline(always)]
     pub const fn act(kind: u32, action: i32) -> Self {
-        Self { code: kind << 16, action }
+        Self {
+            code: kind << 16,
+            action,
+        }
     }
 
     #[inline(always)]
@@ -98,7 +107,9 @@ fn admit(meter: u32) -> bool {
     if trace() {
         return true;
     }
-    let Some(meter) = METERS.get_ptr_mut(meter) else { return false };
+    let Some(meter) = METERS.get_ptr_mut(meter) else {
+        return false;
+    };
     // SAFETY: the pointer is to a map entry that lives as long as the map.
     let meter = unsafe { &mut *meter };
     // SAFETY: the helper takes no arguments.
@@ -139,7 +150,9 @@ fn tell_unknown(work: &Work) {
 /// Hands the packet's first bytes to the agent; false when there is no room.
 #[inline(always)]
 fn punt(work: &Work, reason: u32) -> bool {
-    let Some(mut event) = EVENTS.reserve::<PuntEvent>(0) else { return false };
+    let Some(mut event) = EVENTS.reserve::<PuntEvent>(0) else {
+        return false;
+    };
     let mut len = work.skb.len();
     if len > PUNT_BYTES as u32 {
         len = PUNT_BYTES as u32;

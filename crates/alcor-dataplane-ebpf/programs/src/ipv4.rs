@@ -1,6 +1,9 @@
 //! Stage 5: the IPv4 header, DHCP, source addresses.
 
-use alcor_dataplane_abi::{DropReason, PuntReason, layout::{IPV4, PORT_DHCP4}};
+use alcor_dataplane_abi::{
+    DropReason, PuntReason,
+    layout::{IPV4, PORT_DHCP4},
+};
 
 use crate::{
     ETH_LEN, Work,

@@ -1,8 +1,9 @@
 //! Stage 6: the IPv6 header and its extension headers, neighbour discovery (RFC 4861), source addresses.
 
 use alcor_dataplane_abi::{
-    DropReason, PuntReason, csum_fold, link_local,
+    DropReason, PuntReason, csum_fold,
     layout::{IPV6, PORT_RA, verdict},
+    link_local,
 };
 
 use crate::{
@@ -42,7 +43,12 @@ fn walk(work: &Work, first: u8, end: u32) -> Result<Upper, End> {
     while walked <= MAX_EXTENSION_HEADERS {
         let is_options = next == HOP_BY_HOP || next == ROUTING || next == DESTINATION_OPTIONS;
         if !is_options && next != FRAGMENT {
-            return Ok(Upper { protocol: next, extended: walked > 0, at, end });
+            return Ok(Upper {
+                protocol: next,
+                extended: walked > 0,
+                at,
+                end,
+            });
         }
         if walked == MAX_EXTENSION_HEADERS || at + 8 > end {
             return Err(MALFORMED);
@@ -54,7 +60,12 @@ fn walk(work: &Work, first: u8, end: u32) -> Result<Upper, End> {
         }
         at += len;
         if next == FRAGMENT && be16(&header, 2) & 0xfff8 != 0 {
-            return Ok(Upper { protocol: UNKNOWN, extended: true, at, end });
+            return Ok(Upper {
+                protocol: UNKNOWN,
+                extended: true,
+                at,
+                end,
+            });
         }
         next = header[0];
         walked += 1;
@@ -130,7 +141,9 @@ fn solicitation(work: &mut Work, upper: &Upper, own_link_local: &[u8; 16]) -> En
     if upper.at + 24 > upper.end {
         return MALFORMED;
     }
-    let Some(target) = work.skb.bytes::<16>(upper.at + 8) else { return MALFORMED };
+    let Some(target) = work.skb.bytes::<16>(upper.at + 8) else {
+        return MALFORMED;
+    };
     let from_nobody = work.source == [0; 16];
     if work.secured() {
         let allowed = from_nobody || work.source == *own_link_local || work.is_allowed(&work.source);
@@ -155,7 +168,11 @@ fn solicitation(work: &mut Work, upper: &Upper, own_link_local: &[u8; 16]) -> En
     let mut frame = [0u8; ADVERTISEMENT_LEN];
     let solicited_flag = if from_nobody {
         put(&mut frame, 0, &[0x33, 0x33, 0, 0, 0, 1]);
-        put(&mut frame, 38, &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        put(
+            &mut frame,
+            38,
+            &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        );
         0
     } else {
         put(&mut frame, 0, &work.source_mac);
@@ -166,7 +183,11 @@ fn solicitation(work: &mut Work, upper: &Upper, own_link_local: &[u8; 16]) -> En
     put(&mut frame, 12, &ETHERTYPE_IPV6.to_be_bytes());
     put(&mut frame, 14, &[0x60, 0, 0, 0, 0, 32, ICMPV6, 255]);
     put(&mut frame, 22, &target);
-    put(&mut frame, 54, &[136, 0, 0, 0, router_flag | solicited_flag | 0x20]);
+    put(
+        &mut frame,
+        54,
+        &[136, 0, 0, 0, router_flag | solicited_flag | 0x20],
+    );
     put(&mut frame, 62, &target);
     put(&mut frame, 78, &[2, 1]);
     put(&mut frame, 80, &mac);
@@ -190,7 +211,9 @@ fn claims_other_mac(work: &Work, upper: &Upper) -> bool {
     if upper.at + 32 > upper.end {
         return false;
     }
-    let Some(option) = work.skb.bytes::<8>(upper.at + 24) else { return false };
+    let Some(option) = work.skb.bytes::<8>(upper.at + 24) else {
+        return false;
+    };
     option[0] == 1 && option[1] == 1 && part::<6>(&option, 2) != work.source_mac
 }
 
@@ -199,7 +222,7 @@ fn claims_other_mac(work: &Work, upper: &Upper) -> bool {
 fn eui64_neighbour(work: &Work, ip: &[u8; 16]) -> Option<[u8; 6]> {
     let mac = [ip[8] ^ 2, ip[9], ip[10], ip[13], ip[14], ip[15]];
     let network = work.port.network;
-    let known = link_local(mac) == *ip
-        && (local_mac(network, &mac).is_some() || remote_mac(network, &mac).is_some());
+    let known =
+        link_local(mac) == *ip && (local_mac(network, &mac).is_some() || remote_mac(network, &mac).is_some());
     known.then_some(mac)
 }

@@ -84,7 +84,11 @@ impl Work {
     /// The MAC of `neigh(network, ip)`.
     #[inline(always)]
     pub fn neigh_mac(&self, ip: &[u8; 16]) -> Option<[u8; 6]> {
-        let key = IpKey { scope: self.port.network, family: self.family, ip: *ip };
+        let key = IpKey {
+            scope: self.port.network,
+            family: self.family,
+            ip: *ip,
+        };
         // SAFETY: entries are freed after an RCU grace period only.
         if let Some(local) = unsafe { LOCAL_IPS.get(&key) } {
             return Some(local.mac);
@@ -149,7 +153,11 @@ fn stages(work: &mut Work) -> Result<End, End> {
     if is_group(work) {
         return Err(End::drop(DropReason::NoFlood));
     }
-    if work.destination_mac == GATEWAY_MAC { send::route(work) } else { send::switch(work) }
+    if work.destination_mac == GATEWAY_MAC {
+        send::route(work)
+    } else {
+        send::switch(work)
+    }
 }
 
 /// Stage 7: for more than one station.

@@ -36,7 +36,8 @@ pub static PAIRS: LpmTrie<PairKey, u32> = LpmTrie::with_max_entries(MAX_PAIRS, B
 pub static PAIR_MACS: HashMap<MacKey, u32> = HashMap::with_max_entries(MAX_PAIRS, BPF_F_NO_PREALLOC);
 /// Gateway addresses by (network, address).
 #[map(name = "gateways")]
-pub static GATEWAYS: HashMap<IpKey, u32> = HashMap::with_max_entries(MAX_SUBNETS + MAX_NETWORKS, BPF_F_NO_PREALLOC);
+pub static GATEWAYS: HashMap<IpKey, u32> =
+    HashMap::with_max_entries(MAX_SUBNETS + MAX_NETWORKS, BPF_F_NO_PREALLOC);
 /// Subnets that have a gateway.
 #[map(name = "routed")]
 pub static ROUTED: LpmTrie<IpKey, u32> = LpmTrie::with_max_entries(MAX_SUBNETS, BPF_F_NO_PREALLOC);
@@ -46,7 +47,8 @@ pub static NEIGHBOURS: HashMap<IpKey, NeighbourValue> =
     HashMap::with_max_entries(MAX_NEIGHBOURS, BPF_F_NO_PREALLOC);
 /// Neighbours' hosts by (network, MAC).
 #[map(name = "remote_macs")]
-pub static REMOTE_MACS: HashMap<MacKey, RemoteMac> = HashMap::with_max_entries(MAX_NEIGHBOURS, BPF_F_NO_PREALLOC);
+pub static REMOTE_MACS: HashMap<MacKey, RemoteMac> =
+    HashMap::with_max_entries(MAX_NEIGHBOURS, BPF_F_NO_PREALLOC);
 /// Rows for an agent that starts again. The programs never look here.
 #[map(name = "kept")]
 pub static KEPT: HashMap<KeptKey, KeptValue> = HashMap::with_max_entries(MAX_ROWS, BPF_F_NO_PREALLOC);
@@ -72,41 +74,80 @@ fn address_bits(family: u32) -> u32 {
 
 #[inline(always)]
 pub fn local_mac(network: u32, mac: &[u8; 6]) -> Option<&'static LocalMac> {
-    let key = MacKey { scope: network, mac: *mac, pad: [0; 2] };
+    let key = MacKey {
+        scope: network,
+        mac: *mac,
+        pad: [0; 2],
+    };
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
     unsafe { LOCAL_MACS.get(&key) }
 }
 
 #[inline(always)]
 pub fn remote_mac(network: u32, mac: &[u8; 6]) -> Option<&'static RemoteMac> {
-    let key = MacKey { scope: network, mac: *mac, pad: [0; 2] };
+    let key = MacKey {
+        scope: network,
+        mac: *mac,
+        pad: [0; 2],
+    };
     // SAFETY: as in `local_mac`.
     unsafe { REMOTE_MACS.get(&key) }
 }
 
 #[inline(always)]
 pub fn is_gateway(network: u32, family: u32, ip: &[u8; 16]) -> bool {
-    GATEWAYS.get_ptr(&IpKey { scope: network, family, ip: *ip }).is_some()
+    GATEWAYS
+        .get_ptr(&IpKey {
+            scope: network,
+            family,
+            ip: *ip,
+        })
+        .is_some()
 }
 
 #[inline(always)]
 pub fn has_fixed_ip(port: u32, family: u32, ip: &[u8; 16]) -> bool {
-    FIXED_IPS.get_ptr(&IpKey { scope: port, family, ip: *ip }).is_some()
+    FIXED_IPS
+        .get_ptr(&IpKey {
+            scope: port,
+            family,
+            ip: *ip,
+        })
+        .is_some()
 }
 
 #[inline(always)]
 pub fn has_pair_mac(port: u32, mac: &[u8; 6]) -> bool {
-    PAIR_MACS.get_ptr(&MacKey { scope: port, mac: *mac, pad: [0; 2] }).is_some()
+    PAIR_MACS
+        .get_ptr(&MacKey {
+            scope: port,
+            mac: *mac,
+            pad: [0; 2],
+        })
+        .is_some()
 }
 
 #[inline(always)]
 pub fn has_pair(port: u32, mac: &[u8; 6], family: u32, ip: &[u8; 16]) -> bool {
-    let key = PairKey { port, mac: *mac, family: family as u16, ip: *ip };
-    PAIRS.get(&Key::new(PAIR_SCOPE_BITS + address_bits(family), key)).is_some()
+    let key = PairKey {
+        port,
+        mac: *mac,
+        family: family as u16,
+        ip: *ip,
+    };
+    PAIRS
+        .get(&Key::new(PAIR_SCOPE_BITS + address_bits(family), key))
+        .is_some()
 }
 
 #[inline(always)]
 pub fn is_routed(network: u32, family: u32, ip: &[u8; 16]) -> bool {
-    let key = IpKey { scope: network, family, ip: *ip };
-    ROUTED.get(&Key::new(IP_SCOPE_BITS + address_bits(family), key)).is_some()
+    let key = IpKey {
+        scope: network,
+        family,
+        ip: *ip,
+    };
+    ROUTED
+        .get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
+        .is_some()
 }

@@ -62,7 +62,10 @@ pub fn switch(work: &mut Work) -> Result<End, End> {
         Some(local) => Peer::Local(local),
         None => {
             let remote = remote_mac(network, &work.destination_mac).ok_or(End::unknown())?;
-            Peer::Remote { host: remote.host, family: remote.family }
+            Peer::Remote {
+                host: remote.host,
+                family: remote.family,
+            }
         }
     };
     check(work, &peer)?;
@@ -73,7 +76,11 @@ pub fn switch(work: &mut Work) -> Result<End, End> {
 pub fn route(work: &mut Work) -> Result<End, End> {
     let network = work.port.network;
     if is_gateway(network, work.family, &work.destination) {
-        return if work.echo_request { echo_reply(work) } else { Err(End::drop(DropReason::ToGateway)) };
+        return if work.echo_request {
+            echo_reply(work)
+        } else {
+            Err(End::drop(DropReason::ToGateway))
+        };
     }
     if work.family == IPV6 && (is_link_local(&work.source) || is_link_local(&work.destination)) {
         return Err(End::drop(DropReason::NoRoute));
@@ -84,7 +91,11 @@ pub fn route(work: &mut Work) -> Result<End, End> {
     if !is_routed(network, work.family, &work.destination) {
         return Err(End::drop(DropReason::NoRoute));
     }
-    let key = IpKey { scope: network, family: work.family, ip: work.destination };
+    let key = IpKey {
+        scope: network,
+        family: work.family,
+        ip: work.destination,
+    };
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
     let (mac, peer) = if let Some(local) = unsafe { LOCAL_IPS.get(&key) } {
         let at = local_mac(network, &local.mac).ok_or(INTERNAL)?;
@@ -92,7 +103,13 @@ pub fn route(work: &mut Work) -> Result<End, End> {
     } else {
         // SAFETY: as above.
         let remote = unsafe { NEIGHBOURS.get(&key) }.ok_or(End::unknown())?;
-        (remote.mac, Peer::Remote { host: remote.host, family: remote.family })
+        (
+            remote.mac,
+            Peer::Remote {
+                host: remote.host,
+                family: remote.family,
+            },
+        )
     };
     check(work, &peer)?;
     set_ttl(work, work.ttl - 1).ok_or(INTERNAL)?;
@@ -130,7 +147,11 @@ fn set_ttl(work: &Work, ttl: u8) -> Option<()> {
             )
         };
         // The header sums up to the same as before, so a checksum over the whole packet still holds.
-        if rc != 0 { None } else { skb.store(ETH_LEN + 8, &new, 0) }
+        if rc != 0 {
+            None
+        } else {
+            skb.store(ETH_LEN + 8, &new, 0)
+        }
     } else {
         skb.store(ETH_LEN + 7, &[ttl], BPF_F_RECOMPUTE_CSUM as u64)
     }
@@ -194,7 +215,9 @@ fn check(work: &Work, peer: &Peer) -> Result<(), End> {
 fn segment_len(work: &Work, payload: u32) -> u32 {
     let upper = work.upper - ETH_LEN;
     let header = if work.protocol == TCP {
-        work.skb.bytes::<1>(work.upper + 12).map_or(60, |offset| (offset[0] >> 4) as u32 * 4)
+        work.skb
+            .bytes::<1>(work.upper + 12)
+            .map_or(60, |offset| (offset[0] >> 4) as u32 * 4)
     } else {
         8
     };
@@ -230,7 +253,10 @@ fn hand_over(skb: Skb, local: &LocalMac) -> End {
         // SAFETY: the context pointer is valid while the program runs; cb is the program's to write.
         unsafe { (*skb.0).cb[1] = local.ifindex };
     }
-    End::act(verdict::DELIVER, out(skb, local.ifindex, local.flags & PORT_PEER as u32 != 0))
+    End::act(
+        verdict::DELIVER,
+        out(skb, local.ifindex, local.flags & PORT_PEER as u32 != 0),
+    )
 }
 
 #[inline(always)]

@@ -1,0 +1,389 @@
+//! [`EbpfDataplane`]: the trait on top of the kernel's tables.
+
+use std::{collections::BTreeMap, sync::PoisonError};
+
+use alcor_dataplane::{
+    Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Row, RowChange, RowKey, Snapshot,
+};
+use alcor_dataplane_abi::layout::Counters;
+use alcor_model::{Id, Network, Port};
+use aya::{
+    Ebpf,
+    maps::{PerCpuValues, RingBuf},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    EbpfConfig,
+    device::{self, Device},
+    entry::Entries,
+    error,
+    events::{Handles, Reader},
+    inject::Injector,
+    kept,
+    kernel::{KernelTables, take},
+    layout::Plain,
+    neighbours::Neighbours,
+    object::{self, FROM_PORT, FROM_TUNNEL},
+    pins::{Owner, Pins},
+    tables::{Devices, Scope, Tables},
+};
+
+/// The data plane in the kernel. Dropping it leaves everything in force.
+pub struct EbpfDataplane {
+    pub(crate) ebpf: Ebpf,
+    pins: Pins,
+    kernel: KernelTables,
+    neighbours: Neighbours,
+    tables: Tables,
+    pub(crate) devices: Devices,
+    handles: Handles,
+    injector: Injector,
+    events: Option<mpsc::Receiver<Event>>,
+    /// Ends with the data plane.
+    _reader: Reader,
+}
+
+impl EbpfDataplane {
+    /// Loads the programs; finds what an earlier process left in force and carries on from there without a gap
+    /// for packets. Opens devices of, and must be used in, the network namespace of the calling thread. Needs root.
+    ///
+    /// # Errors
+    /// When this build has no kernel programs, the kernel refuses, or another process has the instance open.
+    pub fn open(config: &EbpfConfig) -> Result<Self, DataplaneError> {
+        let pins = Pins::open(config)?;
+        let tunnel_ifindex = device::tunnel(&config.tunnel_device)?;
+        let mut ebpf = object::load(&pins, tunnel_ifindex, config.trace)?;
+        let mut kernel = KernelTables::take(&mut ebpf)?;
+        let tables = found_tables(&mut kernel)?;
+        let neighbours = Neighbours::take(&mut ebpf, |handle| tables.network_of_handle(handle).is_some())?;
+        let ring: RingBuf<_> = take(&mut ebpf, "events")?;
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+        let handles = Handles::default();
+        let mut dataplane = Self {
+            _reader: Reader::start(ring, Handles::clone(&handles), sender)?,
+            injector: Injector::open().map_err(|source| error::kernel("opening a packet socket", source))?,
+            ebpf,
+            pins,
+            kernel,
+            neighbours,
+            tables,
+            devices: Devices::new(),
+            handles,
+            events: Some(receiver),
+        };
+        dataplane.tell_handles();
+        dataplane.adopt(&config.tunnel_device, tunnel_ifindex)?;
+        Ok(dataplane)
+    }
+
+    /// Takes everything of an instance out of the kernel: programs, tables, the tunnel device. The ports'
+    /// devices stay. Call it in the network namespace of the instance.
+    ///
+    /// # Errors
+    /// When the instance is open in another process or the kernel refuses.
+    pub fn purge(config: &EbpfConfig) -> Result<(), DataplaneError> {
+        let pins = Pins::open(config)?;
+        for (owner, ifindex) in pins.links()? {
+            pins.remove(owner, ifindex)?;
+        }
+        pins.remove_all()?;
+        device::delete(&config.tunnel_device)
+    }
+
+    /// Brings the kernel's tables in step with the rows found, then this build's programs onto the links found.
+    fn adopt(&mut self, tunnel_device: &str, tunnel_ifindex: u32) -> Result<(), DataplaneError> {
+        let links = self.pins.links()?;
+        for (owner, ifindex) in &links {
+            if let (Owner::Port(port), Some(device)) = (owner, device::look_at_index(*ifindex)) {
+                self.devices.insert(*port, device);
+            }
+        }
+        let mut wanted = Entries::new();
+        for scope in self.tables.all_scopes() {
+            wanted.extend(self.tables.entries(&scope, &self.devices));
+        }
+        self.kernel.replace(&self.kernel.read()?, &wanted)?;
+
+        let mut has_tunnel = false;
+        for (owner, ifindex) in links {
+            match owner {
+                Owner::Tunnel => {
+                    let program = object::program(&mut self.ebpf, FROM_TUNNEL)?;
+                    let adopted = self.pins.adopt(program, owner, ifindex)?;
+                    has_tunnel |= adopted && ifindex == tunnel_ifindex;
+                }
+                Owner::Port(port) => {
+                    let program = object::program(&mut self.ebpf, FROM_PORT)?;
+                    if !self.pins.adopt(program, owner, ifindex)? {
+                        self.set_device(port, None)?;
+                    }
+                }
+            }
+        }
+        if !has_tunnel {
+            let program = object::program(&mut self.ebpf, FROM_TUNNEL)?;
+            self.pins
+                .attach(program, Owner::Tunnel, tunnel_device, tunnel_ifindex)?;
+        }
+        Ok(())
+    }
+
+    fn apply_one(&mut self, change: &RowChange) -> Result<(), DataplaneError> {
+        match change {
+            RowChange::Put(row) => self.put(row),
+            RowChange::Remove(RowKey::Network(id)) => self.remove_network(*id),
+            RowChange::Remove(RowKey::Neighbour(network, ip)) => match self.tables.network_handle(*network) {
+                Some(handle) => self.neighbours.remove(handle, *ip),
+                None => Ok(()),
+            },
+            RowChange::Remove(key) => self.remove(key),
+        }
+    }
+
+    fn put(&mut self, row: &Row) -> Result<(), DataplaneError> {
+        self.tables.check(row)?;
+        if let Row::Neighbour(row) = row {
+            let handle = self.tables.network_handle(row.network_id);
+            return self
+                .neighbours
+                .put(handle.ok_or(DataplaneError::UnknownNetwork(row.network_id))?, row);
+        }
+        // A port or subnet lies in one network at a time: a row in another network moves it.
+        let moved_from = match row {
+            Row::Port(row) => self.tables.home(row.id).map(|home| RowKey::Port(home, row.id)),
+            Row::Subnet(row) => self
+                .tables
+                .subnet_home(row.id)
+                .map(|home| RowKey::Subnet(home, row.id)),
+            Row::Network(_) | Row::Neighbour(_) => None,
+        };
+        let key = row.key();
+        if let Some(from) = moved_from.filter(|from| *from != key) {
+            self.remove(&from)?;
+        }
+        let old = self.tables.row(&key);
+        if old.as_ref() == Some(row) {
+            return Ok(());
+        }
+        let scope = self.tables.scope(&key, Some(row));
+        let before = self.tables.entries(&scope, &self.devices);
+        let handle = self.tables.handle_for(&key);
+        if old.is_none() && matches!(key, RowKey::Port(..)) {
+            self.clear_drops(handle)?;
+        }
+        kept::put(&mut self.kernel.kept, row, handle)?;
+        self.tables.put(row.clone(), handle);
+        if let RowKey::Network(id) = key {
+            self.handles
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(handle, id);
+        }
+        let after = self.tables.entries(&scope, &self.devices);
+        let done = self.kernel.replace(&before, &after);
+        if done.is_err() {
+            self.undo(&key, old, handle, &scope, &after);
+        }
+        done
+    }
+
+    /// Puts back what was in force before a row that the kernel refused. Best effort: the refusal is what the
+    /// caller hears of; entries that are left over are removed when the maps are opened again.
+    fn undo(&mut self, key: &RowKey, old: Option<Row>, handle: u32, scope: &Scope, after: &Entries) {
+        let written = match old {
+            Some(old) => {
+                let written = kept::put(&mut self.kernel.kept, &old, handle);
+                self.tables.put(old, handle);
+                written
+            }
+            None => {
+                self.tables.remove(key);
+                kept::remove(&mut self.kernel.kept, key)
+            }
+        };
+        let before = self.tables.entries(scope, &self.devices);
+        if let Err(error) = written.and_then(|()| self.kernel.replace(after, &before)) {
+            tracing::error!(%error, kind = key.kind(), "a row that the kernel refused cannot be taken back");
+        }
+    }
+
+    fn remove(&mut self, key: &RowKey) -> Result<(), DataplaneError> {
+        let Some(old) = self.tables.row(key) else {
+            return Ok(());
+        };
+        let handle = self.tables.handle_for(key);
+        let scope = self.tables.scope(key, None);
+        let before = self.tables.entries(&scope, &self.devices);
+        self.tables.remove(key);
+        let after = self.tables.entries(&scope, &self.devices);
+        if let Err(error) = self.kernel.replace(&before, &after) {
+            // Still in force as far as anybody knows: it can be removed again.
+            self.tables.put(old, handle);
+            return Err(error);
+        }
+        kept::remove(&mut self.kernel.kept, key)
+    }
+
+    fn remove_network(&mut self, id: Id<Network>) -> Result<(), DataplaneError> {
+        let Some(handle) = self.tables.network_handle(id) else {
+            return Ok(());
+        };
+        for key in self.tables.contents(id) {
+            if matches!(key, RowKey::Network(_)) {
+                self.neighbours.remove_network(handle)?;
+            }
+            self.remove(&key)?;
+        }
+        self.handles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&handle);
+        Ok(())
+    }
+
+    fn tell_handles(&self) {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in self.tables.rows() {
+            if let Row::Network(row) = row
+                && let Some(handle) = self.tables.network_handle(row.id)
+            {
+                handles.insert(handle, row.id);
+            }
+        }
+    }
+
+    /// Ties or unties a device in the tables.
+    fn set_device(&mut self, port: Id<Port>, device: Option<Device>) -> Result<(), DataplaneError> {
+        let scope = self.tables.port_scope(port);
+        let before = self.tables.entries(&scope, &self.devices);
+        match device {
+            Some(device) => self.devices.insert(port, device),
+            None => self.devices.remove(&port),
+        };
+        let after = self.tables.entries(&scope, &self.devices);
+        self.kernel.replace(&before, &after)
+    }
+
+    fn untie(&mut self, port: Id<Port>) -> Result<(), DataplaneError> {
+        let Some(device) = self.devices.get(&port).cloned() else {
+            return Ok(());
+        };
+        self.set_device(port, None)?;
+        self.pins.remove(Owner::Port(port), device.ifindex)
+    }
+
+    fn tie(&mut self, port: Id<Port>, device: Device) -> Result<(), DataplaneError> {
+        device::bring_up(&device.name)?;
+        let (name, ifindex) = (device.name.clone(), device.ifindex);
+        self.set_device(port, Some(device))?;
+        let program = object::program(&mut self.ebpf, FROM_PORT)?;
+        let attached = self.pins.attach(program, Owner::Port(port), &name, ifindex);
+        if attached.is_err() {
+            self.set_device(port, None)?;
+        }
+        attached
+    }
+
+    fn clear_drops(&mut self, handle: u32) -> Result<(), DataplaneError> {
+        const ACTION: &str = "clearing a port's counters";
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| error::kernel(ACTION, source))?;
+        let zero = vec![Plain(Counters { by_reason: [0; 32] }); cpus];
+        let values = PerCpuValues::try_from(zero).map_err(|source| error::kernel(ACTION, source))?;
+        let cleared = self.kernel.drops.set(handle, values, 0);
+        cleared.map_err(|source| error::kernel(ACTION, source))
+    }
+}
+
+/// The rows that an earlier process left.
+fn found_tables(kernel: &mut KernelTables) -> Result<Tables, DataplaneError> {
+    let mut tables = Tables::default();
+    for (row, handle) in kept::read(&kernel.kept)? {
+        match tables.check(&row) {
+            Ok(()) => tables.put(row, handle),
+            // Half of a removal: the rest goes too.
+            Err(_) => kept::remove(&mut kernel.kept, &row.key())?,
+        }
+    }
+    Ok(tables)
+}
+
+impl Dataplane for EbpfDataplane {
+    fn name(&self) -> &'static str {
+        "ebpf"
+    }
+
+    fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>> {
+        changes.iter().map(|change| self.apply_one(change)).collect()
+    }
+
+    fn attach(&mut self, port: Id<Port>, name: &str) -> Result<(), DataplaneError> {
+        self.untie(port)?;
+        let device = device::look(name)?;
+        let owner = self
+            .devices
+            .iter()
+            .find(|(_, other)| other.ifindex == device.ifindex);
+        if let Some((&owner, _)) = owner {
+            return Err(error::device(
+                name,
+                format!("it belongs to port {owner}; detach that first"),
+            ));
+        }
+        self.tie(port, device)
+    }
+
+    fn detach(&mut self, port: Id<Port>) -> Result<(), DataplaneError> {
+        self.untie(port)
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, DataplaneError> {
+        let mut rows = self.tables.rows();
+        let neighbours = self
+            .neighbours
+            .rows(|handle| self.tables.network_of_handle(handle))?;
+        rows.extend(neighbours.into_iter().map(Row::Neighbour));
+        rows.sort_by_key(Row::key);
+        let devices = self.devices.iter();
+        Ok(Snapshot {
+            rows,
+            devices: devices
+                .map(|(port, device)| (*port, device.name.clone()))
+                .collect(),
+        })
+    }
+
+    fn inject(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
+        let device = self.devices.get(&port).ok_or(DataplaneError::NoDevice(port))?;
+        self.injector
+            .send(device.ifindex, frame)
+            .map_err(|source| error::kernel(format!("sending a frame to {}", device.name), source))
+    }
+
+    fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
+        self.events.take()
+    }
+
+    fn drops(&mut self) -> Result<Drops, DataplaneError> {
+        let mut drops = BTreeMap::new();
+        let ports = self
+            .tables
+            .port_handles()
+            .iter()
+            .map(|(handle, port)| (*handle, Some(*port)));
+        for (handle, port) in ports.chain([(0, None)]) {
+            let counters = self.kernel.drops.get(&handle, 0);
+            let counters = counters.map_err(|source| error::kernel("reading drop counters", source))?;
+            for reason in DropReason::ALL {
+                let on = |Plain(cpu): &Plain<Counters>| {
+                    cpu.by_reason.get(*reason as usize).copied().unwrap_or_default()
+                };
+                let count: u64 = counters.iter().map(on).sum();
+                if count > 0 {
+                    drops.insert((port, *reason), count);
+                }
+            }
+        }
+        Ok(drops)
+    }
+}

@@ -1,0 +1,43 @@
+//! One entry of one of the small kernel tables, as a value: what rows amount to in the kernel is a set of
+//! entries, and a change of rows is the difference of two sets.
+
+use std::collections::BTreeMap;
+
+use alcor_dataplane_abi::layout::{IpKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey, PortValue};
+
+/// Bits of an [`IpKey`] before the address.
+pub(crate) const IP_SCOPE_BITS: u32 = 64;
+/// Bits of a [`PairKey`] before the address.
+pub(crate) const PAIR_SCOPE_BITS: u32 = 96;
+
+/// Which entry. Entries are put in this order and removed in the opposite one, so that what is looked up first
+/// (the port by its device, the network by its VNI) is there last and goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    FixedIp(IpKey),
+    /// Prefix length in bits of the whole key.
+    Pair(u32, PairKey),
+    PairMac(MacKey),
+    Gateway(IpKey),
+    /// Prefix length in bits of the whole key.
+    Routed(u32, IpKey),
+    Network(u32),
+    LocalMac(MacKey),
+    LocalIp(IpKey),
+    Port(u32),
+    Vni(u32),
+}
+
+/// What is in it; `Present` where being there is all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    Present,
+    Network(NetworkValue),
+    LocalMac(LocalMac),
+    LocalIp(LocalIp),
+    Port(PortValue),
+    Vni(u32),
+}
+
+/// A set of entries.
+pub(crate) type Entries = BTreeMap<Key, Value>;

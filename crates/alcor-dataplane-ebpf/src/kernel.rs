@@ -1,0 +1,203 @@
+//! The kernel's small tables: reads them all, brings a difference into force.
+
+use alcor_dataplane::DataplaneError;
+use alcor_dataplane_abi::layout::{
+    Counters, IpKey, KeptKey, KeptValue, LocalIp, LocalMac, MAX_FIXED_IPS, MAX_NETWORKS, MAX_PAIRS,
+    MAX_PORTS, MAX_SUBNETS, MacKey, NetworkValue, PairKey, PortValue,
+};
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key as TrieKey},
+};
+
+use crate::{
+    entry::{Entries, Key, Value},
+    error,
+    layout::Plain,
+};
+
+pub(crate) type Hash<K, V> = HashMap<MapData, K, V>;
+type Trie<K> = LpmTrie<MapData, Plain<K>, u32>;
+
+/// Maps that are pinned. The others (events, meters, globals) live and die with the programs.
+pub(crate) const PINNED: &[&str] = &[
+    "ports",
+    "vnis",
+    "networks",
+    "local_macs",
+    "local_ips",
+    "fixed_ips",
+    "pairs",
+    "pair_macs",
+    "gateways",
+    "routed",
+    "neighbours",
+    "remote_macs",
+    "kept",
+    "drops",
+];
+
+/// The present value of entries that have none.
+const PRESENT: u32 = 1;
+
+pub(crate) struct KernelTables {
+    ports: Hash<u32, Plain<PortValue>>,
+    vnis: Hash<u32, u32>,
+    networks: Hash<u32, Plain<NetworkValue>>,
+    local_macs: Hash<Plain<MacKey>, Plain<LocalMac>>,
+    local_ips: Hash<Plain<IpKey>, Plain<LocalIp>>,
+    fixed_ips: Hash<Plain<IpKey>, u32>,
+    pairs: Trie<PairKey>,
+    pair_macs: Hash<Plain<MacKey>, u32>,
+    gateways: Hash<Plain<IpKey>, u32>,
+    routed: Trie<IpKey>,
+    /// Rows for the agent that starts again.
+    pub(crate) kept: Hash<Plain<KeptKey>, Plain<KeptValue>>,
+    /// Drops by port handle.
+    pub(crate) drops: PerCpuArray<MapData, Plain<Counters>>,
+}
+
+/// Takes a map out of the loaded object.
+pub(crate) fn take<T>(object: &mut Ebpf, name: &str) -> Result<T, DataplaneError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = object
+        .take_map(name)
+        .ok_or_else(|| error::kernel(format!("looking for map {name}"), "the programs do not have it"))?;
+    T::try_from(map).map_err(|source| error::kernel(format!("opening map {name}"), source))
+}
+
+impl KernelTables {
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, DataplaneError> {
+        Ok(Self {
+            ports: take(object, "ports")?,
+            vnis: take(object, "vnis")?,
+            networks: take(object, "networks")?,
+            local_macs: take(object, "local_macs")?,
+            local_ips: take(object, "local_ips")?,
+            fixed_ips: take(object, "fixed_ips")?,
+            pairs: take(object, "pairs")?,
+            pair_macs: take(object, "pair_macs")?,
+            gateways: take(object, "gateways")?,
+            routed: take(object, "routed")?,
+            kept: take(object, "kept")?,
+            drops: take(object, "drops")?,
+        })
+    }
+
+    /// All entries in the kernel.
+    pub(crate) fn read(&self) -> Result<Entries, DataplaneError> {
+        let mut entries = Entries::new();
+        read(&mut entries, self.ports.iter(), |key, value| {
+            (Key::Port(key), Value::Port(value.0))
+        })?;
+        read(&mut entries, self.vnis.iter(), |key, value| {
+            (Key::Vni(key), Value::Vni(value))
+        })?;
+        read(&mut entries, self.networks.iter(), |key, value| {
+            (Key::Network(key), Value::Network(value.0))
+        })?;
+        read(&mut entries, self.local_macs.iter(), |key, value| {
+            (Key::LocalMac(key.0), Value::LocalMac(value.0))
+        })?;
+        read(&mut entries, self.local_ips.iter(), |key, value| {
+            (Key::LocalIp(key.0), Value::LocalIp(value.0))
+        })?;
+        read(&mut entries, self.fixed_ips.iter(), |key, _| {
+            (Key::FixedIp(key.0), Value::Present)
+        })?;
+        read(&mut entries, self.pairs.iter(), |key, _| {
+            (Key::Pair(key.prefix_len(), key.data().0), Value::Present)
+        })?;
+        read(&mut entries, self.pair_macs.iter(), |key, _| {
+            (Key::PairMac(key.0), Value::Present)
+        })?;
+        read(&mut entries, self.gateways.iter(), |key, _| {
+            (Key::Gateway(key.0), Value::Present)
+        })?;
+        read(&mut entries, self.routed.iter(), |key, _| {
+            (Key::Routed(key.prefix_len(), key.data().0), Value::Present)
+        })?;
+        Ok(entries)
+    }
+
+    /// Brings the kernel from `before` to `after`: new and changed entries first, then removals.
+    ///
+    /// Stops at the first failure; entries put until then stay.
+    pub(crate) fn replace(&mut self, before: &Entries, after: &Entries) -> Result<(), DataplaneError> {
+        for (key, value) in after {
+            if before.get(key) != Some(value) {
+                self.put(key, value)?;
+            }
+        }
+        for key in before.keys().rev() {
+            if !after.contains_key(key) {
+                self.remove(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, key: &Key, value: &Value) -> Result<(), DataplaneError> {
+        let done = match (*key, *value) {
+            (Key::Port(key), Value::Port(value)) => self.ports.insert(key, Plain(value), 0),
+            (Key::Vni(key), Value::Vni(value)) => self.vnis.insert(key, value, 0),
+            (Key::Network(key), Value::Network(value)) => self.networks.insert(key, Plain(value), 0),
+            (Key::LocalMac(key), Value::LocalMac(value)) => {
+                self.local_macs.insert(Plain(key), Plain(value), 0)
+            }
+            (Key::LocalIp(key), Value::LocalIp(value)) => self.local_ips.insert(Plain(key), Plain(value), 0),
+            (Key::FixedIp(key), _) => self.fixed_ips.insert(Plain(key), PRESENT, 0),
+            (Key::Pair(bits, key), _) => self.pairs.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
+            (Key::PairMac(key), _) => self.pair_macs.insert(Plain(key), PRESENT, 0),
+            (Key::Gateway(key), _) => self.gateways.insert(Plain(key), PRESENT, 0),
+            (Key::Routed(bits, key), _) => self.routed.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
+            // Keys and values are made in pairs; a pair that does not match has nothing to put.
+            _ => Ok(()),
+        };
+        done.map_err(|source| refused(key, source))
+    }
+
+    fn remove(&mut self, key: &Key) -> Result<(), DataplaneError> {
+        let done = match *key {
+            Key::Port(key) => self.ports.remove(&key),
+            Key::Vni(key) => self.vnis.remove(&key),
+            Key::Network(key) => self.networks.remove(&key),
+            Key::LocalMac(key) => self.local_macs.remove(&Plain(key)),
+            Key::LocalIp(key) => self.local_ips.remove(&Plain(key)),
+            Key::FixedIp(key) => self.fixed_ips.remove(&Plain(key)),
+            Key::Pair(bits, key) => self.pairs.remove(&TrieKey::new(bits, Plain(key))),
+            Key::PairMac(key) => self.pair_macs.remove(&Plain(key)),
+            Key::Gateway(key) => self.gateways.remove(&Plain(key)),
+            Key::Routed(bits, key) => self.routed.remove(&TrieKey::new(bits, Plain(key))),
+        };
+        match done {
+            Err(source) if !error::is_missing(&source) => Err(refused(key, source)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn refused(key: &Key, source: MapError) -> DataplaneError {
+    let (what, limit) = match key {
+        Key::FixedIp(_) | Key::LocalIp(_) => ("fixed IP", MAX_FIXED_IPS),
+        Key::Pair(..) | Key::PairMac(_) => ("allowed address pair", MAX_PAIRS),
+        Key::Gateway(_) | Key::Routed(..) => ("subnet", MAX_SUBNETS),
+        Key::Network(_) | Key::Vni(_) => ("network", MAX_NETWORKS),
+        Key::LocalMac(_) | Key::Port(_) => ("port", MAX_PORTS),
+    };
+    error::map(what, limit, source)
+}
+
+fn read<K: Pod, V: Pod>(
+    entries: &mut Entries,
+    map: impl Iterator<Item = Result<(K, V), MapError>>,
+    entry: impl Fn(K, V) -> (Key, Value),
+) -> Result<(), DataplaneError> {
+    for item in map {
+        let (key, value) = item.map_err(|source| error::kernel("reading the kernel's tables", source))?;
+        entries.extend([entry(key, value)]);
+    }
+    Ok(())
+}

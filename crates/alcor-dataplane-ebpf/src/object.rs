@@ -1,0 +1,54 @@
+//! The compiled programs, when this build has them.
+
+use alcor_dataplane::DataplaneError;
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+
+use crate::{error, kernel::PINNED, pins::Pins};
+
+#[cfg(kernel_programs)]
+static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("ALCOR_PROGRAMS")));
+#[cfg(not(kernel_programs))]
+static OBJECT: Option<&[u8]> = None;
+
+/// On the ingress of ports' devices.
+pub(crate) const FROM_PORT: &str = "from_port";
+/// On the ingress of the tunnel device.
+pub(crate) const FROM_TUNNEL: &str = "from_tunnel";
+
+/// Loads the programs, with the maps that are pinned or with new ones that are pinned now.
+pub(crate) fn load(pins: &Pins, tunnel_ifindex: u32, trace: bool) -> Result<Ebpf, DataplaneError> {
+    let Some(object) = OBJECT else {
+        let reason =
+            "this alcor was built without kernel programs: run `cargo xtask setup`, then build again";
+        return Err(error::kernel("loading the kernel programs", reason));
+    };
+    let trace = u32::from(trace);
+    let mut loader = EbpfLoader::new();
+    loader.override_global("TUNNEL_IFINDEX", &tunnel_ifindex, true);
+    loader.override_global("TRACE", &trace, true);
+    for name in PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut ebpf = loader
+        .load(object)
+        .map_err(|source| error::kernel("loading the kernel programs", source))?;
+    for name in [FROM_PORT, FROM_TUNNEL] {
+        program(&mut ebpf, name)?
+            .load()
+            .map_err(|source| error::kernel(format!("loading the kernel program {name}"), source))?;
+    }
+    Ok(ebpf)
+}
+
+/// One of the programs.
+pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DataplaneError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| {
+        error::kernel(
+            format!("looking for program {name}"),
+            "the object does not have it",
+        )
+    })?;
+    program.try_into().map_err(|source: aya::programs::ProgramError| {
+        error::kernel(format!("looking for program {name}"), source)
+    })
+}

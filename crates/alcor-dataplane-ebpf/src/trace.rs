@@ -1,0 +1,102 @@
+//! Runs one frame through the loaded programs and says what they made of it. For tests: needs a data plane
+//! opened with [`crate::EbpfConfig::trace`].
+
+use alcor_dataplane::{DataplaneError, DropReason, Ingress, PuntReason, Verdict};
+use alcor_dataplane_abi::layout::{IPV4, IPV6, verdict};
+use alcor_model::Vni;
+use aya::programs::{TestRun, TestRunOptions};
+use bytes::Bytes;
+
+use crate::{
+    EbpfDataplane, error, layout,
+    object::{self, FROM_PORT, FROM_TUNNEL},
+};
+
+/// Fields of `struct __sk_buff` (linux/bpf.h), by offset in bytes.
+const SK_BUFF_LEN: usize = 192;
+const MARK: usize = 8;
+const IFINDEX: usize = 40;
+const CB: usize = 48;
+/// Frames grow by at most this much.
+const ROOM: usize = 256;
+
+fn word(context: &[u8; SK_BUFF_LEN], at: usize) -> u32 {
+    let bytes = context.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    u32::from_ne_bytes(bytes.unwrap_or_default())
+}
+
+fn set_word(context: &mut [u8; SK_BUFF_LEN], at: usize, value: u32) {
+    if let Some(bytes) = context.get_mut(at..at + 4) {
+        bytes.copy_from_slice(&value.to_ne_bytes());
+    }
+}
+
+impl EbpfDataplane {
+    /// What the programs make of a frame of at least 15 bytes; nothing is sent. The port needs a device.
+    ///
+    /// # Errors
+    /// When the ingress has no device, or the kernel refuses to run the frame.
+    pub fn trace(&mut self, ingress: &Ingress, frame: &[u8]) -> Result<Verdict, DataplaneError> {
+        let mut context = [0u8; SK_BUFF_LEN];
+        let name = match ingress {
+            Ingress::Port(port) => {
+                let device = self.devices.get(port).ok_or(DataplaneError::NoDevice(*port))?;
+                set_word(&mut context, IFINDEX, device.ifindex);
+                FROM_PORT
+            }
+            Ingress::Tunnel { vni, .. } => {
+                set_word(&mut context, MARK, *vni);
+                FROM_TUNNEL
+            }
+        };
+        let mut data_out = vec![0; frame.len() + ROOM];
+        let mut context_out = [0u8; SK_BUFF_LEN];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut data_out),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut context_out),
+            ..TestRunOptions::new()
+        };
+        let result = object::program(&mut self.ebpf, name)?
+            .test_run(options)
+            .map_err(|source| error::kernel("running a frame", source))?;
+        data_out.truncate(result.data_size_out as usize);
+        self.verdict(&context_out, data_out.into()).ok_or_else(|| {
+            error::kernel(
+                "reading a verdict",
+                "it makes no sense; was the data plane opened with trace?",
+            )
+        })
+    }
+
+    fn verdict(&self, context: &[u8; SK_BUFF_LEN], frame: Bytes) -> Option<Verdict> {
+        let code = word(context, CB);
+        let reason = code & 0xffff;
+        Some(match code >> 16 {
+            verdict::DROP | verdict::UNKNOWN => Verdict::Drop(DropReason::from_u32(reason)?),
+            verdict::PUNT => Verdict::Punt(PuntReason::from_u32(reason)?),
+            verdict::REPLY => Verdict::Reply { frame },
+            verdict::DELIVER => {
+                let ifindex = word(context, CB + 4);
+                let (port, _) = self
+                    .devices
+                    .iter()
+                    .find(|(_, device)| device.ifindex == ifindex)?;
+                Verdict::Deliver { port: *port, frame }
+            }
+            verdict::TUNNEL => {
+                let bytes: [u8; 16] = context.get(CB + 4..CB + 20)?.try_into().ok()?;
+                // An IPv4 address is followed by zeroes; test addresses of IPv6 are not.
+                let family = if bytes.ends_with(&[0; 12]) { IPV4 } else { IPV6 };
+                Verdict::Tunnel {
+                    host: layout::ip(family, bytes),
+                    vni: Vni::try_from(word(context, MARK)).ok()?,
+                    label: 0,
+                    frame,
+                }
+            }
+            _ => return None,
+        })
+    }
+}
