@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use alcor_dataplane::{RowChange, RowKey, Snapshot};
+use alcor_dataplane::{Drops, RowChange, RowKey, Snapshot};
 use alcor_model::{Id, Port};
 use alcor_proto::v1;
 use bytes::Bytes;
@@ -115,6 +115,13 @@ pub enum Event {
     },
     /// A frame could not be given to a port's device.
     InjectRefused,
+    /// The data plane has read its counters of dropped packets, or not.
+    DropsRead {
+        /// As in [`Action::ReadDrops`].
+        client: u64,
+        /// What it said.
+        outcome: Result<Drops, String>,
+    },
     /// The data plane handed something up.
     Dataplane(alcor_dataplane::Event),
     /// All links there are: at start, and after messages of the kernel were lost.
@@ -185,6 +192,11 @@ pub enum Action {
         port: Id<Port>,
         /// The frame.
         frame: Bytes,
+    },
+    /// Read the counters of dropped packets for a client of the local socket.
+    ReadDrops {
+        /// Number of the request; comes back in [`Event::DropsRead`].
+        client: u64,
     },
     /// Set a link up.
     LinkUp {
@@ -306,6 +318,10 @@ impl Agent {
             }
             Event::Detached { port, token, outcome } => self.detached(now, port, token, outcome, &mut out),
             Event::InjectRefused => self.refuse(Refusal::NoDevice),
+            Event::DropsRead { client, outcome } => {
+                let body = outcome.map_or_else(|reason| json!({"error": reason}), |drops| drops_body(&drops));
+                out.push(Action::Answer { client, body });
+            }
             Event::Dataplane(event) => self.punt(now, event, &mut out),
             Event::Links(links) => self.all_links(now, links, &mut out),
             Event::Link(link) => self.link(now, link, &mut out),
@@ -669,6 +685,14 @@ impl Agent {
             "punts_refused": refusals.collect::<serde_json::Map<_, _>>(),
         })
     }
+}
+
+/// Dropped packets for people: one line per port and reason.
+fn drops_body(drops: &Drops) -> Value {
+    let lines = drops.iter().map(
+        |((port, reason), packets)| json!({"port_id": port, "reason": reason.as_str(), "packets": packets}),
+    );
+    json!({"ok": true, "drops": lines.collect::<Vec<_>>()})
 }
 
 fn ip_bytes(ip: IpAddr) -> Vec<u8> {

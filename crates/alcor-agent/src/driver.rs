@@ -36,6 +36,9 @@ pub(crate) enum Work {
         port: Id<Port>,
         frame: Bytes,
     },
+    ReadDrops {
+        client: u64,
+    },
 }
 
 /// Both ends of the thread.
@@ -107,10 +110,14 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
             token,
             outcome: text(dataplane.detach(port)),
         },
+        Work::ReadDrops { client } => Event::DropsRead {
+            client,
+            outcome: text(dataplane.drops()),
+        },
         Work::Inject { port, frame } => match dataplane.inject(port, &frame) {
             Ok(()) => return None,
             Err(error) => {
-                tracing::debug!(%port, error = text(Err(error)).err(), "frame not delivered to the port");
+                tracing::debug!(%port, error = text::<()>(Err(error)).err(), "frame not delivered to the port");
                 Event::InjectRefused
             }
         },
@@ -118,7 +125,7 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
 }
 
 /// The error with its causes, in one line.
-fn text(outcome: Result<(), DataplaneError>) -> Result<(), String> {
+fn text<T>(outcome: Result<T, DataplaneError>) -> Result<T, String> {
     outcome.map_err(|error| {
         let mut text = error.to_string();
         let mut cause = std::error::Error::source(&error);

@@ -20,6 +20,8 @@ pub enum Request {
     Detach(Detach),
     /// Show everything.
     State(State),
+    /// Show how many packets were dropped, and why.
+    Drops(Drops),
 }
 
 /// See [`Request::Attach`].
@@ -47,6 +49,11 @@ pub struct Detach {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {}
+
+/// See [`Request::Drops`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drops {}
 
 const fn default_wait_ms() -> u32 {
     DEFAULT_WAIT_MS

@@ -315,6 +315,7 @@ impl Shell {
             }
             Action::Detach { port, token } => self.backlog.push_back(Work::Detach { port, token }),
             Action::Inject { port, frame } => self.backlog.push_back(Work::Inject { port, frame }),
+            Action::ReadDrops { client } => self.backlog.push_back(Work::ReadDrops { client }),
             Action::LinkUp { index, name } => {
                 let sent = self
                     .link_up

@@ -361,6 +361,11 @@ async fn what_a_port_asks_is_answered() {
     }
     let state = world.ask(r#"{"state": {}}"#).await;
     assert_eq!(state["punts_answered"], 1);
+    let ingress = alcor_dataplane::Ingress::Port(port_id(0, 1));
+    world.model.0.lock().unwrap().process(ingress, &[0; 10]);
+    let drops = world.ask(r#"{"drops": {}}"#).await;
+    let line = serde_json::json!({"port_id": port_id(0, 1), "reason": "malformed", "packets": 1});
+    assert!(drops["drops"].as_array().unwrap().contains(&line), "{drops}");
     agent.stop().await;
 }
 

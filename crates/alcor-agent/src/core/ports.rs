@@ -554,6 +554,7 @@ impl Agent {
                     self.answer(client, error(&reason), out);
                 }
             }
+            Request::Drops(_) => out.push(Action::ReadDrops { client }),
             Request::Detach(detach) => self.detach(now, client, detach.port_id, out),
         }
     }
