@@ -130,9 +130,14 @@ impl Env {
             tags.dedup();
             standard.tags = tags;
         }
+        self.touch(standard);
+        Ok(())
+    }
+
+    /// Notes that a resource changes.
+    pub(crate) fn touch(&self, standard: &mut Standard) {
         standard.updated_at = self.source.now();
         standard.revision_number += 1;
-        Ok(())
     }
 }
 

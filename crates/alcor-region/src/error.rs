@@ -111,6 +111,9 @@ pub enum RegionError {
     /// More allowed address pairs than the limit.
     #[error("The number of allowed address pairs exceeds the maximum {0}.")]
     AddressPairsExhausted(usize),
+    /// Other projects have ports on a network that is to be shared no more.
+    #[error("Unable to reconfigure sharing settings for network {0}. Multiple tenants are using it.")]
+    InvalidSharedSetting(Id<Network>),
     /// Too many.
     #[error("Quota exceeded for resources: ['{0}'].")]
     OverQuota(&'static str),
@@ -180,6 +183,7 @@ impl RegionError {
             Self::InvalidIpForNetwork { .. } => "InvalidIpForNetwork",
             Self::AddressPairAndPortSecurityRequired => "AddressPairAndPortSecurityRequired",
             Self::AddressPairsExhausted(_) => "AllowedAddressPairExhausted",
+            Self::InvalidSharedSetting(_) => "InvalidSharedSetting",
             Self::OverQuota(_) => "OverQuota",
             Self::Forbidden { .. } => "PolicyNotAuthorized",
             Self::RevisionNumberConstraintFailed { .. } => "RevisionNumberConstraintFailed",
@@ -202,6 +206,7 @@ impl RegionError {
             | Self::GatewayConflictWithAllocationPools { .. }
             | Self::OverlappingAllocationPools { .. }
             | Self::AddressPairAndPortSecurityRequired
+            | Self::InvalidSharedSetting(_)
             | Self::OverQuota(_) => ErrorClass::Conflict,
             Self::InvalidInput(_)
             | Self::OutOfBoundsAllocationPool { .. }

@@ -15,6 +15,8 @@ pub mod port_runtime;
 mod region;
 pub mod state;
 pub mod subnet;
+#[cfg(test)]
+mod tests;
 
 pub use env::{Env, RegionConfig};
 pub use error::{ErrorClass, RegionError};

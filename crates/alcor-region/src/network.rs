@@ -70,6 +70,15 @@ pub fn update(
         });
     }
     env.update_standard(&mut network.standard, update.standard, if_match)?;
+    let owner = &network.standard.project_id;
+    let strangers = || {
+        tx.state()
+            .ports_of(id)
+            .any(|port| port.standard.project_id != *owner)
+    };
+    if network.shared && update.shared == Some(false) && strangers() {
+        return Err(RegionError::InvalidSharedSetting(id));
+    }
     if let Some(mtu) = update.mtu {
         let has_ipv6 = tx
             .state()

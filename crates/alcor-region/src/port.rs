@@ -20,6 +20,8 @@ use crate::{
 /// How often a random MAC is tried before the port is refused; at a million ports of sixteen million
 /// addresses, 64 misses in a row do not happen.
 const MAC_TRIES: usize = 64;
+/// How often a random IPv6 address is tried before the first gap is looked for.
+const IP_TRIES: usize = 32;
 /// How many starts of an id are tried from the time on, and how many random ones after that.
 const ID_TRIES: u128 = 64;
 /// Where the part of an id begins that a device name shows.
@@ -58,8 +60,8 @@ pub fn create(
     };
     let id = new_id(tx.state(), env)?;
     let fixed_ips = match create.fixed_ips {
-        None => default_addresses(tx.state(), &network, mac_address)?,
-        Some(asked) => asked_addresses(tx.state(), caller, &network, mac_address, &asked, None)?,
+        None => default_addresses(tx.state(), env, &network, mac_address)?,
+        Some(asked) => asked_addresses(tx.state(), env, caller, &network, mac_address, &asked, None)?,
     };
     let port_security_enabled = create
         .port_security_enabled
@@ -125,12 +127,15 @@ pub fn update(
     if let Some(asked) = update.fixed_ips {
         port.fixed_ips = asked_addresses(
             tx.state(),
+            env,
             caller,
             &network,
             port.mac_address,
             &asked,
             Some(&before),
         )?;
+    } else if port.mac_address != before.mac_address {
+        form_addresses_again(tx.state(), &mut port)?;
     }
     port.admin_state_up = update.admin_state_up.unwrap_or(port.admin_state_up);
     port.device_id = update.device_id.unwrap_or(port.device_id);
@@ -279,6 +284,7 @@ fn allocate_mac(state: &RegionState, env: &Env, network: Id<Network>) -> Result<
 /// what Neutron gives when the client does not say.
 fn default_addresses(
     state: &RegionState,
+    env: &Env,
     network: &Network,
     mac: MacAddr,
 ) -> Result<Vec<FixedIp>, RegionError> {
@@ -289,7 +295,7 @@ fn default_addresses(
         for subnet in state.subnets_of(network.id) {
             if subnet.cidr.addr().is_ipv6() == ipv6 && !subnet.is_auto_address() {
                 any = true;
-                found = allocate(state, subnet, &fixed_ips);
+                found = allocate(state, env, subnet, &fixed_ips);
                 if found.is_some() {
                     break;
                 }
@@ -315,6 +321,7 @@ fn default_addresses(
 /// The addresses that the client asks for. `before` is the port as it is, whose addresses count as free.
 fn asked_addresses(
     state: &RegionState,
+    env: &Env,
     caller: &Caller,
     network: &Network,
     mac: MacAddr,
@@ -349,7 +356,7 @@ fn asked_addresses(
                 }
             }
             None if subnet.is_auto_address() => auto_address(state, subnet, mac, own)?,
-            None => kept_or_new(state, subnet, before, &fixed_ips)
+            None => kept_or_new(state, env, subnet, before, &fixed_ips)
                 .ok_or(RegionError::IpAddressGenerationFailure(network.id))?,
         };
         let taken = state
@@ -400,6 +407,7 @@ fn asked_subnet<'a>(
 /// On an update that names only the subnet, the port keeps an address that it has there.
 fn kept_or_new(
     state: &RegionState,
+    env: &Env,
     subnet: &Subnet,
     before: Option<&Port>,
     chosen: &[FixedIp],
@@ -408,7 +416,7 @@ fn kept_or_new(
         .into_iter()
         .flat_map(|port| &port.fixed_ips)
         .find(|fixed| fixed.subnet_id == subnet.id && !chosen.contains(fixed));
-    kept.copied().or_else(|| allocate(state, subnet, chosen))
+    kept.copied().or_else(|| allocate(state, env, subnet, chosen))
 }
 
 fn auto_address(
@@ -433,12 +441,25 @@ fn auto_address(
     }
 }
 
+/// A port's EUI-64 addresses after its MAC changed.
+fn form_addresses_again(state: &RegionState, port: &mut Port) -> Result<(), RegionError> {
+    let (mac, own) = (port.mac_address, port.id);
+    for fixed in &mut port.fixed_ips {
+        if let Some(subnet) = state.subnets().get(&fixed.subnet_id)
+            && subnet.is_auto_address()
+        {
+            *fixed = auto_address(state, subnet, mac, Some(own))?;
+        }
+    }
+    Ok(())
+}
+
 /// A free address of the subnet's pools that is not in `chosen`.
-fn allocate(state: &RegionState, subnet: &Subnet, chosen: &[FixedIp]) -> Option<FixedIp> {
+fn allocate(state: &RegionState, env: &Env, subnet: &Subnet, chosen: &[FixedIp]) -> Option<FixedIp> {
     let ip_address = if subnet.cidr.addr().is_ipv4() {
         allocate_v4(state, subnet, chosen)?
     } else {
-        allocate_v6(state, subnet, chosen)?
+        allocate_v6(state, env, subnet, chosen)?
     };
     Some(FixedIp {
         subnet_id: subnet.id,
@@ -474,27 +495,28 @@ fn allocate_v4(state: &RegionState, subnet: &Subnet, chosen: &[FixedIp]) -> Opti
     space.find_free(&ranges).map(ip_at)
 }
 
-/// The address after the highest one taken in a pool, or else the first gap.
-fn allocate_v6(state: &RegionState, subnet: &Subnet, chosen: &[FixedIp]) -> Option<IpAddr> {
-    let taken = |ip: IpAddr| {
-        state.port_with_ip(subnet.id, ip).is_some()
-            || chosen
-                .iter()
-                .any(|fixed| fixed.subnet_id == subnet.id && fixed.ip_address == ip)
+/// The address after the highest one taken in a pool; when a client took the pool's end, some random one of the
+/// pool; when those are taken too, the pool is small or full, and the first gap is looked for.
+fn allocate_v6(state: &RegionState, env: &Env, subnet: &Subnet, chosen: &[FixedIp]) -> Option<IpAddr> {
+    let free = |number: u128| {
+        let ip = subnet::address(subnet.cidr, number);
+        let chosen_here = chosen
+            .iter()
+            .any(|fixed| fixed.subnet_id == subnet.id && fixed.ip_address == ip);
+        (!chosen_here && state.port_with_ip(subnet.id, ip).is_none()).then_some(ip)
     };
     for pool in &subnet.allocation_pools {
         let (first, last) = (subnet::number(pool.start), subnet::number(pool.end));
-        let highest = state
-            .addresses_of(subnet.id)
-            .rev()
-            .map(|(ip, _)| subnet::number(ip))
-            .find(|number| (first..=last).contains(number));
-        let after = highest.map_or(first, |number| number.saturating_add(1));
+        let after = state
+            .highest_address(subnet.id, pool.start, pool.end)
+            .map_or(first, |ip| subnet::number(ip).saturating_add(1));
+        let size = (last - first).saturating_add(1);
+        let random = (0..IP_TRIES).map(|_| first + u128::from(env.source.random()) % size);
         let found = (after..=last)
             .take(Port::MAX_FIXED_IPS + 1)
+            .chain(random)
             .chain(first..=last)
-            .map(|number| subnet::address(subnet.cidr, number))
-            .find(|ip| !taken(*ip));
+            .find_map(free);
         if found.is_some() {
             return found;
         }

@@ -182,7 +182,7 @@ impl Region {
         if_match: Option<u64>,
     ) -> Result<(), RegionError> {
         let caller = caller.clone();
-        self.write(move |tx, _| subnet::delete(tx, &caller, id, if_match))
+        self.write(move |tx, env| subnet::delete(tx, env, &caller, id, if_match))
             .await
     }
 

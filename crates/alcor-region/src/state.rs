@@ -109,6 +109,14 @@ impl RegionState {
             .map(|((_, ip), port)| (*ip, *port))
     }
 
+    /// The highest taken address of a subnet within a range.
+    pub fn highest_address(&self, subnet: Id<Subnet>, first: IpAddr, last: IpAddr) -> Option<IpAddr> {
+        self.port_by_ip
+            .range((subnet, first)..=(subnet, last))
+            .next_back()
+            .map(|((_, ip), _)| *ip)
+    }
+
     /// Who has a VXLAN network identifier.
     pub fn network_with_vni(&self, vni: Vni) -> Option<Id<Network>> {
         self.network_by_vni.get(&vni).copied()
@@ -303,5 +311,18 @@ impl State for RegionState {
             }
             ResourceKey::PortRuntime(id) => self.runtimes.remove(id).map(Resource::PortRuntime),
         }
+    }
+}
+
+#[cfg(test)]
+impl RegionState {
+    /// Everything that is derived from rows, but the taken offsets.
+    pub(crate) fn indexes(&self) -> impl PartialEq + use<'_> {
+        (
+            (&self.subnets_by_network, &self.ports_by_network),
+            (&self.ports_by_host, &self.ports_by_device),
+            (&self.port_by_mac, &self.port_by_ip),
+            (&self.network_by_vni, &self.vnis),
+        )
     }
 }

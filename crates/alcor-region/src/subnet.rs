@@ -84,7 +84,7 @@ pub fn create(
     let (id, auto) = (subnet.id, subnet.is_auto_address());
     tx.put(Resource::Subnet(Arc::new(subnet)));
     if auto {
-        add_auto_addresses(tx, id, network.id)?;
+        add_auto_addresses(tx, env, id, network.id)?;
     }
     written(tx, id)
 }
@@ -135,6 +135,7 @@ pub fn update(
 /// Not found, not the caller's, `If-Match`, addresses in use.
 pub fn delete(
     tx: &mut Tx<'_, RegionState>,
+    env: &Env,
     caller: &Caller,
     id: Id<Subnet>,
     if_match: Option<u64>,
@@ -152,7 +153,7 @@ pub fn delete(
         if let Some(port) = tx.state().ports().get(&port_id) {
             let mut port = alcor_model::Port::clone(port);
             port.fixed_ips.retain(|fixed| fixed.subnet_id != id);
-            port.standard.revision_number += 1;
+            env.touch(&mut port.standard);
             tx.put(Resource::Port(Arc::new(port)));
         }
     }
@@ -442,6 +443,7 @@ pub(crate) fn address(cidr: IpNet, number: u128) -> IpAddr {
 
 fn add_auto_addresses(
     tx: &mut Tx<'_, RegionState>,
+    env: &Env,
     id: Id<Subnet>,
     network_id: Id<Network>,
 ) -> Result<(), RegionError> {
@@ -460,7 +462,7 @@ fn add_auto_addresses(
             subnet_id: id,
             ip_address,
         });
-        port.standard.revision_number += 1;
+        env.touch(&mut port.standard);
         tx.put(Resource::Port(Arc::new(port)));
     }
     Ok(())

@@ -17,6 +17,12 @@ impl<K: Ord + Clone, V> Default for Table<K, V> {
     }
 }
 
+impl<K: Ord, V: PartialEq> PartialEq for Table<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+    }
+}
+
 impl<K: Ord + Clone, V> Table<K, V> {
     /// The row with this key.
     pub fn get(&self, key: &K) -> Option<&Arc<V>> {
@@ -83,6 +89,12 @@ impl<I: Ord + Clone, K: Clone + PartialEq> Default for UniqueIndex<I, K> {
     }
 }
 
+impl<I: Ord, K: PartialEq> PartialEq for UniqueIndex<I, K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
+}
+
 impl<I: Ord + Clone, K: Clone + PartialEq> UniqueIndex<I, K> {
     /// Who has this entry.
     pub fn get(&self, entry: &I) -> Option<&K> {
@@ -141,6 +153,12 @@ impl<I: Ord + Clone, K: Ord + Clone> Default for MultiIndex<I, K> {
         Self {
             entries: OrdSet::new(),
         }
+    }
+}
+
+impl<I: Ord, K: Ord> PartialEq for MultiIndex<I, K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
     }
 }
 

@@ -1,0 +1,319 @@
+//! Whatever was done: the live state is the one that the stored rows give, indexes and allocators included, and the
+//! feed leads to it.
+
+use alcor_model::{Change, Kind, Port, Resource, Revision, resource::PortStatus};
+use alcor_store::State as _;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    RegionState,
+    alloc::NumberSpace,
+    command::{FixedIpRequest, NetworkUpdate, PortReport, PortUpdate, StandardUpdate, SubnetUpdate},
+};
+
+/// One random command; the numbers choose among what is there.
+#[derive(Clone, Debug)]
+enum Step {
+    Network,
+    Subnet(u8, u8),
+    Ports(u8, u8),
+    UpdateNetwork(u8),
+    UpdateSubnet(u8),
+    Move(u8, u8),
+    Readdress(u8, bool),
+    ChangeMac(u8, u8),
+    Report(u8, bool),
+    Host(u8),
+    DeleteNetwork(u8),
+    DeleteSubnet(u8),
+    DeletePort(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = any::<u8>;
+    prop_oneof![
+        Just(Step::Network),
+        (n(), n()).prop_map(|(a, b)| Step::Subnet(a, b)),
+        (n(), n()).prop_map(|(a, b)| Step::Subnet(a, b)),
+        (n(), n()).prop_map(|(a, b)| Step::Ports(a, b)),
+        (n(), n()).prop_map(|(a, b)| Step::Ports(a, b)),
+        (n(), n()).prop_map(|(a, b)| Step::Ports(a, b)),
+        n().prop_map(Step::UpdateNetwork),
+        n().prop_map(Step::UpdateSubnet),
+        (n(), n()).prop_map(|(a, b)| Step::Move(a, b)),
+        (n(), any::<bool>()).prop_map(|(a, b)| Step::Readdress(a, b)),
+        (n(), n()).prop_map(|(a, b)| Step::ChangeMac(a, b)),
+        (n(), any::<bool>()).prop_map(|(a, b)| Step::Report(a, b)),
+        n().prop_map(Step::Host),
+        n().prop_map(Step::DeleteNetwork),
+        n().prop_map(Step::DeleteSubnet),
+        n().prop_map(Step::DeletePort),
+    ]
+}
+
+fn pick<T: Clone>(items: impl Iterator<Item = T>, n: u8) -> Option<T> {
+    let all: Vec<_> = items.collect();
+    (!all.is_empty()).then(|| all[usize::from(n) % all.len()].clone())
+}
+
+/// Runs a step; a refusal is as good as a success, as long as it leaves nothing.
+async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
+    let snapshot = region.snapshot();
+    let state = &snapshot.state;
+    let network = |n| pick(state.networks().iter().map(|row| row.id), n);
+    let subnet = |n| pick(state.subnets().iter().map(|row| row.id), n);
+    let port = |n| pick(state.ports().iter().cloned(), n);
+    let admin = admin();
+    match step {
+        Step::Network => {
+            region
+                .create_networks(&admin, vec![NetworkCreate::default(); 2])
+                .await?;
+        }
+        Step::Subnet(n, kind) => {
+            let Some(id) = network(n) else { return Ok(()) };
+            let create = match kind % 4 {
+                0 => subnet_of(id, "10.0.0.0/29"),
+                1 => subnet_of(id, "10.0.0.8/29"),
+                2 => subnet_of(id, "fd00::/64"),
+                _ => slaac_of(id, "fd00:0:0:1::/64"),
+            };
+            region.create_subnets(&admin, vec![create]).await?;
+        }
+        Step::Ports(n, count) => {
+            let Some(id) = network(n) else { return Ok(()) };
+            let create = PortCreate {
+                binding_host_id: format!("h{}", count % 3),
+                device_id: format!("d{}", count % 4),
+                ..port_of(id)
+            };
+            region
+                .create_ports(&admin, vec![create; usize::from(count % 5)])
+                .await?;
+        }
+        Step::UpdateNetwork(n) => {
+            let Some(id) = network(n) else { return Ok(()) };
+            let standard = StandardUpdate {
+                name: Some(format!("n{n}")),
+                ..StandardUpdate::default()
+            };
+            let update = NetworkUpdate {
+                standard,
+                mtu: Some(1000 + u16::from(n)),
+                ..NetworkUpdate::default()
+            };
+            region.update_network(&admin, id, update, None).await?;
+        }
+        Step::UpdateSubnet(n) => {
+            let Some(id) = subnet(n) else { return Ok(()) };
+            let update = SubnetUpdate {
+                gateway_ip: Some(None),
+                ..SubnetUpdate::default()
+            };
+            region.update_subnet(&admin, id, update, None).await?;
+        }
+        Step::Move(n, host) => {
+            let Some(port) = port(n) else { return Ok(()) };
+            let host = if host % 4 == 0 {
+                String::new()
+            } else {
+                format!("h{}", host % 4)
+            };
+            let update = PortUpdate {
+                binding_host_id: Some(host),
+                ..PortUpdate::default()
+            };
+            region.update_port(&admin, port.id, update, None).await?;
+        }
+        Step::Readdress(n, keep) => {
+            let Some(port) = port(n) else { return Ok(()) };
+            let keep = port.fixed_ips.iter().filter(|_| keep);
+            let mut asked: Vec<_> = keep
+                .map(|fixed| FixedIpRequest {
+                    subnet_id: Some(fixed.subnet_id),
+                    ip_address: None,
+                })
+                .collect();
+            if let Some(subnet) = state.subnets_of(port.network_id).next() {
+                asked.push(FixedIpRequest {
+                    subnet_id: Some(subnet.id),
+                    ip_address: None,
+                });
+            }
+            let update = PortUpdate {
+                fixed_ips: Some(asked),
+                ..PortUpdate::default()
+            };
+            region.update_port(&admin, port.id, update, None).await?;
+        }
+        Step::ChangeMac(n, mac) => {
+            let Some(port) = port(n) else { return Ok(()) };
+            let mac = format!("fa:16:3e:ff:ff:{mac:02x}").parse().unwrap();
+            let update = PortUpdate {
+                mac_address: Some(mac),
+                ..PortUpdate::default()
+            };
+            region.update_port(&admin, port.id, update, None).await?;
+        }
+        Step::Report(n, up) => {
+            let Some(port) = port(n) else { return Ok(()) };
+            let report = PortReport {
+                port_id: port.id,
+                host_id: port.binding.host_id.clone(),
+                applied_revision: port.revision,
+                status: if up { PortStatus::Active } else { PortStatus::Down },
+                reason: (!up).then(|| "no device".into()),
+            };
+            region.report_ports(vec![report]).await?;
+        }
+        Step::Host(n) => {
+            region
+                .register_host(&format!("h{}", n % 4), [10, 0, 0, n.max(1)].into())
+                .await?;
+        }
+        Step::DeleteNetwork(n) => {
+            let Some(id) = network(n) else { return Ok(()) };
+            region.delete_network(&admin, id, None).await?;
+        }
+        Step::DeleteSubnet(n) => {
+            let Some(id) = subnet(n) else { return Ok(()) };
+            region.delete_subnet(&admin, id, None).await?;
+        }
+        Step::DeletePort(n) => {
+            let Some(port) = port(n) else { return Ok(()) };
+            region.delete_port(&admin, port.id, None).await?;
+        }
+    }
+    Ok(())
+}
+
+fn rows(state: &RegionState, kind: Kind) -> Vec<Resource> {
+    match kind {
+        Kind::Host => state.hosts().iter().cloned().map(Resource::Host).collect(),
+        Kind::Network => state.networks().iter().cloned().map(Resource::Network).collect(),
+        Kind::Subnet => state.subnets().iter().cloned().map(Resource::Subnet).collect(),
+        Kind::Port => state.ports().iter().cloned().map(Resource::Port).collect(),
+        Kind::PortRuntime => state
+            .runtimes()
+            .iter()
+            .cloned()
+            .map(Resource::PortRuntime)
+            .collect(),
+    }
+}
+
+/// The state that the rows alone give, as a restart makes it.
+fn rebuilt(state: &RegionState) -> RegionState {
+    let mut new = RegionState::default();
+    for row in Kind::ALL.into_iter().flat_map(|kind| rows(state, kind)) {
+        new.put(row);
+    }
+    new
+}
+
+fn assert_same(live: &RegionState, other: &RegionState, which: &str) {
+    for kind in Kind::ALL {
+        assert_eq!(rows(live, kind), rows(other, kind), "{which}");
+    }
+    assert!(live.indexes() == other.indexes(), "{which}: the indexes differ");
+    for subnet in live.subnets().iter() {
+        let taken = |state: &RegionState| state.offsets(subnet.id).cloned().unwrap_or_default();
+        assert_eq!(taken(live), taken(other), "{which}: subnet {}", subnet.cidr);
+    }
+}
+
+/// What a naive scan over the ports finds.
+fn assert_indexes_fit_a_scan(state: &RegionState) {
+    let scan = |fits: &dyn Fn(&Port) -> bool| -> Vec<_> {
+        state
+            .ports()
+            .iter()
+            .filter(|port| fits(port))
+            .map(|port| port.id)
+            .collect()
+    };
+    for network in state.networks().iter() {
+        let indexed: Vec<_> = state.ports_of(network.id).map(|port| port.id).collect();
+        assert_eq!(indexed, scan(&|port| port.network_id == network.id));
+        assert_eq!(state.network_with_vni(network.segmentation_id), Some(network.id));
+        assert!(state.vnis().is_taken(network.segmentation_id.get()));
+    }
+    assert_eq!(state.vnis().taken(), state.networks().len() as u64);
+    for host in ["h0", "h1", "h2", "h3"] {
+        let indexed: Vec<_> = state.ports_on(host).map(|port| port.id).collect();
+        assert_eq!(indexed, scan(&|port| port.binding.host_id == host));
+    }
+    for port in state.ports().iter() {
+        assert_eq!(
+            state.port_with_mac(port.network_id, port.mac_address),
+            Some(port.id)
+        );
+        for fixed in &port.fixed_ips {
+            assert_eq!(
+                state.port_with_ip(fixed.subnet_id, fixed.ip_address),
+                Some(port.id)
+            );
+            assert!(state.subnets().contains(&fixed.subnet_id));
+        }
+        assert!(state.networks().contains(&port.network_id));
+    }
+    for subnet in state.subnets().iter() {
+        let used = state.addresses_of(subnet.id).count() as u64;
+        if subnet.cidr.addr().is_ipv4() {
+            assert_eq!(state.offsets(subnet.id).map_or(0, NumberSpace::taken), used);
+        }
+        assert!(state.networks().contains(&subnet.network_id));
+    }
+    for runtime in state.runtimes().iter() {
+        let port = state.ports().get(&runtime.port_id).unwrap();
+        assert_eq!(port.binding.host_id, runtime.host_id);
+    }
+}
+
+async fn replayed(region: &Region) -> RegionState {
+    let mut state = RegionState::default();
+    let mut reader = region.subscribe(Revision::ZERO);
+    while reader.revision() < region.snapshot().revision {
+        for change in reader.next().await.unwrap().unwrap().changes {
+            match change {
+                Change::Put(row) => {
+                    state.put(row);
+                }
+                Change::Delete { key, .. } => {
+                    state.remove(&key);
+                }
+            }
+        }
+    }
+    state
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_live_state_is_what_the_rows_give(steps in prop::collection::vec(step(), 0..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async move {
+            let place = Place::new(RegionConfig::default(), 24);
+            for step in steps {
+                let before = place.region.snapshot();
+                if let Err(refusal) = run(&place.region, step).await {
+                    assert!(!matches!(refusal, RegionError::StoreUnavailable { .. }), "{refusal}");
+                    let after = place.region.snapshot();
+                    assert_eq!(before.revision, after.revision, "{refusal}");
+                    assert_same(&before.state, &after.state, "after a refusal");
+                }
+            }
+            let live = place.region.snapshot();
+            assert_indexes_fit_a_scan(&live.state);
+            assert_same(&live.state, &rebuilt(&live.state), "rebuilt from rows");
+            assert_same(&live.state, &replayed(&place.region).await, "replayed from the feed");
+            let path = place.dir.path().join("region.sqlite");
+            let again = Region::open(Box::new(SqliteEngine::open(&path).unwrap()), RegionConfig::default()).unwrap();
+            assert_eq!(again.snapshot().revision, live.revision);
+            assert_same(&live.state, &again.snapshot().state, "reopened");
+        });
+    }
+}
