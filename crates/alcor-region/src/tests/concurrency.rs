@@ -193,10 +193,11 @@ proptest! {
             for task in tasks {
                 task.await.unwrap();
             }
+            {
             let oracle = oracle.lock().unwrap();
             assert!(oracle.addresses.is_empty() && oracle.macs.is_empty());
             assert_eq!(oracle.vnis.len(), networks.len());
-            drop(oracle);
+            }
             nothing_is_lost(&place, &networks).await;
         });
     }
