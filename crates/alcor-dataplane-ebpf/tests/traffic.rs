@@ -1,0 +1,171 @@
+//! Real packets between VMs of two hosts in network namespaces, also while data planes are opened again.
+//! Needs root, iproute2, ping and the kernel programs.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+};
+
+use alcor_dataplane::{Dataplane, DropReason, Event, RowChange, RowKey};
+use common::{Lab, VMS, ipv4, ipv6, network_id, port_id, rows};
+
+#[test]
+fn every_vm_reaches_every_other_and_the_gateway() {
+    let mut lab = Lab::new("atr");
+    lab.program();
+    for from in 0..VMS {
+        for to in (0..VMS).filter(|to| *to != from) {
+            lab.ping(from, ipv4(to), &[]);
+            lab.ping(from, ipv6(to), &[]);
+            // The largest packet that the MTU lets through in one piece.
+            lab.ping(from, ipv4(to), &["-M", "do", "-s", "1422"]);
+        }
+    }
+    lab.ping(0, "10.0.0.1".parse().unwrap(), &[]);
+    lab.ping(0, "fd00::1".parse().unwrap(), &[]);
+    let routed = lab.ping(0, ipv4(3), &[]);
+    assert!(routed.contains("ttl=63"), "one hop between subnets: {routed}");
+}
+
+/// Sends `len` bytes from one VM to another over TCP; returns what arrived.
+fn transfer(lab: &Lab, from: usize, to: usize, ip: std::net::IpAddr, len: usize) -> Vec<u8> {
+    let listener = lab.vms[to].inside(|| TcpListener::bind((ip, 7000)).unwrap());
+    thread::scope(|scope| {
+        let receiver = scope.spawn(move || {
+            let mut received = Vec::new();
+            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+            received
+        });
+        let data = pattern(len);
+        let mut stream = lab.vms[from].inside(|| TcpStream::connect((ip, 7000)).unwrap());
+        stream.write_all(&data).unwrap();
+        drop(stream);
+        receiver.join().unwrap()
+    })
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 7 + at * 31) as u8).collect()
+}
+
+#[test]
+fn tcp_carries_large_segments_unharmed() {
+    const LEN: usize = 16 << 20;
+    let mut lab = Lab::new("atc");
+    lab.program();
+    for (from, to) in [(0, 1), (0, 2), (3, 0)] {
+        for ip in [ipv4(to), ipv6(to)] {
+            assert!(
+                transfer(&lab, from, to, ip, LEN) == pattern(LEN),
+                "from {from} to {ip}"
+            );
+        }
+    }
+}
+
+#[test]
+fn opening_again_loses_no_packet_and_finds_everything() {
+    let mut lab = Lab::new("atk");
+    lab.program();
+    let expected: Vec<_> = lab
+        .dataplanes
+        .iter_mut()
+        .map(|dataplane| dataplane.as_mut().unwrap().snapshot().unwrap())
+        .collect();
+    lab.ping(0, ipv4(2), &[]);
+    let target = ipv4(2).to_string();
+    let mut pinging = lab.vms[0].start(&["ping", "-n", "-i", "0.01", "-c", "400", &target]);
+    for _ in 0..4 {
+        for host in 0..2 {
+            let snapshot = lab.open(host).snapshot().unwrap();
+            assert_eq!(snapshot, expected[host]);
+            let mut found = rows(host);
+            found.sort_by_key(alcor_dataplane::Row::key);
+            assert_eq!(snapshot.rows, found);
+        }
+    }
+    assert!(
+        pinging.try_wait().unwrap().is_none(),
+        "the ping must outlast the restarts"
+    );
+    let output = pinging.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("400 packets transmitted, 400 received, 0% packet loss"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_device_that_is_gone_is_not_found_again() {
+    let mut lab = Lab::new("atg");
+    lab.program();
+    lab.dataplanes[0] = None;
+    let device = alcor_model::Port::device_name(port_id(1));
+    lab.hosts[0].run(&["ip", "link", "delete", &device]);
+    let snapshot = lab.open(0).snapshot().unwrap();
+    assert_eq!(snapshot.devices.keys().copied().collect::<Vec<_>>(), [port_id(0)]);
+    lab.ping(0, ipv4(2), &[]);
+}
+
+#[test]
+fn what_no_row_knows_is_told_and_counted() {
+    let mut lab = Lab::new("atu");
+    lab.program();
+    let dataplane = lab.dataplanes[0].as_mut().unwrap();
+    let removed = dataplane.apply(&[RowChange::Remove(RowKey::Neighbour(network_id(), ipv4(2)))]);
+    assert!(removed.iter().all(Result::is_ok));
+    let mut events = dataplane.events().unwrap();
+    let target = ipv4(2).to_string();
+    let mut pinging = lab.vms[0].start(&["ping", "-n", "-c", "1", "-W", "1", &target]);
+    let unknown =
+        |event: &Event| matches!(event, Event::UnknownDestination { address, .. } if *address == ipv4(2));
+    let told = loop {
+        let event = events.blocking_recv().unwrap();
+        if unknown(&event) {
+            break event;
+        }
+    };
+    assert_eq!(
+        told,
+        Event::UnknownDestination {
+            port: port_id(0),
+            network: network_id(),
+            address: ipv4(2)
+        }
+    );
+    pinging.kill().unwrap();
+    pinging.wait().unwrap();
+    let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
+    assert!(
+        drops[&(Some(port_id(0)), DropReason::UnknownDestination)] >= 1,
+        "{drops:?}"
+    );
+}
+
+#[test]
+fn an_injected_frame_arrives_in_the_vm() {
+    let mut lab = Lab::new("ati");
+    lab.program();
+    let received = |lab: &Lab| {
+        let text = lab.vms[0].run(&["cat", "/proc/net/dev"]);
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with("eth0:"))
+            .unwrap();
+        line.split_whitespace().nth(2).unwrap().parse::<u64>().unwrap()
+    };
+    let before = received(&lab);
+    let mut frame = vec![0; 64];
+    frame[..6].copy_from_slice(&common::mac(0).0);
+    lab.dataplanes[0]
+        .as_mut()
+        .unwrap()
+        .inject(port_id(0), &frame)
+        .unwrap();
+    assert!(received(&lab) > before);
+}
