@@ -3,7 +3,7 @@
 set -eu
 case "$1" in
     bound | renew) ;;
-    deconfig) ip address flush dev "$interface" scope global; exit 0 ;;
+    deconfig) ip -4 address flush dev "$interface" scope global; exit 0 ;;
     *) exit 0 ;;
 esac
 [ -z "${mtu:-}" ] || ip link set dev "$interface" mtu "$mtu"
