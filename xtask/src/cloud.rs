@@ -15,6 +15,9 @@ use crate::shell::{cargo, root, run};
 
 /// MTU of the wire between hosts.
 pub const WIRE_MTU: u16 = 1500;
+/// Where Neutron's clients look first.
+const API_PORT: u16 = 9696;
+const SOUTHBOUND_PORT: u16 = 9697;
 /// How long a process may take to be ready, a port to be in force.
 const READY: Duration = Duration::from_secs(20);
 
@@ -102,8 +105,8 @@ impl Cloud {
         let lab = Lab::new(name)?;
         let wire = lab.wire(WIRE_MTU)?;
         lab.plug_root(&wire, address(1))?;
-        let port = free_port()?;
-        let southbound = format!("{}:{}", address(1), free_port()?);
+        let port = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST), API_PORT)?;
+        let southbound = format!("{}:{}", address(1), free_port(address(1), SOUTHBOUND_PORT)?);
         let api = Api::new(&format!("http://127.0.0.1:{port}"))?;
         let data = lab.dir().join("data");
         let args = [
@@ -272,9 +275,11 @@ pub fn now_us() -> u64 {
         .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// A TCP port that nobody listens on at the moment.
-fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// The usual TCP port, or another one that nobody listens on at the moment.
+fn free_port(address: IpAddr, usual: u16) -> anyhow::Result<u16> {
+    let listener = std::net::TcpListener::bind((address, usual));
+    let listener = listener.or_else(|_| std::net::TcpListener::bind((address, 0)))?;
+    Ok(listener.local_addr()?.port())
 }
 
 /// The HTTP API.

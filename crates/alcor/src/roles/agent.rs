@@ -1,6 +1,7 @@
 //! The agent role: a data plane and the state machine above it.
 
 use alcor_dataplane::{Dataplane, model::Model};
+use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
 use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,18 @@ pub fn start(
 fn open(config: &AgentConfig) -> anyhow::Result<Box<dyn Dataplane>> {
     match config.dataplane {
         DataplaneKind::Model => Ok(Box::new(Model::default())),
-        DataplaneKind::Ebpf => anyhow::bail!("eBPF"),
+        DataplaneKind::Ebpf => {
+            let config = EbpfConfig::new(instance(&config.host));
+            Ok(Box::new(
+                EbpfDataplane::open(&config).context("opening the eBPF data plane")?,
+            ))
+        }
     }
+}
+
+/// The host's name as a part of a path: what is neither letter nor digit becomes `-`.
+fn instance(host: &str) -> String {
+    host.chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect()
 }
