@@ -1,7 +1,12 @@
 //! `cargo xtask bench`: figures, side by side with what a user would use instead. Tables on standard error, one JSON
 //! object as the last line of standard output with `--json`.
 
+mod dataplane;
+mod programming;
+
 use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+use tabled::{builder::Builder, settings::Style};
 
 use crate::shell::{cargo, output};
 
@@ -25,7 +30,14 @@ enum Name {
     Store,
     /// Durable port creations per second over HTTP.
     Api,
+    /// API call to "visible to packets" on a real host, in networks of 10, 1,000 and 100,000 ports (root).
+    Programming,
+    /// TCP, small packets and round trips beside the kernel's own vxlan and bridge (root).
+    Dataplane,
 }
+
+/// Figures by their key.
+pub type Figures = Map<String, Value>;
 
 /// Runs a benchmark.
 ///
@@ -35,6 +47,8 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
     let json = match flags.name {
         Name::Store => example("alcor-region", "bench_store", flags.quick)?,
         Name::Api => example("alcor-api", "bench_api", flags.quick)?,
+        Name::Programming => Value::Object(programming::bench(flags.quick)?).to_string(),
+        Name::Dataplane => Value::Object(dataplane::bench(flags.quick)?).to_string(),
     };
     if flags.json {
         println!("{json}");
@@ -52,4 +66,35 @@ fn example(package: &str, name: &str, quick: bool) -> anyhow::Result<String> {
     let last = printed.lines().next_back().unwrap_or_default();
     anyhow::ensure!(last.starts_with('{'), "{name} printed no JSON: {printed}");
     Ok(last.to_owned())
+}
+
+/// Prints a table for people.
+fn print_table(rows: Vec<Vec<String>>) {
+    let mut table = Builder::default();
+    for row in rows {
+        table.push_record(row);
+    }
+    eprintln!("{}", table.build().with(Style::sharp()));
+}
+
+/// The value below which this share of the sorted values lies.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index into a short list"
+    )]
+    let index = (last as f64 * share).round() as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 0.5)
+}
+
+/// Three digits behind the point are more than any of these measurements is good for.
+fn rounded(value: f64) -> Value {
+    Value::from((value * 1e3).round() / 1e3)
 }
