@@ -5,12 +5,14 @@
 mod common;
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    process::{Command, Stdio},
     thread,
 };
 
 use alcor_dataplane::{Dataplane, DropReason, Event, RowChange, RowKey};
+use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
 use common::{Lab, VMS, ipv4, ipv6, network_id, port_id, rows};
 
 #[test]
@@ -80,9 +82,9 @@ fn opening_again_loses_no_packet_and_finds_everything() {
     let target = ipv4(2).to_string();
     let mut pinging = lab.vms[0].start(&["ping", "-n", "-i", "0.01", "-c", "400", &target]);
     for _ in 0..4 {
-        for host in 0..2 {
+        for (host, expected) in expected.iter().enumerate() {
             let snapshot = lab.open(host).snapshot().unwrap();
-            assert_eq!(snapshot, expected[host]);
+            assert_eq!(snapshot, *expected);
             let mut found = rows(host);
             found.sort_by_key(alcor_dataplane::Row::key);
             assert_eq!(snapshot.rows, found);
@@ -91,6 +93,55 @@ fn opening_again_loses_no_packet_and_finds_everything() {
     assert!(
         pinging.try_wait().unwrap().is_none(),
         "the ping must outlast the restarts"
+    );
+    let output = pinging.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("400 packets transmitted, 400 received, 0% packet loss"),
+        "{text}"
+    );
+}
+
+/// The instance that [`holds_a_data_plane`] opens.
+const INSTANCE_VARIABLE: &str = "ALCOR_TEST_INSTANCE";
+
+#[test]
+#[ignore = "not a test: the process that `killed_processes_lose_no_packet` starts and kills"]
+fn holds_a_data_plane() {
+    let instance = std::env::var(INSTANCE_VARIABLE).unwrap();
+    let mut dataplane = EbpfDataplane::open(&EbpfConfig::new(instance)).unwrap();
+    println!("open with {} rows", dataplane.snapshot().unwrap().rows.len());
+    loop {
+        thread::park();
+    }
+}
+
+#[test]
+fn killed_processes_lose_no_packet() {
+    let mut lab = Lab::new("atx");
+    lab.program();
+    lab.dataplanes = vec![None, None];
+    lab.ping(0, ipv4(2), &[]);
+    let target = ipv4(2).to_string();
+    let mut pinging = lab.vms[0].start(&["ping", "-n", "-i", "0.01", "-c", "400", &target]);
+    for host in [0, 1, 0, 1] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--ignored", "--exact", "holds_a_data_plane", "--nocapture"])
+            .env(INSTANCE_VARIABLE, format!("atx-h{host}"))
+            .stdout(Stdio::piped());
+        let mut agent = lab.hosts[host].inside(|| command.spawn().unwrap());
+        let lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+        let open = format!("open with {} rows", rows(host).len());
+        let found = lines.map_while(Result::ok).any(|line| line.ends_with(&open));
+        // Kill is SIGKILL: nothing in the process gets to tidy up.
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        assert!(found, "the process finds all rows: {open}");
+    }
+    assert!(
+        pinging.try_wait().unwrap().is_none(),
+        "the ping must outlast the processes"
     );
     let output = pinging.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
