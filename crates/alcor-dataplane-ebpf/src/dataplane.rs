@@ -318,6 +318,11 @@ impl Dataplane for EbpfDataplane {
     }
 
     fn attach(&mut self, port: Id<Port>, name: &str) -> Result<(), DataplaneError> {
+        let tied = self.devices.get(&port).map(|device| device.ifindex);
+        if tied.is_some() && tied == device::ifindex(name) {
+            // Untied and tied again it would lose packets in between.
+            return Ok(());
+        }
         self.untie(port)?;
         let device = device::look(name)?;
         let owner = self

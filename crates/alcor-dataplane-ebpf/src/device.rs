@@ -1,6 +1,6 @@
 //! Devices: made, brought up and looked at with `ip`, always with arguments of our own, never a shell.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use alcor_dataplane::DataplaneError;
 
@@ -10,6 +10,9 @@ use crate::error;
 const VXLAN_PORT: &str = "4789";
 /// Largest MTU of the tunnel device: it must never be the one to say no, the networks' MTUs do.
 const TUNNEL_MTU: &str = "65000";
+
+/// Is there when the kernel has IPv6.
+const IPV6_SETTINGS: &str = "/proc/sys/net/ipv6";
 
 /// What the data plane must know of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +63,16 @@ pub(crate) fn look_at_index(ifindex: u32) -> Option<Device> {
     look(&name).ok()
 }
 
-/// Brings a port's device up. Its kernel end gets no address: what this host would say there, the VM would hear.
+/// Brings a device up. It gets no address: what this host would say there, the VM would hear.
 pub(crate) fn bring_up(name: &str) -> Result<(), DataplaneError> {
-    run(&["link", "set", "dev", name, "addrgenmode", "none", "up"])
+    let refused = |reason| error::device(name, reason);
+    // A kernel without IPv6 refuses the setting, and needs it not.
+    if Path::new(IPV6_SETTINGS).exists() {
+        run(&["link", "set", "dev", name, "addrgenmode", "none"]).map_err(refused)?;
+    }
+    run(&["link", "set", "dev", name, "up"])
         .map(drop)
-        .map_err(|reason| error::device(name, reason))
+        .map_err(refused)
 }
 
 /// The tunnel device, made if it is not there.
@@ -90,7 +98,7 @@ pub(crate) fn tunnel(name: &str) -> Result<u32, DataplaneError> {
         ])
         .map_err(refused)?;
     }
-    run(&["link", "set", "dev", name, "addrgenmode", "none", "up"]).map_err(refused)?;
+    bring_up(name)?;
     ifindex(name).ok_or_else(|| error::device(name, "it is gone again"))
 }
 

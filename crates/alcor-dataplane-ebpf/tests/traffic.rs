@@ -7,6 +7,7 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    os::fd::AsRawFd,
     process::{Command, Stdio},
     thread,
 };
@@ -14,6 +15,10 @@ use std::{
 use alcor_dataplane::{Dataplane, DropReason, Event, RowChange, RowKey};
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
 use common::{Lab, VMS, ipv4, ipv6, network_id, port_id, rows};
+use nix::{
+    ifaddrs::getifaddrs,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket},
+};
 
 #[test]
 fn every_vm_reaches_every_other_and_the_gateway() {
@@ -219,4 +224,47 @@ fn an_injected_frame_arrives_in_the_vm() {
         .inject(port_id(0), &frame)
         .unwrap();
     assert!(received(&lab) > before);
+}
+
+/// Sends a frame as it is out of a device of this namespace.
+fn send_frame(device: &str, frame: &[u8]) {
+    let mut addresses = getifaddrs()
+        .unwrap()
+        .filter(|address| address.interface_name == device);
+    let to = addresses
+        .find_map(|address| address.address?.as_link_addr().copied())
+        .unwrap();
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).unwrap();
+    sendto(socket.as_raw_fd(), frame, &to, MsgFlags::empty()).unwrap();
+}
+
+#[test]
+fn frames_with_a_vlan_tag_go_nowhere() {
+    let mut lab = Lab::new("atv");
+    lab.program();
+    let mut frame = [0; 60];
+    frame[..6].copy_from_slice(&common::mac(1).0);
+    frame[6..12].copy_from_slice(&common::mac(0).0);
+    frame[12..18].copy_from_slice(&[0x81, 0x00, 0, 5, 0x08, 0x00]);
+    lab.vms[0].inside(|| send_frame("eth0", &frame));
+    let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
+    assert_eq!(
+        drops[&(Some(port_id(0)), DropReason::UnsupportedEtherType)],
+        1,
+        "{drops:?}"
+    );
+}
+
+#[test]
+fn a_vm_that_takes_another_address_is_not_heard() {
+    let mut lab = Lab::new("ats");
+    lab.program();
+    lab.vms[0].run(&["ip", "address", "add", "10.0.0.99/24", "dev", "eth0"]);
+    let peer = common::mac(2).to_string();
+    let target = ipv4(2).to_string();
+    lab.vms[0].run(&["ip", "neigh", "replace", &target, "lladdr", &peer, "dev", "eth0"]);
+    let mut pinging = lab.vms[0].start(&["ping", "-n", "-c", "1", "-W", "1", "-I", "10.0.0.99", &target]);
+    assert!(!pinging.wait().unwrap().success());
+    let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
+    assert_eq!(drops[&(Some(port_id(0)), DropReason::SpoofedIp)], 1, "{drops:?}");
 }

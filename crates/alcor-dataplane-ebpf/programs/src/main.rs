@@ -144,6 +144,9 @@ fn stages(work: &mut Work) -> Result<End, End> {
     if spoofed || work.source_mac[0] & 1 != 0 {
         return Err(End::drop(DropReason::SpoofedMac));
     }
+    if work.skb.has_vlan_tag() {
+        return Err(End::drop(DropReason::UnsupportedEtherType));
+    }
     match be16(&ethernet, 12) {
         ETHERTYPE_ARP => return Err(arp::answer(work)),
         ETHERTYPE_IPV4 => ipv4::check(work)?,

@@ -23,6 +23,13 @@ impl Skb {
         unsafe { (*self.0).ifindex }
     }
 
+    /// True when the frame came with a VLAN tag, which the kernel takes out of the bytes before programs see them.
+    #[inline(always)]
+    pub fn has_vlan_tag(self) -> bool {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).vlan_present != 0 }
+    }
+
     /// Payload bytes of each segment, 0 when the packet is one packet.
     #[inline(always)]
     pub fn gso_size(self) -> u32 {
