@@ -425,7 +425,10 @@ fn ip(arguments: &str) {
 
 /// In a network namespace of its own, which ends with its thread.
 #[test]
-#[ignore = "needs root: makes a network namespace and devices in it"]
+#[cfg_attr(
+    not(feature = "root-tests"),
+    ignore = "needs root: makes a network namespace and devices in it"
+)]
 fn devices_are_found_by_name_set_up_and_missed() {
     let namespace = std::thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();

@@ -275,7 +275,7 @@ async fn sqlite_without_room_says_so_loses_nothing_and_heals() {
 
 /// The same on a real file system that is full.
 #[tokio::test]
-#[ignore = "needs root: mounts a small tmpfs"]
+#[cfg_attr(not(feature = "root-tests"), ignore = "needs root: mounts a small tmpfs")]
 async fn a_full_file_system_says_so_loses_nothing_and_heals() {
     let dir = tempfile::tempdir().unwrap();
     let mount = dir.path().join("small");
