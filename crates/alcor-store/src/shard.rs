@@ -5,6 +5,7 @@
 //! state is read again from the database, because only the database knows whether the batch is there.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
     time::{SystemTime, UNIX_EPOCH},
@@ -60,6 +61,9 @@ pub enum StoreError {
     /// The database refused earlier and cannot be read again yet.
     #[error("the state could not be read again after a failed commit: {0}")]
     Reload(Arc<EngineError>),
+    /// The command panicked; nothing of it is there.
+    #[error("the command failed by a fault of alcor itself and changed nothing; the log has the details")]
+    Panicked,
     /// Another controller has the shard, or the writer has ended.
     #[error("this controller no longer writes the shard{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
     Stopped {
@@ -161,18 +165,23 @@ impl<S: State> Shard<S> {
         let (send, receive) = oneshot::channel();
         let run: Command<S> = Box::new(move |state, revision| {
             let mut tx = Tx::new(state, revision);
-            let (changes, outcome) = match command(&mut tx) {
-                Ok(value) => (tx.finish(), Ok(value)),
-                Err(error) => {
+            // A command that panics must not take the only writer along: its writes are undone like a refusal's.
+            let (changes, outcome) = match catch_unwind(AssertUnwindSafe(|| command(&mut tx))) {
+                Ok(Ok(value)) => (tx.finish(), Ok(value)),
+                Ok(Err(error)) => {
                     tx.undo();
-                    (Vec::new(), Err(error))
+                    (Vec::new(), Err(WriteError::Refused(error)))
+                }
+                Err(_) => {
+                    tx.undo();
+                    (Vec::new(), Err(WriteError::Store(StoreError::Panicked)))
                 }
             };
             // The caller may have gone away; the write stands all the same.
             let answer: Answer = Box::new(move |committed| {
                 let _ = send.send(match (outcome, committed) {
                     (Ok(value), Ok(())) => Ok(value),
-                    (Err(error), Ok(())) => Err(WriteError::Refused(error)),
+                    (Err(error), Ok(())) => Err(error),
                     // A refusal too: what it was refused for may be a write of the batch that is not there.
                     (_, Err(error)) => Err(WriteError::Store(error)),
                 });

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 
 use alcor_model::{Change, Revision};
 use alcor_store::{
-    FeedReader, Shard, ShardOptions, SqliteEngine, State as _,
+    Engine as _, FeedReader, Shard, ShardOptions, SqliteEngine, State as _,
     feed::FEED_RING,
+    sqlite::FEED_RETAINED,
     testing::{Rows, named, numbered},
 };
 use proptest::prelude::*;
@@ -233,4 +234,38 @@ async fn an_idle_reader_wakes_and_ends_with_the_shard() {
     write(&shard, vec![(1, false)], 1).await;
     drop(shard);
     assert_eq!(waiting.await.unwrap(), (Some(Revision(1)), true));
+}
+
+/// The durable feed is bounded, and what is retained is whole commands without a gap.
+#[tokio::test]
+async fn the_durable_feed_is_pruned_in_whole_commands() {
+    const PER_COMMAND: usize = 7_000;
+    let dir = tempfile::tempdir().unwrap();
+    let shard = open(&dir);
+    let commands = FEED_RETAINED as usize / PER_COMMAND * 2;
+    for command in 0..commands {
+        shard
+            .write(move |tx| {
+                for row in 0..PER_COMMAND {
+                    tx.put(numbered(&format!("r{row}"), u32::try_from(command).unwrap()));
+                }
+                Ok::<_, ()>(())
+            })
+            .await
+            .unwrap();
+    }
+    let newest = shard.snapshot().revision;
+    drop(shard);
+    let mut engine = SqliteEngine::open(&dir.path().join("shard.sqlite")).unwrap();
+    let entries = engine.feed().unwrap();
+    assert!(entries.len() >= FEED_RETAINED as usize);
+    assert!(
+        entries.len() < FEED_RETAINED as usize + 4 * PER_COMMAND,
+        "{}",
+        entries.len()
+    );
+    let expected: Vec<_> = (entries[0].revision.0..=newest.0)
+        .flat_map(|revision| [Revision(revision); PER_COMMAND])
+        .collect();
+    assert!(entries.iter().map(|entry| entry.revision).eq(expected));
 }

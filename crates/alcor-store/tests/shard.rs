@@ -101,6 +101,31 @@ async fn a_refused_command_leaves_nothing_and_takes_no_revision() {
 }
 
 #[tokio::test]
+async fn a_command_that_panics_leaves_nothing_and_the_writer_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = open(&dir.path().join("shard.sqlite"));
+    put(&shard, "a", 1).await.unwrap();
+    let before = shard.snapshot();
+    let outcome: Outcome = shard
+        .write(|tx| {
+            tx.put(numbered("a", 2));
+            tx.put(numbered("b", 2));
+            panic!("a fault of the program, made by this test");
+        })
+        .await;
+    assert!(
+        matches!(outcome, Err(WriteError::Store(StoreError::Panicked))),
+        "{outcome:?}"
+    );
+    put(&shard, "c", 3).await.unwrap();
+    assert!(has(&shard, "a") && !has(&shard, "b") && has(&shard, "c"));
+    assert_eq!(
+        shard.snapshot().state.rows.get(&named("a")),
+        before.state.rows.get(&named("a"))
+    );
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_writes_keeps_reads_and_heals() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shard.sqlite");
