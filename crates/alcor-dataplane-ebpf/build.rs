@@ -25,9 +25,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", crate_dir.join(input).display());
     }
     let workspace_linker = crate_dir.join("../../target/tools/bin/bpf-linker");
-    println!("cargo::rerun-if-changed={}", workspace_linker.display());
+    let found = find_linker(&workspace_linker);
+    // A file that is missing counts as changed: without a linker each build looks again.
+    let never_there = out_dir.join("looks-again");
+    let watched = found.as_ref().unwrap_or(&never_there);
+    println!("cargo::rerun-if-changed={}", watched.display());
 
-    let Some(linker) = find_linker(&workspace_linker) else {
+    let Some(linker) = found else {
         println!(
             "cargo::warning=bpf-linker is missing: building without kernel programs; run `cargo xtask setup`"
         );
