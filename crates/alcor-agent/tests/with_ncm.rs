@@ -148,6 +148,7 @@ fn port(network_id: Id<Network>, subnet_id: Id<Subnet>, last: u8, host: &str, re
             host_id: host.to_owned(),
             vnic_type: "normal".to_owned(),
             profile: serde_json::Map::new(),
+            since: Revision::ZERO,
         },
     }
 }

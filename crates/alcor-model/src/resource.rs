@@ -151,6 +151,8 @@ pub struct Binding {
     pub vnic_type: String,
     /// Opaque to Alcor; kept for Nova.
     pub profile: serde_json::Map<String, serde_json::Value>,
+    /// The commit that bound it to this host. What a host says of an earlier time is about an earlier binding.
+    pub since: Revision,
 }
 
 /// An interface in a network.

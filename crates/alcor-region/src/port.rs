@@ -83,6 +83,7 @@ pub fn create(
             host_id: create.binding_host_id,
             vnic_type: check_vnic_type(create.binding_vnic_type.unwrap_or_else(|| "normal".into()))?,
             profile: create.binding_profile.unwrap_or_default(),
+            since: tx.revision(),
         },
     };
     tx.put(Resource::Port(Arc::new(port)));
@@ -155,6 +156,7 @@ pub fn update(
         port.binding.vnic_type = check_vnic_type(vnic_type)?;
     }
     if port.binding.host_id != before.binding.host_id {
+        port.binding.since = tx.revision();
         tx.delete(ResourceKey::PortRuntime(id));
     }
     tx.put(Resource::Port(Arc::new(port)));
@@ -595,7 +597,7 @@ mod tests {
                 "network_id": uuid::Uuid::nil(), "mac_address": "fa:16:3e:00:00:01", "fixed_ips": [],
                 "allowed_address_pairs": [], "admin_state_up": true, "device_id": "", "device_owner": "",
                 "port_security_enabled": true, "dns_name": "",
-                "binding": {"host_id": "", "vnic_type": "normal", "profile": {}}
+                "binding": {"host_id": "", "vnic_type": "normal", "profile": {}, "since": 1}
             }))
             .unwrap();
             state.put(Resource::Port(Arc::new(port)));

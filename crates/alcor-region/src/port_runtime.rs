@@ -21,7 +21,8 @@ pub fn report(
         let Some(port) = tx.state().ports().get(&report.port_id) else {
             continue;
         };
-        if port.binding.host_id != report.host_id || report.applied_revision > port.revision {
+        let current = (port.binding.since..=port.revision).contains(&report.applied_revision);
+        if port.binding.host_id != report.host_id || !current {
             continue;
         }
         if let Some(known) = tx.state().runtimes().get(&report.port_id)

@@ -93,6 +93,7 @@ impl World {
                 host_id: host.map(|host| format!("h{host}")).unwrap_or_default(),
                 vnic_type: "normal".into(),
                 profile: serde_json::Map::new(),
+                since: Revision::ZERO,
             },
         });
         self.ports.insert(port.id, Arc::clone(&port));

@@ -738,6 +738,15 @@ async fn a_ports_status_is_what_its_host_said() {
         .unwrap();
     assert_eq!(status(&place, port.id).await, (PortStatus::Build, None));
     assert_eq!(report("h1", &newer, PortStatus::Active, None).await.unwrap(), 0);
+    // Back again: what its host said of the earlier binding does not count.
+    let back = place
+        .region
+        .update_port(&admin(), port.id, bind("h1"), None)
+        .await
+        .unwrap();
+    assert_eq!(report("h1", &newer, PortStatus::Active, None).await.unwrap(), 0);
+    assert_eq!(status(&place, port.id).await, (PortStatus::Build, None));
+    assert_eq!(report("h1", &back, PortStatus::Active, None).await.unwrap(), 1);
     place
         .region
         .update_port(&admin(), port.id, bind(""), None)
