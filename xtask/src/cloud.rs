@@ -184,7 +184,6 @@ impl Cloud {
             format!("--tunnel-ip={tunnel_ip}"),
             format!("--ncm={}", self.southbound()),
             "--dataplane=ebpf".to_owned(),
-            format!("--state-dir={}", dir.join(name).display()),
             format!("--socket={}", dir.join(format!("{name}.sock")).display()),
         ];
         let args: Vec<_> = args.iter().map(String::as_str).collect();

@@ -81,8 +81,6 @@ pub struct AgentConfig {
     pub ncm: String,
     /// Data plane to drive.
     pub dataplane: DataplaneKind,
-    /// Folder for what the agent keeps between starts.
-    pub state_dir: PathBuf,
     /// The local socket for attaching devices.
     pub socket: PathBuf,
 }
@@ -119,7 +117,6 @@ impl Default for Config {
                 tunnel_ip: loopback,
                 ncm: "http://127.0.0.1:9697".into(),
                 dataplane: DataplaneKind::Ebpf,
-                state_dir: "/run/alcor".into(),
                 socket: "/run/alcor/agent.sock".into(),
             },
         }

@@ -107,7 +107,6 @@ impl Region {
             format!("--tunnel-ip={address}"),
             format!("--ncm=http://{}", self.southbound),
             "--dataplane=ebpf".to_owned(),
-            format!("--state-dir={}", folder.join(name).display()),
             format!("--socket={}", folder.join(format!("{name}.sock")).display()),
         ];
         spawn(&self.lab, Some(namespace), name, &arguments)
