@@ -23,7 +23,10 @@ pub fn test() -> anyhow::Result<()> {
     }
     let openstack = tools().join("openstack/bin/openstack");
     // The features switch on what needs root (`root-tests`) and the `openstack` client.
-    run(cargo(&["test", "--workspace", "--all-features"]).env("ALCOR_TEST_OPENSTACK", openstack))
+    run(
+        cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"])
+            .env("ALCOR_TEST_OPENSTACK", openstack),
+    )
 }
 
 fn is_root() -> bool {

@@ -147,8 +147,11 @@ impl Config {
             );
             figment = figment.merge(Toml::file_exact(file));
         }
-        // ALCOR_CONFIG and ALCOR_API are flags' own variables, not keys.
-        figment = figment.merge(Env::prefixed("ALCOR_").ignore(&["config", "api"]).split("__"));
+        // Other variables that begin with ALCOR_ are flags' own, or tests'.
+        let keys = Env::prefixed("ALCOR_")
+            .filter(|key| key.as_str().contains("__"))
+            .split("__");
+        figment = figment.merge(keys);
         figment = figment.merge(Serialized::default("log", &cli.log));
         if let Some(Command::Run(role)) = &cli.command {
             figment = match role {
