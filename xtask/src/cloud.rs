@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -250,6 +251,35 @@ pub fn clean(name: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs iperf3 between two namespaces; gives its report.
+///
+/// # Errors
+/// When no test succeeds within [`READY`].
+pub fn iperf(client: &Namespace, server: &Namespace, ip: &str, args: &[&str]) -> anyhow::Result<Value> {
+    let net = format!("--net=/run/netns/{}", server.name());
+    let mut listening = Command::new("nsenter")
+        .args([net.as_str(), "--", "iperf3", "-s"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("starting iperf3")?;
+    // The server needs a moment to listen. A client that is refused says so in its report and exits with 0.
+    let report = eventually("iperf3", READY, || {
+        let printed = client
+            .run(&[&["iperf3", "-J", "-c", ip], args].concat())
+            .map_err(|e| e.to_string())?;
+        let report: Value = serde_json::from_str(&printed).map_err(|e| format!("{e}: {printed}"))?;
+        match report["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(report),
+        }
+    });
+    // It would wait for further clients for ever; it may have ended by itself.
+    let _ = listening.kill();
+    let _ = listening.wait();
+    Ok(report?)
 }
 
 /// The name of a port's device.

@@ -2,17 +2,17 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use alcor_lab::eventually;
 use anyhow::Context as _;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 use tabled::{builder::Builder, settings::Style};
 
 use crate::{
-    cloud::{Build, Cloud, Host, Vm, clean, text},
+    cloud::{Build, Cloud, Host, Vm, clean, iperf, text},
     setup::{For, setup},
     shell::root,
 };
@@ -262,27 +262,7 @@ fn packets(from: &Vm, to: &Vm, version: u8, place: &str) -> anyhow::Result<First
 }
 
 fn tcp(from: &Vm, to: &Vm, ip: &str) -> anyhow::Result<f64> {
-    let net = format!("--net=/run/netns/{}", to.namespace.name());
-    let mut server = std::process::Command::new("nsenter")
-        .args([&net, "--", "iperf3", "-s", "-1"])
-        .stdout(std::process::Stdio::null())
-        .spawn()?;
-    let start = Instant::now();
-    let report = loop {
-        // The server needs a moment to listen.
-        match from.namespace.run(&["iperf3", "-c", ip, "-n", TCP_BYTES, "-J"]) {
-            Err(error) if start.elapsed() > Duration::from_secs(10) => {
-                // It would wait for a client for ever.
-                let _ = server.kill();
-                let _ = server.wait();
-                return Err(error).context(format!("TCP from {} to {ip}", from.name));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            Ok(report) => break report,
-        }
-    };
-    server.wait()?;
-    let report: Value = serde_json::from_str(&report).context("iperf3 printed no JSON")?;
+    let report = iperf(&from.namespace, &to.namespace, ip, &["-n", TCP_BYTES])?;
     let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(bits.context("iperf3 reported no received bits")? / 1e9)
 }

@@ -1,18 +1,15 @@
 //! Two hosts with a VM each, over the same kind of wire, twice at once: under Alcor, and under the kernel's own vxlan and
 //! bridge. Rounds alternate, so that both see the same machine; medians are compared.
 
-use std::{
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use alcor_lab::{Lab, Namespace};
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Figures, median, print_table, rounded};
 use crate::{
-    cloud::{Build, Cloud, WIRE_MTU, clean, text},
+    cloud::{Build, Cloud, WIRE_MTU, clean, iperf, text},
     setup::{For, setup},
 };
 
@@ -174,13 +171,23 @@ fn reachable(pair: &Pair) -> anyhow::Result<()> {
 fn round_of(pair: &Pair, seconds: u32) -> anyhow::Result<[f64; 4]> {
     let seconds = seconds.to_string();
     let tcp = |streams: &str| {
-        let report = iperf(pair, &["-t", &seconds, "-P", streams])?;
+        let report = iperf(
+            &pair.client,
+            &pair.server,
+            SERVER,
+            &["-t", &seconds, "-P", streams],
+        )?;
         let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
         bits.map(|bits| bits / 1e9)
             .context("iperf3 reported no received bits")
     };
     let (tcp_1, tcp_4) = (tcp("1")?, tcp("4")?);
-    let report = iperf(pair, &["-t", &seconds, "-u", "-l", "64", "-b", "0"])?;
+    let report = iperf(
+        &pair.client,
+        &pair.server,
+        SERVER,
+        &["-t", &seconds, "-u", "-l", "64", "-b", "0"],
+    )?;
     let sum = &report["end"]["sum"];
     let count = |key: &str| {
         sum[key]
@@ -197,31 +204,4 @@ fn round_of(pair: &Pair, seconds: u32) -> anyhow::Result<[f64; 4]> {
         .and_then(|times| times.split('/').nth(1));
     let rtt_ms: f64 = summary.context("ping printed no summary")?.parse()?;
     Ok([tcp_1, tcp_4, pps, rtt_ms * 1e3])
-}
-
-fn iperf(pair: &Pair, args: &[&str]) -> anyhow::Result<Value> {
-    let net = format!("--net=/run/netns/{}", pair.server.name());
-    let mut server = Command::new("nsenter")
-        .args([net.as_str(), "--", "iperf3", "-s", "-1"])
-        .stdout(Stdio::null())
-        .spawn()
-        .context("starting iperf3")?;
-    let start = Instant::now();
-    let report = loop {
-        // The server needs a moment to listen.
-        match pair.client.run(&[&["iperf3", "-J", "-c", SERVER], args].concat()) {
-            Ok(report) => break report,
-            Err(_) if start.elapsed() < Duration::from_secs(10) => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(error) => {
-                // It would wait for a client for ever.
-                let _ = server.kill();
-                let _ = server.wait();
-                return Err(error).context("iperf3");
-            }
-        }
-    };
-    server.wait()?;
-    serde_json::from_str(&report).context("iperf3 printed no JSON")
 }
