@@ -21,6 +21,8 @@ use crate::{
 const LAB: &str = "demo";
 /// Bytes that each TCP test carries.
 const TCP_BYTES: &str = "20M";
+/// The DNS server that the VMs are told of.
+const DNS: &str = "10.0.0.53";
 /// How long an address may take to be there: duplicate address detection alone is a second.
 const ADDRESS: Duration = Duration::from_secs(15);
 
@@ -54,10 +56,26 @@ pub fn demo(flags: &Flags) -> anyhow::Result<()> {
     if flags.keep && outcome.is_ok() {
         return Ok(());
     }
-    if outcome.is_err() {
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        step("interrupted");
+    } else if outcome.is_err() {
         print_logs();
     }
     step("cleaning up");
+    clean(LAB)?;
+    outcome.map(drop)
+}
+
+/// Runs the demo with the program that is built already, has `look` look at it while it is kept, and cleans up.
+///
+/// # Errors
+/// What did not work, in the demo or in `look`, which is given the API's endpoint.
+pub fn look_at_kept(look: impl FnOnce(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    clean(LAB)?;
+    let outcome = show(true).and_then(|endpoint| look(&endpoint));
+    if outcome.is_err() {
+        print_logs();
+    }
     clean(LAB)?;
     outcome
 }
@@ -72,7 +90,8 @@ fn go_on() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(keep: bool) -> anyhow::Result<()> {
+/// Shows everything and gives the API's endpoint; what it started runs on.
+fn show(keep: bool) -> anyhow::Result<String> {
     step("starting the controller (API on loopback, SQLite) and two hosts with an agent each");
     let mut cloud = Cloud::start(LAB, Build::Debug)?;
     // Whatever happens below, `demo` cleans up after it has looked at the logs.
@@ -104,7 +123,7 @@ fn show(keep: bool) -> anyhow::Result<()> {
     } else {
         println!("\nAll packets arrived.");
     }
-    Ok(())
+    Ok(cloud.api.endpoint.clone())
 }
 
 fn create_network(cloud: &Cloud) -> anyhow::Result<String> {
@@ -119,7 +138,7 @@ fn create_network(cloud: &Cloud) -> anyhow::Result<String> {
         network["provider:segmentation_id"], network["mtu"]
     );
     for subnet in [
-        json!({"name": "v4", "ip_version": 4, "cidr": "10.0.0.0/24", "dns_nameservers": ["10.0.0.53"]}),
+        json!({"name": "v4", "ip_version": 4, "cidr": "10.0.0.0/24", "dns_nameservers": [DNS]}),
         json!({"name": "v6", "ip_version": 6, "cidr": "fd00:a1c0::/64", "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}),
     ] {
         let mut subnet = subnet;
@@ -200,6 +219,11 @@ fn configure(vm: &Vm) -> anyhow::Result<()> {
         &script,
     ])?;
     println!("{}: DHCP {}", vm.name, said.trim());
+    anyhow::ensure!(
+        said.contains(&format!(" dns={DNS} ")),
+        "{} should have been told of the DNS server {DNS}: {said}",
+        vm.name
+    );
     let want = ip_of(vm, 4)?;
     let have = vm.namespace.ip(&["-4", "-o", "address", "show", "dev", "eth0"])?;
     anyhow::ensure!(

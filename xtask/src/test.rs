@@ -1,8 +1,11 @@
 //! Every test there is: what needs no root, what does, and what needs real clients.
 
+use std::{path::Path, process::Command};
+
 use crate::{
+    demo,
     setup::{For, setup},
-    shell::{cargo, run, tools},
+    shell::{cargo, output, run, tools},
 };
 
 /// Runs all tests.
@@ -22,11 +25,50 @@ pub fn test() -> anyhow::Result<()> {
         );
     }
     let openstack = tools().join("openstack/bin/openstack");
+    eprintln!("\nthe demo, and the openstack command against it");
+    demo::look_at_kept(|endpoint| openstack_works(&openstack, endpoint))?;
     // The features switch on what needs root (`root-tests`) and the `openstack` client.
-    run(
-        cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"])
-            .env("ALCOR_TEST_OPENSTACK", openstack),
-    )
+    let mut tests = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    run(tests.env("ALCOR_TEST_OPENSTACK", &openstack))
+}
+
+/// Lists, creates, shows and deletes with the real client against a running demo.
+fn openstack_works(program: &Path, endpoint: &str) -> anyhow::Result<()> {
+    let openstack = |arguments: &str| {
+        eprintln!("+ openstack {arguments}");
+        let access = ["--os-auth-type", "none", "--os-endpoint", endpoint];
+        output(
+            Command::new(program)
+                .args(access)
+                .args(arguments.split_whitespace()),
+        )
+    };
+    let expect = |arguments: &str, text: &str| {
+        let said = openstack(arguments)?;
+        anyhow::ensure!(
+            said.contains(text),
+            "openstack {arguments} should say {text}: {said}"
+        );
+        Ok(())
+    };
+    expect("network list", " demo ")?;
+    expect("port list --long", "ACTIVE")?;
+    openstack("network create blue")?;
+    openstack("subnet create --network blue --subnet-range 10.9.0.0/24 blue4")?;
+    openstack("port create --network blue --fixed-ip ip-address=10.9.0.9 blue-port")?;
+    expect("network show blue", "vxlan")?;
+    expect("subnet show blue4", "10.9.0.1")?;
+    expect("port show blue-port", "10.9.0.9")?;
+    for what in [
+        "port delete blue-port",
+        "subnet delete blue4",
+        "network delete blue",
+    ] {
+        openstack(what)?;
+    }
+    let left = openstack("network list")?;
+    anyhow::ensure!(!left.contains(" blue "), "the network is still there: {left}");
+    Ok(())
 }
 
 fn is_root() -> bool {

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -61,6 +62,8 @@ pub(crate) fn spawn(
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)
+        // Ctrl-C reaches only who cleans up, and what is kept outlives its terminal.
+        .process_group(0)
         .spawn()
         .map_err(|source| LabError::Start {
             program: program.display().to_string(),
