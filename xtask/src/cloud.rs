@@ -67,6 +67,7 @@ pub struct Cloud {
     build: Build,
     controller: Process,
     southbound: String,
+    place: Place,
 }
 
 /// A host with its agent.
@@ -93,8 +94,33 @@ pub struct Vm {
     pub programmed: Option<Duration>,
 }
 
-fn address(last: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(198, 18, 0, last))
+/// What keeps two clouds on one machine apart, besides the lab's name: addresses of the wire, and names of hosts, after
+/// which their pinned maps are called.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    block: u8,
+    prefix: &'static str,
+}
+
+impl Place {
+    /// The demo's and a benchmark's. Tests of `crates/alcor` use block 1.
+    fn of(lab: &str) -> Self {
+        match lab {
+            "demo" => Self { block: 0, prefix: "" },
+            _ => Self {
+                block: 2,
+                prefix: "bench-",
+            },
+        }
+    }
+
+    fn address(self, last: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(198, 18, self.block, last))
+    }
+
+    fn host(self, number: u8) -> String {
+        format!("{}h{number}", self.prefix)
+    }
 }
 
 impl Cloud {
@@ -105,9 +131,11 @@ impl Cloud {
     pub fn start(name: &str, build: Build) -> anyhow::Result<Self> {
         let lab = Lab::new(name)?;
         let wire = lab.wire(WIRE_MTU)?;
-        lab.plug_root(&wire, address(1))?;
+        let place = Place::of(name);
+        let address = place.address(1);
+        lab.plug_root(&wire, address)?;
         let port = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST), API_PORT)?;
-        let southbound = format!("{}:{}", address(1), free_port(address(1), SOUTHBOUND_PORT)?);
+        let southbound = format!("{address}:{}", free_port(address, SOUTHBOUND_PORT)?);
         let api = Api::new(&format!("http://127.0.0.1:{port}"))?;
         let data = lab.dir().join("data");
         let args = [
@@ -125,6 +153,7 @@ impl Cloud {
             build,
             controller,
             southbound,
+            place,
         };
         cloud.wait_for_api()?;
         Ok(cloud)
@@ -150,9 +179,11 @@ impl Cloud {
     /// # Errors
     /// When it does not come up.
     pub fn host(&self, number: u8) -> anyhow::Result<Host> {
-        let name = format!("h{number}");
-        let tunnel_ip = address(10 + number);
-        let namespace = self.lab.host(&self.wire, &name, tunnel_ip, WIRE_MTU)?;
+        let name = self.place.host(number);
+        let tunnel_ip = self.place.address(10 + number);
+        let namespace = self
+            .lab
+            .host(&self.wire, &format!("h{number}"), tunnel_ip, WIRE_MTU)?;
         let agent = self.agent(&name, &namespace, tunnel_ip)?;
         let mut host = Host {
             name,
@@ -244,8 +275,8 @@ impl Cloud {
 /// When something cannot be removed.
 pub fn clean(name: &str) -> anyhow::Result<()> {
     Lab::clean(name)?;
-    for host in ["h1", "h2", "h3"] {
-        let pins = Path::new("/sys/fs/bpf/alcor").join(host);
+    for number in 1..=3 {
+        let pins = Path::new("/sys/fs/bpf/alcor").join(Place::of(name).host(number));
         if pins.exists() {
             std::fs::remove_dir_all(&pins).with_context(|| format!("removing {}", pins.display()))?;
         }
