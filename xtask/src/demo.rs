@@ -66,11 +66,12 @@ pub fn demo(flags: &Flags) -> anyhow::Result<()> {
     outcome.map(drop)
 }
 
-/// Runs the demo with the program that is built already, has `look` look at it while it is kept, and cleans up.
+/// Builds and runs the demo, has `look` look at it while it is kept, and cleans up.
 ///
 /// # Errors
 /// What did not work, in the demo or in `look`, which is given the API's endpoint.
 pub fn look_at_kept(look: impl FnOnce(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    Build::Debug.packages(&["alcor"])?;
     clean(LAB)?;
     let outcome = show(true).and_then(|endpoint| look(&endpoint));
     if outcome.is_err() {
