@@ -7,8 +7,8 @@ use std::{net::IpAddr, path::Path, sync::Arc};
 use alcor_agent::{AgentConfig, run};
 use alcor_dataplane::{Dataplane, DataplaneError, Drops, Row, RowChange, RowKey, Snapshot, model::Model};
 use alcor_model::{
-    Change, Host, Id, Network, Port, Resource, Revision, Subnet, Vni,
-    resource::{AllocationPool, Binding, FixedIp, PortStatus, ResourceKey, Standard},
+    Change, Host, Id, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
+    resource::{AllocationPool, Binding, FixedIp, PortStatus, Standard},
 };
 use alcor_ncm::{
     core::{Options, PortReport},

@@ -12,6 +12,28 @@ use crate::{
     parse::{self, Parsed},
 };
 
+/// A type that one resource has for itself.
+pub struct Custom {
+    /// The word for people and for `OPTIONS`.
+    pub name: &'static str,
+    /// Checks a value; `Ok(None)` means "as if the client had not given it". It gets the attribute's name.
+    pub parse: fn(&str, serde_json::Value) -> Result<Option<Parsed>, ApiError>,
+    /// What the API document says of a value, as JSON Schema.
+    pub schema: fn() -> serde_json::Value,
+}
+
+impl PartialEq for Custom {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl std::fmt::Debug for Custom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Custom").field(&self.name).finish()
+    }
+}
+
 /// The type of an attribute: which JSON it accepts and how a filter's text is read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -65,6 +87,8 @@ pub enum Kind {
     ShownList,
     /// An object that is only shown.
     ShownObject,
+    /// A type of the resource's own.
+    Custom(&'static Custom),
 }
 
 impl Kind {
@@ -81,6 +105,7 @@ impl Kind {
             Self::OnlyNull => "null",
             Self::Object(_) | Self::ShownObject => "object",
             Self::Time => "date-time",
+            Self::Custom(custom) => custom.name,
             Self::OnlyEmptyList
             | Self::Pools
             | Self::Ips
@@ -322,4 +347,5 @@ from_parsed! {
     HostRoutes => Vec<alcor_model::resource::HostRoute>,
     FixedIps => Vec<alcor_region::command::FixedIpRequest>,
     AddressPairs => Vec<alcor_region::command::AddressPairRequest>,
+    Json => serde_json::Value,
 }

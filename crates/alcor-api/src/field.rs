@@ -59,6 +59,8 @@ pub enum Field<'a> {
     VifDetails(bool),
     /// `[]`
     EmptyList,
+    /// A value of a resource's own type, as it is shown.
+    Json(Value),
 }
 
 impl From<Option<IpAddr>> for Field<'_> {
@@ -130,6 +132,7 @@ impl Serialize for Field<'_> {
                 map.end()
             }
             Self::EmptyList => serializer.serialize_seq(Some(0))?.end(),
+            Self::Json(value) => value.serialize(serializer),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod attributes;
 mod body;
 pub mod discovery;
 pub mod error;
+pub mod extensions;
 pub mod field;
 pub mod parse;
 pub mod query;

@@ -57,6 +57,8 @@ pub enum Parsed {
     FixedIps(Vec<FixedIpRequest>),
     /// A port's further sources.
     AddressPairs(Vec<AddressPairRequest>),
+    /// What the check of a resource's own type left.
+    Json(Value),
 }
 
 /// Checks a value. `Ok(None)` means "as if the client had not given it".
@@ -66,6 +68,7 @@ pub enum Parsed {
 pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, ApiError> {
     let fail = |reason: String| ApiError::invalid_attribute(name, &reason);
     let parsed = match (kind, value) {
+        (Kind::Custom(custom), value) => return (custom.parse)(name, value),
         (Kind::Text(max) | Kind::TextOrNull(max), Value::String(text)) => {
             Parsed::Text(short_text(text, max).map_err(fail)?)
         }

@@ -7,14 +7,14 @@ pub mod port;
 pub mod subnet;
 pub mod tags;
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use alcor_model::{Id, resource::Standard};
 use alcor_region::{
-    Region, RegionError, RegionState,
-    command::{Caller, StandardCreate, StandardUpdate},
+    Managed, RegionState,
+    command::{StandardCreate, StandardUpdate},
 };
-use alcor_store::{Snapshot, Table};
+use alcor_store::Snapshot;
 pub use lookup::{Rows, Walk};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use uuid::Uuid;
@@ -23,6 +23,7 @@ use crate::{
     attributes::{Attribute, Given},
     error::ApiError,
     query::{Fields, ListQuery},
+    router::Route,
 };
 
 /// A row with what else is needed to show it. Cheap to make and to clone.
@@ -42,26 +43,25 @@ impl<R> Clone for View<R> {
     }
 }
 
-/// One kind of resource of the Neutron API.
-pub trait Resource: Sized + Send + Sync + 'static {
-    /// What the region wants for a creation.
-    type Create: Send;
-    /// What the region wants for a change.
-    type Update: Send;
-
+/// One kind of resource of the Neutron API. What it does is the region's ([`Managed`]); what it looks like is said here.
+pub trait Resource: Managed<Key = Id<Self>> {
     /// `network`
     const SINGULAR: &'static str;
     /// `networks`
     const PLURAL: &'static str;
+    /// The last part of its collection's path: the plural, unless Neutron writes it with hyphens there.
+    const PATH: &'static str = Self::PLURAL;
+    /// Whether clients may tag it.
+    const TAGGED: bool = true;
     /// The declaration.
     const ATTRIBUTES: &'static [Attribute<View<Self>>];
 
     /// The row's id.
-    fn uuid(&self) -> Uuid;
+    fn uuid(&self) -> Uuid {
+        self.key().uuid()
+    }
     /// The standard attributes.
     fn standard(&self) -> &Standard;
-    /// Whether the caller sees a row.
-    fn visible(row: &Self, caller: &Caller, state: &RegionState) -> bool;
     /// Rows among which are all that a query can match: from an index when a filter has one, else all. In the order
     /// of ids, or in the reverse order; `from` is the first id that matters.
     fn candidates<'a>(
@@ -83,13 +83,9 @@ pub trait Resource: Sized + Send + Sync + 'static {
         }
     }
     /// Rows from the best index that a filter can use (other than the id); `None` when there is none.
-    fn indexed<'a>(
-        state: &'a RegionState,
-        query: &ListQuery<View<Self>>,
-        walk: Walk,
-    ) -> Option<Rows<'a, Self>>;
-    /// All rows.
-    fn table(state: &RegionState) -> &Table<Id<Self>, Self>;
+    fn indexed<'a>(_: &'a RegionState, _: &ListQuery<View<Self>>, _: Walk) -> Option<Rows<'a, Self>> {
+        None
+    }
 
     /// Builds the region's command from what the client gave.
     ///
@@ -101,30 +97,13 @@ pub trait Resource: Sized + Send + Sync + 'static {
     /// # Errors
     /// 400 when attributes do not fit together.
     fn update_from(given: Given) -> Result<Self::Update, ApiError>;
-    /// A change of nothing but the tags.
+    /// A change of nothing but the tags; only for what is [`Resource::TAGGED`].
     fn update_of_tags(tags: Vec<String>) -> Self::Update;
 
-    /// Creates all or nothing.
-    fn create(
-        region: &Region,
-        caller: &Caller,
-        commands: Vec<Self::Create>,
-    ) -> impl Future<Output = Result<Vec<Arc<Self>>, RegionError>> + Send;
-    /// Changes one.
-    fn update(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        command: Self::Update,
-        if_match: Option<u64>,
-    ) -> impl Future<Output = Result<Arc<Self>, RegionError>> + Send;
-    /// Deletes one.
-    fn delete(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        if_match: Option<u64>,
-    ) -> impl Future<Output = Result<(), RegionError>> + Send;
+    /// Routes besides those that every resource has: actions and what lies below a row.
+    fn extra_routes() -> Vec<Route> {
+        Vec::new()
+    }
 }
 
 /// A row as JSON: the chosen attributes in the table's order.
@@ -172,8 +151,21 @@ pub const MAX_TEXT: usize = 255;
 /// Longest tag in characters (Neutron's limit).
 pub const MAX_TAG: usize = 255;
 
-/// A resource's table: what every resource has, and its own.
+/// A resource's table: what every resource has, and its own. `bare` leaves out what a few resources do not have: name,
+/// description, tags, times, revision number.
 macro_rules! attribute_table {
+    (bare $row:ty, [$($own:expr),* $(,)?]) => {{
+        #[allow(unused_imports, reason = "not every table has every type")]
+        use crate::{attributes::{Attribute, Kind}, field::Field, resources::{MAX_TEXT, View}};
+        type V = View<$row>;
+        const TABLE: &[Attribute<V>] = &[
+            Attribute::new("id", Kind::Uuid, |v: &V| Field::Uuid(v.row.id.uuid())).listed(),
+            $($own,)*
+            Attribute::new("project_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.project_id)).post().listed(),
+            Attribute::new("tenant_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.project_id)).post().listed(),
+        ];
+        TABLE
+    }};
     ($row:ty, [$($own:expr),* $(,)?]) => {{
         use crate::{attributes::{Attribute, Kind}, field::Field, resources::{MAX_TEXT, View}};
         type V = View<$row>;

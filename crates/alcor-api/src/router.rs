@@ -19,13 +19,14 @@ use crate::{
 };
 
 /// One method of one path.
-struct Route {
+pub struct Route {
     method: Method,
     path: String,
     handler: MethodRouter<ApiState>,
 }
 
-fn route(method: Method, path: impl Into<String>, handler: MethodRouter<ApiState>) -> Route {
+/// Makes a route. Parts of the path in braces are parameters.
+pub fn route(method: Method, path: impl Into<String>, handler: MethodRouter<ApiState>) -> Route {
     Route {
         method,
         path: path.into(),
@@ -34,24 +35,30 @@ fn route(method: Method, path: impl Into<String>, handler: MethodRouter<ApiState
 }
 
 fn resource_routes<R: Resource>() -> Vec<Route> {
-    let collection = format!("/v2.0/{}", R::PLURAL);
+    let collection = format!("/v2.0/{}", R::PATH);
     let member = format!("{collection}/{{id}}");
-    let tags_path = format!("{member}/tags");
-    let tag_path = format!("{tags_path}/{{tag}}");
-    vec![
+    let mut routes = vec![
         route(Method::GET, &collection, get(handlers::list::<R>)),
         route(Method::POST, &collection, post(handlers::create::<R>)),
         route(Method::OPTIONS, &collection, options(handlers::options::<R>)),
         route(Method::GET, &member, get(handlers::show::<R>)),
         route(Method::PUT, &member, put(handlers::update::<R>)),
         route(Method::DELETE, &member, delete(handlers::delete::<R>)),
-        route(Method::GET, &tags_path, get(tags::list::<R>)),
-        route(Method::PUT, &tags_path, put(tags::replace::<R>)),
-        route(Method::DELETE, &tags_path, delete(tags::clear::<R>)),
-        route(Method::GET, &tag_path, get(tags::show::<R>)),
-        route(Method::PUT, &tag_path, put(tags::add::<R>)),
-        route(Method::DELETE, &tag_path, delete(tags::remove::<R>)),
-    ]
+    ];
+    if R::TAGGED {
+        let tags_path = format!("{member}/tags");
+        let tag_path = format!("{tags_path}/{{tag}}");
+        routes.extend([
+            route(Method::GET, &tags_path, get(tags::list::<R>)),
+            route(Method::PUT, &tags_path, put(tags::replace::<R>)),
+            route(Method::DELETE, &tags_path, delete(tags::clear::<R>)),
+            route(Method::GET, &tag_path, get(tags::show::<R>)),
+            route(Method::PUT, &tag_path, put(tags::add::<R>)),
+            route(Method::DELETE, &tag_path, delete(tags::remove::<R>)),
+        ]);
+    }
+    routes.extend(R::extra_routes());
+    routes
 }
 
 fn routes() -> Vec<Route> {

@@ -7,7 +7,9 @@ pub mod effective;
 pub mod id;
 pub mod net;
 pub mod resource;
+pub mod row;
 
 pub use id::{Id, Revision};
 pub use net::{MacAddr, Vni};
-pub use resource::{Change, Host, Kind, Network, Port, PortRuntime, Resource, ResourceKey, Subnet};
+pub use resource::{Host, Network, Port, PortRuntime, Subnet};
+pub use row::{Change, Kind, Resource, ResourceKey, Row};

@@ -269,12 +269,8 @@ impl Ncm {
                 key: ResourceKey::Port(id),
                 revision,
             } => self.delete_port(id, revision),
-            // What hosts reported is not what they must have.
-            Change::Put(Resource::PortRuntime(_))
-            | Change::Delete {
-                key: ResourceKey::PortRuntime(_),
-                ..
-            } => {}
+            // What hosts reported, and what only the API knows: nothing that hosts must have follows from it.
+            Change::Put(_) | Change::Delete { .. } => {}
         }
     }
 

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alcor_model::{Id, Network};
+use alcor_model::{Id, Network, Port, Subnet};
 use alcor_region::{
     Region, RegionConfig,
     command::{Caller, NetworkCreate, PortCreate, StandardCreate, SubnetCreate},
@@ -75,7 +75,7 @@ fn open(path: &Path) -> Region {
 /// A network with one IPv4 subnet of 65,534 addresses.
 async fn network(region: &Region) -> Id<Network> {
     let networks = region
-        .create_networks(&caller(), vec![NetworkCreate::default()])
+        .create::<Network>(&caller(), vec![NetworkCreate::default()])
         .await
         .unwrap();
     let subnet = SubnetCreate {
@@ -90,7 +90,7 @@ async fn network(region: &Region) -> Id<Network> {
         ipv6_address_mode: None,
         ipv6_ra_mode: None,
     };
-    region.create_subnets(&caller(), vec![subnet]).await.unwrap();
+    region.create::<Subnet>(&caller(), vec![subnet]).await.unwrap();
     networks[0].id
 }
 
@@ -124,7 +124,10 @@ async fn singles(region: &Region, clients: usize, each: usize) -> f64 {
             let region = region.clone();
             tokio::spawn(async move {
                 for _ in 0..each {
-                    region.create_ports(&caller(), vec![port(network)]).await.unwrap();
+                    region
+                        .create::<Port>(&caller(), vec![port(network)])
+                        .await
+                        .unwrap();
                 }
             })
         })
@@ -152,7 +155,7 @@ async fn bulk(region: &Region, total: usize) -> f64 {
                 for request in (client..requests).step_by(BULK_CLIENTS) {
                     let id = ids[request * PORTS_PER_REQUEST / PORTS_PER_NETWORK];
                     region
-                        .create_ports(&caller(), vec![port(id); PORTS_PER_REQUEST])
+                        .create::<Port>(&caller(), vec![port(id); PORTS_PER_REQUEST])
                         .await
                         .unwrap();
                 }

@@ -1,7 +1,7 @@
 //! What deciders need besides the state: configuration, the time, ids and random numbers. All injected, so that
 //! a simulator can replay a run.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use alcor_model::{Id, Vni, resource::Standard};
 use jiff::Timestamp;
@@ -26,6 +26,8 @@ pub struct RegionConfig {
     pub vni_last: Vni,
     /// First three bytes of the MAC addresses given to ports.
     pub mac_base: [u8; 3],
+    /// How many of each resource a project may own, by the quota's name; what is not named is not bounded.
+    pub quotas: BTreeMap<&'static str, u64>,
 }
 
 impl Default for RegionConfig {
@@ -37,6 +39,7 @@ impl Default for RegionConfig {
             vni_first: vni(1),
             vni_last: vni(Vni::MAX),
             mac_base: [0xfa, 0x16, 0x3e],
+            quotas: BTreeMap::new(),
         }
     }
 }

@@ -5,9 +5,38 @@ use std::{net::IpAddr, time::Duration};
 use alcor_model::{Id, MacAddr, Network, Port, Subnet};
 use thiserror::Error;
 
+/// A refusal of one resource's rules, in that resource's own words.
+///
+/// Each group of resources has an enum of its own; `?` makes a [`RegionError`] of it.
+pub trait Refusal: std::error::Error + Send + Sync + 'static {
+    /// Neutron's exception type.
+    fn neutron_type(&self) -> &'static str;
+    /// The class of the refusal.
+    fn class(&self) -> ErrorClass;
+}
+
+impl<R: Refusal> From<R> for RegionError {
+    fn from(refusal: R) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
 /// A refusal. Nothing was changed.
 #[derive(Debug, Error)]
 pub enum RegionError {
+    /// A rule of one resource.
+    #[error("{0}")]
+    Refused(Box<dyn Refusal>),
+    /// No such row, or the caller may not see it.
+    #[error("{resource} {id} could not be found.")]
+    NotFound {
+        /// Neutron's exception type (`RouterNotFound`).
+        exception: &'static str,
+        /// The word for people (`Router`).
+        resource: &'static str,
+        /// What was asked for.
+        id: String,
+    },
     /// No such network, or the caller may not see it.
     #[error("Network {0} could not be found.")]
     NetworkNotFound(Id<Network>),
@@ -160,8 +189,10 @@ pub enum ErrorClass {
 
 impl RegionError {
     /// Neutron's exception type, as in the `type` of its error body.
-    pub const fn neutron_type(&self) -> &'static str {
+    pub fn neutron_type(&self) -> &'static str {
         match self {
+            Self::Refused(refusal) => refusal.neutron_type(),
+            Self::NotFound { exception, .. } => exception,
             Self::NetworkNotFound(_) => "NetworkNotFound",
             Self::SubnetNotFound(_) => "SubnetNotFound",
             Self::PortNotFound(_) => "PortNotFound",
@@ -192,8 +223,10 @@ impl RegionError {
     }
 
     /// The class of the refusal.
-    pub const fn class(&self) -> ErrorClass {
+    pub fn class(&self) -> ErrorClass {
         match self {
+            Self::Refused(refusal) => refusal.class(),
+            Self::NotFound { .. } => ErrorClass::NotFound,
             Self::NetworkNotFound(_) | Self::SubnetNotFound(_) | Self::PortNotFound(_) => {
                 ErrorClass::NotFound
             }

@@ -2,16 +2,19 @@
 //! writer. No HTTP, no gRPC, no SQL.
 //!
 //! A decider takes the transaction, the environment ([`env::Env`]: configuration, time, random numbers), the caller and
-//! a command, and either writes rows or refuses and leaves nothing. [`Region`] is the handle that runs them.
+//! a command, and either writes rows or refuses and leaves nothing. What a resource of the API can do is one
+//! implementation of [`Managed`]; [`Region`] is the handle that runs it.
 
 pub mod alloc;
 pub mod command;
 pub mod env;
 pub mod error;
 pub mod host;
+mod managed;
 pub mod network;
 pub mod port;
 pub mod port_runtime;
+mod quota;
 mod region;
 pub mod state;
 pub mod subnet;
@@ -19,6 +22,7 @@ pub mod subnet;
 mod tests;
 
 pub use env::{Env, RegionConfig};
-pub use error::{ErrorClass, RegionError};
+pub use error::{ErrorClass, Refusal, RegionError};
+pub use managed::Managed;
 pub use region::Region;
 pub use state::RegionState;

@@ -9,6 +9,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{Caller, NetworkCreate, NetworkUpdate},
     env::check_if_match,
+    managed::Managed,
 };
 
 /// Smallest MTU of a network: what IPv4 demands of every link (RFC 791).
@@ -16,11 +17,51 @@ pub const MTU_MIN: u16 = 68;
 /// Smallest MTU of a network with an IPv6 subnet (RFC 8200, section 5).
 pub const MTU_MIN_IPV6: u16 = 1280;
 
+impl Managed for Network {
+    type Create = NetworkCreate;
+    type Update = NetworkUpdate;
+    const QUOTA: Option<&'static str> = Some("network");
+
+    fn create(
+        tx: &mut Tx<'_, RegionState>,
+        env: &Env,
+        caller: &Caller,
+        create: Self::Create,
+    ) -> Result<Arc<Self>, RegionError> {
+        self::create(tx, env, caller, create)
+    }
+
+    fn update(
+        tx: &mut Tx<'_, RegionState>,
+        env: &Env,
+        caller: &Caller,
+        id: &Id<Self>,
+        update: Self::Update,
+        if_match: Option<u64>,
+    ) -> Result<Arc<Self>, RegionError> {
+        self::update(tx, env, caller, *id, update, if_match)
+    }
+
+    fn delete(
+        tx: &mut Tx<'_, RegionState>,
+        _: &Env,
+        caller: &Caller,
+        id: &Id<Self>,
+        if_match: Option<u64>,
+    ) -> Result<(), RegionError> {
+        self::delete(tx, caller, *id, if_match)
+    }
+
+    fn visible(&self, caller: &Caller, state: &RegionState) -> bool {
+        state.sees_network(caller, self)
+    }
+}
+
 /// Makes a network.
 ///
 /// # Errors
 /// A taken or exhausted identifier, an MTU that does not fit, attributes that only an admin may set.
-pub fn create(
+fn create(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     caller: &Caller,
@@ -55,7 +96,7 @@ pub fn create(
 ///
 /// # Errors
 /// Not found, not the caller's, `If-Match`, an MTU that does not fit.
-pub fn update(
+fn update(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     caller: &Caller,
@@ -99,7 +140,7 @@ pub fn update(
 ///
 /// # Errors
 /// Not found, not the caller's, `If-Match`, ports left.
-pub fn delete(
+fn delete(
     tx: &mut Tx<'_, RegionState>,
     caller: &Caller,
     id: Id<Network>,

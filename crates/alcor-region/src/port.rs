@@ -13,6 +13,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{AddressPairRequest, Caller, FixedIpRequest, PortCreate, PortUpdate},
     env::check_if_match,
+    managed::Managed,
     network,
     subnet::{self, is_usable, pool_offsets},
 };
@@ -28,11 +29,51 @@ const ID_TRIES: u128 = 64;
 const PREFIX_SHIFT: u32 = 88;
 const PREFIX_MAX: u128 = (1 << 40) - 1;
 
+impl Managed for Port {
+    type Create = PortCreate;
+    type Update = PortUpdate;
+    const QUOTA: Option<&'static str> = Some("port");
+
+    fn create(
+        tx: &mut Tx<'_, RegionState>,
+        env: &Env,
+        caller: &Caller,
+        create: Self::Create,
+    ) -> Result<Arc<Self>, RegionError> {
+        self::create(tx, env, caller, create)
+    }
+
+    fn update(
+        tx: &mut Tx<'_, RegionState>,
+        env: &Env,
+        caller: &Caller,
+        id: &Id<Self>,
+        update: Self::Update,
+        if_match: Option<u64>,
+    ) -> Result<Arc<Self>, RegionError> {
+        self::update(tx, env, caller, *id, update, if_match)
+    }
+
+    fn delete(
+        tx: &mut Tx<'_, RegionState>,
+        _: &Env,
+        caller: &Caller,
+        id: &Id<Self>,
+        if_match: Option<u64>,
+    ) -> Result<(), RegionError> {
+        self::delete(tx, caller, *id, if_match)
+    }
+
+    fn visible(&self, caller: &Caller, state: &RegionState) -> bool {
+        state.sees_port(caller, self)
+    }
+}
+
 /// Makes a port.
 ///
 /// # Errors
 /// Whatever Neutron refuses: an unknown network or subnet, an address that is taken or does not fit, no address left.
-pub fn create(
+fn create(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     caller: &Caller,
@@ -94,7 +135,7 @@ pub fn create(
 ///
 /// # Errors
 /// As creation; also not found, not the caller's, `If-Match`.
-pub fn update(
+fn update(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     caller: &Caller,
@@ -167,7 +208,7 @@ pub fn update(
 ///
 /// # Errors
 /// Not found, not the caller's, `If-Match`.
-pub fn delete(
+fn delete(
     tx: &mut Tx<'_, RegionState>,
     caller: &Caller,
     id: Id<Port>,

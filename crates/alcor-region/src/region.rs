@@ -2,18 +2,18 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use alcor_model::{Host, Id, Network, Port, Revision, Subnet};
+use alcor_model::{Host, Revision};
 use alcor_store::{
     Engine, EngineError, FeedReader, Shard, ShardOptions, Snapshot, StoreError, Tx, WriteError,
 };
 
 use crate::{
     Env, RegionConfig, RegionError, RegionState,
-    command::{
-        Caller, NetworkCreate, NetworkUpdate, PortCreate, PortReport, PortUpdate, SubnetCreate, SubnetUpdate,
-    },
+    command::{Caller, PortReport},
     env::{Source, SystemSource},
-    host, network, port, port_runtime, subnet,
+    host,
+    managed::Managed,
+    port_runtime, quota,
 };
 
 /// When a client may ask again after the store could not write.
@@ -71,7 +71,11 @@ impl Region {
         self.shard.subscribe(from)
     }
 
-    async fn write<T, F>(&self, decide: F) -> Result<T, RegionError>
+    /// Runs a decider that is none of a resource's usual ones (an action such as adding a router's interface).
+    ///
+    /// # Errors
+    /// The refusal, or [`RegionError::StoreUnavailable`].
+    pub async fn write<T, F>(&self, decide: F) -> Result<T, RegionError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_, RegionState>, &Env) -> Result<T, RegionError> + Send + 'static,
@@ -86,153 +90,57 @@ impl Region {
             })
     }
 
-    /// Makes networks, all or none.
+    /// Makes rows, all or none. Quotas are checked with all of them there.
     ///
     /// # Errors
     /// The first refusal.
-    pub async fn create_networks(
+    pub async fn create<R: Managed>(
         &self,
         caller: &Caller,
-        creates: Vec<NetworkCreate>,
-    ) -> Result<Vec<Arc<Network>>, RegionError> {
+        creates: Vec<R::Create>,
+    ) -> Result<Vec<Arc<R>>, RegionError> {
         let caller = caller.clone();
         self.write(move |tx, env| {
             creates
                 .into_iter()
-                .map(|create| network::create(tx, env, &caller, create))
+                .map(|create| {
+                    let row = R::create(tx, env, &caller, create)?;
+                    quota::check::<R>(tx, env, row.project_id())?;
+                    Ok(row)
+                })
                 .collect()
         })
         .await
     }
 
-    /// Changes a network.
+    /// Changes a row.
     ///
     /// # Errors
-    /// See [`network::update`].
-    pub async fn update_network(
+    /// The refusal.
+    pub async fn update<R: Managed>(
         &self,
         caller: &Caller,
-        id: Id<Network>,
-        update: NetworkUpdate,
+        key: R::Key,
+        update: R::Update,
         if_match: Option<u64>,
-    ) -> Result<Arc<Network>, RegionError> {
+    ) -> Result<Arc<R>, RegionError> {
         let caller = caller.clone();
-        self.write(move |tx, env| network::update(tx, env, &caller, id, update, if_match))
+        self.write(move |tx, env| R::update(tx, env, &caller, &key, update, if_match))
             .await
     }
 
-    /// Deletes a network and its subnets.
+    /// Deletes a row.
     ///
     /// # Errors
-    /// See [`network::delete`].
-    pub async fn delete_network(
+    /// The refusal.
+    pub async fn delete<R: Managed>(
         &self,
         caller: &Caller,
-        id: Id<Network>,
+        key: R::Key,
         if_match: Option<u64>,
     ) -> Result<(), RegionError> {
         let caller = caller.clone();
-        self.write(move |tx, _| network::delete(tx, &caller, id, if_match))
-            .await
-    }
-
-    /// Makes subnets, all or none.
-    ///
-    /// # Errors
-    /// The first refusal.
-    pub async fn create_subnets(
-        &self,
-        caller: &Caller,
-        creates: Vec<SubnetCreate>,
-    ) -> Result<Vec<Arc<Subnet>>, RegionError> {
-        let caller = caller.clone();
-        self.write(move |tx, env| {
-            creates
-                .into_iter()
-                .map(|create| subnet::create(tx, env, &caller, create))
-                .collect()
-        })
-        .await
-    }
-
-    /// Changes a subnet.
-    ///
-    /// # Errors
-    /// See [`subnet::update`].
-    pub async fn update_subnet(
-        &self,
-        caller: &Caller,
-        id: Id<Subnet>,
-        update: SubnetUpdate,
-        if_match: Option<u64>,
-    ) -> Result<Arc<Subnet>, RegionError> {
-        let caller = caller.clone();
-        self.write(move |tx, env| subnet::update(tx, env, &caller, id, update, if_match))
-            .await
-    }
-
-    /// Deletes a subnet.
-    ///
-    /// # Errors
-    /// See [`subnet::delete`].
-    pub async fn delete_subnet(
-        &self,
-        caller: &Caller,
-        id: Id<Subnet>,
-        if_match: Option<u64>,
-    ) -> Result<(), RegionError> {
-        let caller = caller.clone();
-        self.write(move |tx, env| subnet::delete(tx, env, &caller, id, if_match))
-            .await
-    }
-
-    /// Makes ports, all or none.
-    ///
-    /// # Errors
-    /// The first refusal.
-    pub async fn create_ports(
-        &self,
-        caller: &Caller,
-        creates: Vec<PortCreate>,
-    ) -> Result<Vec<Arc<Port>>, RegionError> {
-        let caller = caller.clone();
-        self.write(move |tx, env| {
-            creates
-                .into_iter()
-                .map(|create| port::create(tx, env, &caller, create))
-                .collect()
-        })
-        .await
-    }
-
-    /// Changes a port.
-    ///
-    /// # Errors
-    /// See [`port::update`].
-    pub async fn update_port(
-        &self,
-        caller: &Caller,
-        id: Id<Port>,
-        update: PortUpdate,
-        if_match: Option<u64>,
-    ) -> Result<Arc<Port>, RegionError> {
-        let caller = caller.clone();
-        self.write(move |tx, env| port::update(tx, env, &caller, id, update, if_match))
-            .await
-    }
-
-    /// Deletes a port.
-    ///
-    /// # Errors
-    /// See [`port::delete`].
-    pub async fn delete_port(
-        &self,
-        caller: &Caller,
-        id: Id<Port>,
-        if_match: Option<u64>,
-    ) -> Result<(), RegionError> {
-        let caller = caller.clone();
-        self.write(move |tx, _| port::delete(tx, &caller, id, if_match))
+        self.write(move |tx, env| R::delete(tx, env, &caller, &key, if_match))
             .await
     }
 

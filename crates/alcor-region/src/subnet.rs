@@ -17,6 +17,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{Caller, SubnetCreate, SubnetUpdate},
     env::check_if_match,
+    managed::Managed,
     network,
 };
 
@@ -29,12 +30,52 @@ pub const ALLOCATION_POOLS_MAX: usize = 64;
 /// Subnets of one network.
 pub const SUBNETS_PER_NETWORK_MAX: usize = 64;
 
+impl Managed for Subnet {
+    type Create = SubnetCreate;
+    type Update = SubnetUpdate;
+    const QUOTA: Option<&'static str> = Some("subnet");
+
+    fn create(
+        tx: &mut Tx<'_, RegionState>,
+        env: &Env,
+        caller: &Caller,
+        create: Self::Create,
+    ) -> Result<Arc<Self>, RegionError> {
+        self::create(tx, env, caller, create)
+    }
+
+    fn update(
+        tx: &mut Tx<'_, RegionState>,
+        env: &Env,
+        caller: &Caller,
+        id: &Id<Self>,
+        update: Self::Update,
+        if_match: Option<u64>,
+    ) -> Result<Arc<Self>, RegionError> {
+        self::update(tx, env, caller, *id, update, if_match)
+    }
+
+    fn delete(
+        tx: &mut Tx<'_, RegionState>,
+        env: &Env,
+        caller: &Caller,
+        id: &Id<Self>,
+        if_match: Option<u64>,
+    ) -> Result<(), RegionError> {
+        self::delete(tx, env, caller, *id, if_match)
+    }
+
+    fn visible(&self, caller: &Caller, state: &RegionState) -> bool {
+        state.sees_subnet(caller, self)
+    }
+}
+
 /// Makes a subnet. Ports that are there already get an address of it when it forms addresses by EUI-64, as in
 /// Neutron.
 ///
 /// # Errors
 /// Whatever Neutron refuses: an overlap, a gateway or pool outside, a mode that does not fit.
-pub fn create(
+fn create(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     caller: &Caller,
@@ -93,7 +134,7 @@ pub fn create(
 ///
 /// # Errors
 /// As creation; also when a port has the new gateway's address.
-pub fn update(
+fn update(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     caller: &Caller,
@@ -133,7 +174,7 @@ pub fn update(
 ///
 /// # Errors
 /// Not found, not the caller's, `If-Match`, addresses in use.
-pub fn delete(
+fn delete(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     caller: &Caller,

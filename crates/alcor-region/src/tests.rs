@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use alcor_model::{Id, Network, Subnet, resource::Ipv6Mode};
+use alcor_model::{Id, Network, Port, Subnet, resource::Ipv6Mode};
 use alcor_store::SqliteEngine;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -134,7 +134,7 @@ pub(super) fn owner() -> Caller {
 impl Place {
     pub(super) async fn network(&self) -> Id<Network> {
         self.region
-            .create_networks(&owner(), vec![NetworkCreate::default()])
+            .create::<Network>(&owner(), vec![NetworkCreate::default()])
             .await
             .unwrap()[0]
             .id
@@ -143,7 +143,7 @@ impl Place {
     pub(super) async fn try_subnet(&self, create: SubnetCreate) -> Result<Arc<Subnet>, RegionError> {
         Ok(self
             .region
-            .create_subnets(&owner(), vec![create])
+            .create::<Subnet>(&owner(), vec![create])
             .await?
             .remove(0))
     }
@@ -153,7 +153,11 @@ impl Place {
     }
 
     pub(super) async fn try_port(&self, create: PortCreate) -> Result<Arc<alcor_model::Port>, RegionError> {
-        Ok(self.region.create_ports(&owner(), vec![create]).await?.remove(0))
+        Ok(self
+            .region
+            .create::<Port>(&owner(), vec![create])
+            .await?
+            .remove(0))
     }
 
     pub(super) async fn port(&self, network: Id<Network>) -> Arc<alcor_model::Port> {

@@ -16,7 +16,7 @@ pub const FEED_RING: usize = 65_536;
 pub const FEED_BATCH: usize = 4_096;
 
 /// Changes in commit order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FeedBatch {
     /// The changes.
     pub changes: Vec<Change>,

@@ -118,8 +118,14 @@ impl Engine for SqliteEngine {
     ) -> Result<Revision, EngineError> {
         let tx = self.db.transaction().map_err(database)?;
         let strange: Option<(String, String)> = {
-            let known = Kind::ALL.map(|kind| format!("'{}'", kind.as_str())).join(",");
-            let sql = format!("SELECT kind, id FROM resource WHERE kind NOT IN ({known}) LIMIT 1");
+            let known: Vec<_> = Kind::ALL
+                .iter()
+                .map(|kind| format!("'{}'", kind.as_str()))
+                .collect();
+            let sql = format!(
+                "SELECT kind, id FROM resource WHERE kind NOT IN ({}) LIMIT 1",
+                known.join(",")
+            );
             tx.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()
                 .map_err(database)?
@@ -127,7 +133,7 @@ impl Engine for SqliteEngine {
         if let Some((kind, id)) = strange {
             kind_of(&kind, &id)?;
         }
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.iter().copied() {
             let mut statement = tx
                 .prepare_cached("SELECT body FROM resource WHERE kind = ?1 ORDER BY id")
                 .map_err(database)?;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A state that is all rows by key, and nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
     /// The rows.
     pub rows: OrdMap<ResourceKey, Resource>,

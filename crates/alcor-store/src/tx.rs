@@ -1,7 +1,9 @@
 //! What one command does to the state: reads, writes, and the log that takes the writes back when the command
 //! is refused.
 
-use alcor_model::{Change, Resource, ResourceKey, Revision};
+use std::sync::Arc;
+
+use alcor_model::{Change, Resource, ResourceKey, Revision, Row};
 
 /// The tables and indexes of a shard as one cheap value.
 ///
@@ -45,9 +47,21 @@ impl<'a, S: State> Tx<'a, S> {
         self.revision
     }
 
+    /// Writes a row and gives it; its revision is set here.
+    pub fn write<R: Row>(&mut self, mut row: R) -> Arc<R> {
+        row.set_revision(self.revision);
+        let row = Arc::new(row);
+        self.log(R::into_resource(Arc::clone(&row)));
+        row
+    }
+
     /// Writes a row; its revision is set here.
     pub fn put(&mut self, mut row: Resource) {
         row.set_revision(self.revision);
+        self.log(row);
+    }
+
+    fn log(&mut self, row: Resource) {
         let key = row.key();
         let previous = self.state.put(row.clone());
         self.writes.push((key, previous));

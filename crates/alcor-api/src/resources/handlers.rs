@@ -113,7 +113,7 @@ pub(super) fn view<R: Resource>(api: &ApiState, caller: &Caller, id: &str) -> Re
     Uuid::parse_str(id)
         .ok()
         .and_then(|uuid| R::table(&snapshot.state).get(&Id::from_uuid(uuid)).cloned())
-        .filter(|row| R::visible(row, caller, &snapshot.state))
+        .filter(|row| row.visible(caller, &snapshot.state))
         .map(|row| View { row, snapshot })
         .ok_or_else(|| query::not_found(R::SINGULAR, id))
 }
@@ -152,7 +152,7 @@ fn list_now<R: Resource>(
         .filter(|_| wanted.sorts.is_empty())
         .map(|marker| marker.row.uuid());
     let candidates = R::candidates(state, &wanted, from)
-        .filter(|row| R::visible(row, caller, state))
+        .filter(|row| row.visible(caller, state))
         .map(of_row);
     let page = query::page(
         &wanted,
@@ -234,7 +234,10 @@ pub(crate) async fn create<R: Resource>(
 ) -> Result<Response, ApiError> {
     let fields = Fields::all(R::ATTRIBUTES);
     if let Some(value) = body.remove(R::SINGULAR) {
-        let rows = R::create(api.region(), &caller, vec![command::<R>(value)?]).await?;
+        let rows = api
+            .region()
+            .create::<R>(&caller, vec![command::<R>(value)?])
+            .await?;
         let Some(row) = rows.into_iter().next() else {
             return Err(ApiError::unavailable("The region made nothing.", 1));
         };
@@ -277,7 +280,7 @@ pub(crate) async fn create<R: Resource>(
         .into_iter()
         .map(command::<R>)
         .collect::<Result<Vec<_>, _>>()?;
-    let rows = R::create(api.region(), &caller, commands).await?;
+    let rows = api.region().create::<R>(&caller, commands).await?;
     let snapshot = api.region().snapshot();
     let views: Vec<View<R>> = rows
         .into_iter()
@@ -320,7 +323,10 @@ pub(crate) async fn update<R: Resource>(
         )));
     };
     let given = Given::check(R::ATTRIBUTES, Verb::Put, object_of(value, R::SINGULAR)?)?;
-    let row = R::update(api.region(), &caller, uuid, R::update_from(given)?, if_match).await?;
+    let row = api
+        .region()
+        .update::<R>(&caller, Id::from_uuid(uuid), R::update_from(given)?, if_match)
+        .await?;
     let view = View {
         row,
         snapshot: api.region().snapshot(),
@@ -353,7 +359,9 @@ pub(crate) async fn delete<R: Resource>(
         return Err(ApiError::bad_request("Request body is not supported in DELETE."));
     }
     let if_match = query::if_match(headers.get(header::IF_MATCH))?;
-    R::delete(api.region(), &caller, uuid, if_match).await?;
+    api.region()
+        .delete::<R>(&caller, Id::from_uuid(uuid), if_match)
+        .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

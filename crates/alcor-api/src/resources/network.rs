@@ -1,20 +1,12 @@
 //! `/v2.0/networks`
 
-use std::sync::Arc;
+use alcor_model::{Network, Vni, resource::Standard};
+use alcor_region::command::{NetworkCreate, NetworkUpdate, StandardUpdate};
 
-use alcor_model::{Id, Network, Vni, resource::Standard};
-use alcor_region::{
-    Region, RegionError, RegionState,
-    command::{Caller, NetworkCreate, NetworkUpdate, StandardUpdate},
-};
-use alcor_store::Table;
-use uuid::Uuid;
-
-use super::{Resource, Rows, View, Walk, attribute_table, standard_create, standard_update};
+use super::{Resource, View, attribute_table, standard_create, standard_update};
 use crate::{
     attributes::{Attribute, Given},
     error::ApiError,
-    query::ListQuery,
 };
 
 /// The smallest MTU of IPv4 (RFC 791, section 3.2).
@@ -34,9 +26,6 @@ fn mtu(given: &mut Given) -> Result<Option<u16>, ApiError> {
 }
 
 impl Resource for Network {
-    type Create = NetworkCreate;
-    type Update = NetworkUpdate;
-
     const SINGULAR: &'static str = "network";
     const PLURAL: &'static str = "networks";
     const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
@@ -95,20 +84,8 @@ impl Resource for Network {
         ]
     );
 
-    fn uuid(&self) -> Uuid {
-        self.id.uuid()
-    }
     fn standard(&self) -> &Standard {
         &self.standard
-    }
-    fn visible(row: &Self, caller: &Caller, _: &RegionState) -> bool {
-        RegionState::sees_network(caller, row)
-    }
-    fn indexed<'a>(_: &'a RegionState, _: &ListQuery<View<Self>>, _: Walk) -> Option<Rows<'a, Self>> {
-        None
-    }
-    fn table(state: &RegionState) -> &Table<Id<Self>, Self> {
-        state.networks()
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {
@@ -146,32 +123,5 @@ impl Resource for Network {
             },
             ..Default::default()
         }
-    }
-
-    async fn create(
-        region: &Region,
-        caller: &Caller,
-        commands: Vec<NetworkCreate>,
-    ) -> Result<Vec<Arc<Self>>, RegionError> {
-        region.create_networks(caller, commands).await
-    }
-    async fn update(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        command: NetworkUpdate,
-        if_match: Option<u64>,
-    ) -> Result<Arc<Self>, RegionError> {
-        region
-            .update_network(caller, Id::from_uuid(id), command, if_match)
-            .await
-    }
-    async fn delete(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        if_match: Option<u64>,
-    ) -> Result<(), RegionError> {
-        region.delete_network(caller, Id::from_uuid(id), if_match).await
     }
 }

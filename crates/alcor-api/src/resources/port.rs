@@ -1,13 +1,10 @@
 //! `/v2.0/ports`
 
-use std::sync::Arc;
-
 use alcor_model::{Id, Port, resource::Standard};
 use alcor_region::{
-    Region, RegionError, RegionState,
-    command::{Caller, PortCreate, PortUpdate, StandardUpdate},
+    RegionState,
+    command::{PortCreate, PortUpdate, StandardUpdate},
 };
-use alcor_store::Table;
 use uuid::Uuid;
 
 use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
@@ -28,9 +25,6 @@ fn host(given: &mut Given) -> Option<String> {
 }
 
 impl Resource for Port {
-    type Create = PortCreate;
-    type Update = PortUpdate;
-
     const SINGULAR: &'static str = "port";
     const PLURAL: &'static str = "ports";
     const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
@@ -108,14 +102,8 @@ impl Resource for Port {
         ]
     );
 
-    fn uuid(&self) -> Uuid {
-        self.id.uuid()
-    }
     fn standard(&self) -> &Standard {
         &self.standard
-    }
-    fn visible(row: &Self, caller: &Caller, state: &RegionState) -> bool {
-        state.sees_port(caller, row)
     }
     fn indexed<'a>(
         state: &'a RegionState,
@@ -123,9 +111,6 @@ impl Resource for Port {
         walk: Walk,
     ) -> Option<Rows<'a, Self>> {
         lookup::ports(state, query, walk)
-    }
-    fn table(state: &RegionState) -> &Table<Id<Self>, Self> {
-        state.ports()
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {
@@ -178,32 +163,5 @@ impl Resource for Port {
             },
             ..Default::default()
         }
-    }
-
-    async fn create(
-        region: &Region,
-        caller: &Caller,
-        commands: Vec<PortCreate>,
-    ) -> Result<Vec<Arc<Self>>, RegionError> {
-        region.create_ports(caller, commands).await
-    }
-    async fn update(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        command: PortUpdate,
-        if_match: Option<u64>,
-    ) -> Result<Arc<Self>, RegionError> {
-        region
-            .update_port(caller, Id::from_uuid(id), command, if_match)
-            .await
-    }
-    async fn delete(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        if_match: Option<u64>,
-    ) -> Result<(), RegionError> {
-        region.delete_port(caller, Id::from_uuid(id), if_match).await
     }
 }

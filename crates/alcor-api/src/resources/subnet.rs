@@ -1,16 +1,13 @@
 //! `/v2.0/subnets`
 
-use std::sync::Arc;
-
 use alcor_model::{
     Id, Subnet,
     resource::{Ipv6Mode, Standard},
 };
 use alcor_region::{
-    Region, RegionError, RegionState,
-    command::{Caller, StandardUpdate, SubnetCreate, SubnetUpdate},
+    RegionState,
+    command::{StandardUpdate, SubnetCreate, SubnetUpdate},
 };
-use alcor_store::Table;
 use http::StatusCode;
 use ipnet::IpNet;
 use uuid::Uuid;
@@ -69,9 +66,6 @@ fn cidr(given: &mut Given) -> Result<IpNet, ApiError> {
 }
 
 impl Resource for Subnet {
-    type Create = SubnetCreate;
-    type Update = SubnetUpdate;
-
     const SINGULAR: &'static str = "subnet";
     const PLURAL: &'static str = "subnets";
     const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
@@ -129,14 +123,8 @@ impl Resource for Subnet {
         ]
     );
 
-    fn uuid(&self) -> Uuid {
-        self.id.uuid()
-    }
     fn standard(&self) -> &Standard {
         &self.standard
-    }
-    fn visible(row: &Self, caller: &Caller, state: &RegionState) -> bool {
-        state.sees_subnet(caller, row)
     }
     fn indexed<'a>(
         state: &'a RegionState,
@@ -144,9 +132,6 @@ impl Resource for Subnet {
         walk: Walk,
     ) -> Option<Rows<'a, Self>> {
         lookup::subnets(state, query, walk)
-    }
-    fn table(state: &RegionState) -> &Table<Id<Self>, Self> {
-        state.subnets()
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {
@@ -194,32 +179,5 @@ impl Resource for Subnet {
             },
             ..Default::default()
         }
-    }
-
-    async fn create(
-        region: &Region,
-        caller: &Caller,
-        commands: Vec<SubnetCreate>,
-    ) -> Result<Vec<Arc<Self>>, RegionError> {
-        region.create_subnets(caller, commands).await
-    }
-    async fn update(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        command: SubnetUpdate,
-        if_match: Option<u64>,
-    ) -> Result<Arc<Self>, RegionError> {
-        region
-            .update_subnet(caller, Id::from_uuid(id), command, if_match)
-            .await
-    }
-    async fn delete(
-        region: &Region,
-        caller: &Caller,
-        id: Uuid,
-        if_match: Option<u64>,
-    ) -> Result<(), RegionError> {
-        region.delete_subnet(caller, Id::from_uuid(id), if_match).await
     }
 }

@@ -7,6 +7,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
+use alcor_model::Id;
 use alcor_region::{RegionError, command::Caller};
 
 use super::{
@@ -55,14 +56,15 @@ async fn change<R: Resource>(
             ));
         }
         let expected = if_match.unwrap_or(standard.revision_number);
-        match R::update(
-            api.region(),
-            caller,
-            uuid,
-            R::update_of_tags(tags),
-            Some(expected),
-        )
-        .await
+        match api
+            .region()
+            .update::<R>(
+                caller,
+                Id::from_uuid(uuid),
+                R::update_of_tags(tags),
+                Some(expected),
+            )
+            .await
         {
             Ok(row) => return Ok(row.standard().tags.clone()),
             Err(RegionError::RevisionNumberConstraintFailed { .. })

@@ -1,7 +1,7 @@
 //! Whatever was done: the live state is the one that the stored rows give, indexes and allocators included, and the
 //! feed leads to it.
 
-use alcor_model::{Change, Kind, Port, Resource, Revision, resource::PortStatus};
+use alcor_model::{Change, Kind, Revision, resource::PortStatus};
 use alcor_store::State as _;
 use proptest::prelude::*;
 
@@ -68,7 +68,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
     match step {
         Step::Network => {
             region
-                .create_networks(&admin, vec![NetworkCreate::default(); 2])
+                .create::<Network>(&admin, vec![NetworkCreate::default(); 2])
                 .await?;
         }
         Step::Subnet(n, kind) => {
@@ -79,7 +79,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 2 => subnet_of(id, "fd00::/64"),
                 _ => slaac_of(id, "fd00:0:0:1::/64"),
             };
-            region.create_subnets(&admin, vec![create]).await?;
+            region.create::<Subnet>(&admin, vec![create]).await?;
         }
         Step::Ports(n, count) => {
             let Some(id) = network(n) else { return Ok(()) };
@@ -89,7 +89,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 ..port_of(id)
             };
             region
-                .create_ports(&admin, vec![create; usize::from(count % 5)])
+                .create::<Port>(&admin, vec![create; usize::from(count % 5)])
                 .await?;
         }
         Step::UpdateNetwork(n) => {
@@ -103,7 +103,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 mtu: Some(1000 + u16::from(n)),
                 ..NetworkUpdate::default()
             };
-            region.update_network(&admin, id, update, None).await?;
+            region.update::<Network>(&admin, id, update, None).await?;
         }
         Step::UpdateSubnet(n) => {
             let Some(id) = subnet(n) else { return Ok(()) };
@@ -111,7 +111,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 gateway_ip: Some(None),
                 ..SubnetUpdate::default()
             };
-            region.update_subnet(&admin, id, update, None).await?;
+            region.update::<Subnet>(&admin, id, update, None).await?;
         }
         Step::Move(n, host) => {
             let Some(port) = port(n) else { return Ok(()) };
@@ -124,7 +124,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 binding_host_id: Some(host),
                 ..PortUpdate::default()
             };
-            region.update_port(&admin, port.id, update, None).await?;
+            region.update::<Port>(&admin, port.id, update, None).await?;
         }
         Step::Readdress(n, keep) => {
             let Some(port) = port(n) else { return Ok(()) };
@@ -145,7 +145,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 fixed_ips: Some(asked),
                 ..PortUpdate::default()
             };
-            region.update_port(&admin, port.id, update, None).await?;
+            region.update::<Port>(&admin, port.id, update, None).await?;
         }
         Step::ChangeMac(n, mac) => {
             let Some(port) = port(n) else { return Ok(()) };
@@ -154,7 +154,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 mac_address: Some(mac),
                 ..PortUpdate::default()
             };
-            region.update_port(&admin, port.id, update, None).await?;
+            region.update::<Port>(&admin, port.id, update, None).await?;
         }
         Step::Report(n, up) => {
             let Some(port) = port(n) else { return Ok(()) };
@@ -174,39 +174,24 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
         }
         Step::DeleteNetwork(n) => {
             let Some(id) = network(n) else { return Ok(()) };
-            region.delete_network(&admin, id, None).await?;
+            region.delete::<Network>(&admin, id, None).await?;
         }
         Step::DeleteSubnet(n) => {
             let Some(id) = subnet(n) else { return Ok(()) };
-            region.delete_subnet(&admin, id, None).await?;
+            region.delete::<Subnet>(&admin, id, None).await?;
         }
         Step::DeletePort(n) => {
             let Some(port) = port(n) else { return Ok(()) };
-            region.delete_port(&admin, port.id, None).await?;
+            region.delete::<Port>(&admin, port.id, None).await?;
         }
     }
     Ok(())
 }
 
-fn rows(state: &RegionState, kind: Kind) -> Vec<Resource> {
-    match kind {
-        Kind::Host => state.hosts().iter().cloned().map(Resource::Host).collect(),
-        Kind::Network => state.networks().iter().cloned().map(Resource::Network).collect(),
-        Kind::Subnet => state.subnets().iter().cloned().map(Resource::Subnet).collect(),
-        Kind::Port => state.ports().iter().cloned().map(Resource::Port).collect(),
-        Kind::PortRuntime => state
-            .runtimes()
-            .iter()
-            .cloned()
-            .map(Resource::PortRuntime)
-            .collect(),
-    }
-}
-
 /// The state that the rows alone give, as a restart makes it.
 fn rebuilt(state: &RegionState) -> RegionState {
     let mut new = RegionState::default();
-    for row in Kind::ALL.into_iter().flat_map(|kind| rows(state, kind)) {
+    for row in Kind::ALL.iter().flat_map(|kind| state.rows(*kind)) {
         new.put(row);
     }
     new
@@ -214,7 +199,7 @@ fn rebuilt(state: &RegionState) -> RegionState {
 
 fn assert_same(live: &RegionState, other: &RegionState, which: &str) {
     for kind in Kind::ALL {
-        assert_eq!(rows(live, kind), rows(other, kind), "{which}");
+        assert_eq!(live.rows(*kind), other.rows(*kind), "{which}");
     }
     assert!(live.indexes() == other.indexes(), "{which}: the indexes differ");
     for subnet in live.subnets().iter() {

@@ -88,13 +88,13 @@ async fn mtus_fit_the_underlay_and_ipv6() {
     };
     for bad in [67, 1451, 9000] {
         refused(
-            place.region.create_networks(&owner(), vec![create(bad)]).await,
+            place.region.create::<Network>(&owner(), vec![create(bad)]).await,
             "InvalidInput",
         );
     }
     let small = place
         .region
-        .create_networks(&owner(), vec![create(1279)])
+        .create::<Network>(&owner(), vec![create(1279)])
         .await
         .unwrap()[0]
         .id;
@@ -111,13 +111,13 @@ async fn mtus_fit_the_underlay_and_ipv6() {
     refused(
         place
             .region
-            .update_network(&owner(), id, update(1279), None)
+            .update::<Network>(&owner(), id, update(1279), None)
             .await,
         "InvalidInput",
     );
     place
         .region
-        .update_network(&owner(), id, update(1280), None)
+        .update::<Network>(&owner(), id, update(1280), None)
         .await
         .unwrap();
 }
@@ -130,13 +130,13 @@ async fn bulk_is_all_or_nothing() {
     let before = place.region.snapshot();
     // Five addresses are free.
     refused(
-        place.region.create_ports(&owner(), vec![port_of(id); 6]).await,
+        place.region.create::<Port>(&owner(), vec![port_of(id); 6]).await,
         "IpAddressGenerationFailure",
     );
     assert_eq!(place.region.snapshot().revision, before.revision);
     let ports = place
         .region
-        .create_ports(&owner(), vec![port_of(id); 5])
+        .create::<Port>(&owner(), vec![port_of(id); 5])
         .await
         .unwrap();
     let revision = place.region.snapshot().revision;
@@ -321,14 +321,14 @@ async fn automatic_addresses_follow_the_mac_and_the_subnet() {
     };
     place
         .region
-        .update_port(&owner(), port.id, update, None)
+        .update::<Port>(&owner(), port.id, update, None)
         .await
         .unwrap();
     assert_eq!(addresses(&row(port.id)), ["fd00::f816:3eff:fe00:8"]);
 
     place
         .region
-        .delete_subnet(&owner(), subnet.id, None)
+        .delete::<Subnet>(&owner(), subnet.id, None)
         .await
         .unwrap();
     assert!(row(port.id).fixed_ips.is_empty());
@@ -397,7 +397,7 @@ async fn an_update_keeps_what_the_port_has_and_frees_the_rest() {
     };
     let after = place
         .region
-        .update_port(&owner(), port.id, update, None)
+        .update::<Port>(&owner(), port.id, update, None)
         .await
         .unwrap();
     assert_eq!(addresses(&after), ["10.0.0.50"]);
@@ -445,22 +445,26 @@ async fn what_is_in_use_is_not_deleted() {
     let subnet = place.subnet(id, "10.0.0.0/24").await;
     let port = place.port(id).await;
     refused(
-        place.region.delete_subnet(&owner(), subnet.id, None).await,
+        place.region.delete::<Subnet>(&owner(), subnet.id, None).await,
         "SubnetInUse",
     );
     refused(
-        place.region.delete_network(&owner(), id, None).await,
+        place.region.delete::<Network>(&owner(), id, None).await,
         "NetworkInUse",
     );
-    place.region.delete_port(&owner(), port.id, None).await.unwrap();
-    place.region.delete_network(&owner(), id, None).await.unwrap();
+    place
+        .region
+        .delete::<Port>(&owner(), port.id, None)
+        .await
+        .unwrap();
+    place.region.delete::<Network>(&owner(), id, None).await.unwrap();
     let state = place.region.snapshot();
     assert!(
         state.state.subnets().is_empty(),
         "a network takes its subnets along"
     );
     refused(
-        place.region.delete_network(&owner(), id, None).await,
+        place.region.delete::<Network>(&owner(), id, None).await,
         "NetworkNotFound",
     );
 }
@@ -474,16 +478,19 @@ async fn another_projects_things_are_not_there() {
     let region = &place.region;
     let stranger = member("p2");
     refused(
-        region.delete_network(&stranger, id, None).await,
+        region.delete::<Network>(&stranger, id, None).await,
         "NetworkNotFound",
     );
     refused(
-        region.delete_subnet(&stranger, subnet.id, None).await,
+        region.delete::<Subnet>(&stranger, subnet.id, None).await,
         "SubnetNotFound",
     );
-    refused(region.delete_port(&stranger, port.id, None).await, "PortNotFound");
     refused(
-        region.create_ports(&stranger, vec![port_of(id)]).await,
+        region.delete::<Port>(&stranger, port.id, None).await,
+        "PortNotFound",
+    );
+    refused(
+        region.create::<Port>(&stranger, vec![port_of(id)]).await,
         "NetworkNotFound",
     );
     let state = &region.snapshot().state;
@@ -503,36 +510,36 @@ async fn shared_networks_serve_everybody_and_stay_the_owners() {
         ..NetworkUpdate::default()
     };
     refused(
-        region.update_network(&owner(), id, share(true), None).await,
+        region.update::<Network>(&owner(), id, share(true), None).await,
         "PolicyNotAuthorized",
     );
     region
-        .update_network(&admin(), id, share(true), None)
+        .update::<Network>(&admin(), id, share(true), None)
         .await
         .unwrap();
     let stranger = member("p2");
     let port = region
-        .create_ports(&stranger, vec![port_of(id)])
+        .create::<Port>(&stranger, vec![port_of(id)])
         .await
         .unwrap()
         .remove(0);
     assert_eq!(port.standard.project_id, "p2");
     let own_address = asking(id, &[(None, Some("10.0.0.99"))]);
     refused(
-        region.create_ports(&stranger, vec![own_address]).await,
+        region.create::<Port>(&stranger, vec![own_address]).await,
         "PolicyNotAuthorized",
     );
     refused(
-        region.delete_network(&stranger, id, None).await,
+        region.delete::<Network>(&stranger, id, None).await,
         "PolicyNotAuthorized",
     );
     refused(
-        region.update_network(&admin(), id, share(false), None).await,
+        region.update::<Network>(&admin(), id, share(false), None).await,
         "InvalidSharedSetting",
     );
-    region.delete_port(&owner(), port.id, None).await.unwrap();
+    region.delete::<Port>(&owner(), port.id, None).await.unwrap();
     region
-        .update_network(&admin(), id, share(false), None)
+        .update::<Network>(&admin(), id, share(false), None)
         .await
         .unwrap();
 }
@@ -547,22 +554,26 @@ async fn if_match_guards_changes() {
     };
     let error = place
         .region
-        .update_network(&owner(), id, update(), Some(7))
+        .update::<Network>(&owner(), id, update(), Some(7))
         .await
         .unwrap_err();
     assert_eq!(error.class(), ErrorClass::PreconditionFailed);
     let changed = place
         .region
-        .update_network(&owner(), id, update(), Some(1))
+        .update::<Network>(&owner(), id, update(), Some(1))
         .await
         .unwrap();
     assert_eq!(changed.standard.revision_number, 2);
     assert!(changed.standard.updated_at > changed.standard.created_at);
     refused(
-        place.region.delete_network(&owner(), id, Some(1)).await,
+        place.region.delete::<Network>(&owner(), id, Some(1)).await,
         "RevisionNumberConstraintFailed",
     );
-    place.region.delete_network(&owner(), id, Some(2)).await.unwrap();
+    place
+        .region
+        .delete::<Network>(&owner(), id, Some(2))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -574,16 +585,16 @@ async fn provider_numbers_are_the_admins() {
         ..NetworkCreate::default()
     };
     refused(
-        place.region.create_networks(&owner(), vec![create()]).await,
+        place.region.create::<Network>(&owner(), vec![create()]).await,
         "PolicyNotAuthorized",
     );
     place
         .region
-        .create_networks(&admin(), vec![create()])
+        .create::<Network>(&admin(), vec![create()])
         .await
         .unwrap();
     refused(
-        place.region.create_networks(&admin(), vec![create()]).await,
+        place.region.create::<Network>(&admin(), vec![create()]).await,
         "TunnelIdInUse",
     );
 }
@@ -618,7 +629,7 @@ async fn a_gateway_that_a_port_has_is_refused() {
     };
     place
         .region
-        .update_subnet(&owner(), subnet.id, keep_free, None)
+        .update::<Subnet>(&owner(), subnet.id, keep_free, None)
         .await
         .unwrap();
     place
@@ -633,7 +644,7 @@ async fn a_gateway_that_a_port_has_is_refused() {
     let update = |text| {
         place
             .region
-            .update_subnet(&caller, subnet.id, gateway(text), None)
+            .update::<Subnet>(&caller, subnet.id, gateway(text), None)
     };
     refused(update("10.0.0.99").await, "IpAddressAlreadyAllocated");
     refused(update("10.0.0.15").await, "GatewayConflictWithAllocationPools");
@@ -651,7 +662,7 @@ async fn ipv6_addresses_are_found_when_the_last_is_taken() {
     place.try_port(asking(id, &[(None, Some(&last))])).await.unwrap();
     let found = place
         .region
-        .create_ports(&owner(), vec![port_of(id); 100])
+        .create::<Port>(&owner(), vec![port_of(id); 100])
         .await
         .unwrap();
     let different: std::collections::HashSet<_> = found.iter().map(|port| addresses(port)).collect();
@@ -677,7 +688,7 @@ async fn a_ports_status_is_what_its_host_said() {
     };
     let bound = place
         .region
-        .update_port(&admin(), port.id, bind("h1"), None)
+        .update::<Port>(&admin(), port.id, bind("h1"), None)
         .await
         .unwrap();
     assert_eq!(status(&place, port.id).await.0, PortStatus::Build);
@@ -711,7 +722,7 @@ async fn a_ports_status_is_what_its_host_said() {
     };
     let newer = place
         .region
-        .update_port(&owner(), port.id, renamed, None)
+        .update::<Port>(&owner(), port.id, renamed, None)
         .await
         .unwrap();
     assert_eq!(status(&place, port.id).await.0, PortStatus::Active);
@@ -733,7 +744,7 @@ async fn a_ports_status_is_what_its_host_said() {
     // It moves: nobody has reported yet. It is unbound: DOWN.
     place
         .region
-        .update_port(&admin(), port.id, bind("h2"), None)
+        .update::<Port>(&admin(), port.id, bind("h2"), None)
         .await
         .unwrap();
     assert_eq!(status(&place, port.id).await, (PortStatus::Build, None));
@@ -741,7 +752,7 @@ async fn a_ports_status_is_what_its_host_said() {
     // Back again: what its host said of the earlier binding does not count.
     let back = place
         .region
-        .update_port(&admin(), port.id, bind("h1"), None)
+        .update::<Port>(&admin(), port.id, bind("h1"), None)
         .await
         .unwrap();
     assert_eq!(report("h1", &newer, PortStatus::Active, None).await.unwrap(), 0);
@@ -749,11 +760,15 @@ async fn a_ports_status_is_what_its_host_said() {
     assert_eq!(report("h1", &back, PortStatus::Active, None).await.unwrap(), 1);
     place
         .region
-        .update_port(&admin(), port.id, bind(""), None)
+        .update::<Port>(&admin(), port.id, bind(""), None)
         .await
         .unwrap();
     assert_eq!(status(&place, port.id).await.0, PortStatus::Down);
-    place.region.delete_port(&owner(), port.id, None).await.unwrap();
+    place
+        .region
+        .delete::<Port>(&owner(), port.id, None)
+        .await
+        .unwrap();
     assert!(place.region.snapshot().state.runtimes().is_empty());
     assert_eq!(
         report("h2", &newer, PortStatus::Active, None).await.unwrap(),
@@ -789,15 +804,15 @@ async fn a_full_disk_is_told_and_reads_go_on() {
     let engine = FaultyEngine::new(Box::new(engine), switch.clone());
     let region = Region::open(Box::new(engine), RegionConfig::default()).unwrap();
     let create = || vec![NetworkCreate::default()];
-    let id = region.create_networks(&owner(), create()).await.unwrap()[0].id;
+    let id = region.create::<Network>(&owner(), create()).await.unwrap()[0].id;
     switch.set(Fault::DiskFull);
     let message = refused(
-        region.create_networks(&owner(), create()).await,
+        region.create::<Network>(&owner(), create()).await,
         "ServiceUnavailable",
     );
     assert!(message.contains("disk is full"), "{message}");
     assert!(region.snapshot().state.visible_network(&owner(), id).is_some());
     switch.set(Fault::None);
-    region.create_networks(&owner(), create()).await.unwrap();
+    region.create::<Network>(&owner(), create()).await.unwrap();
     assert_eq!(region.snapshot().state.networks().len(), 2);
 }

@@ -1,0 +1,28 @@
+//! Networks.
+
+use serde::{Deserialize, Serialize};
+
+use super::Standard;
+use crate::{Id, Revision, Vni};
+
+/// A virtual layer-2 network (VPC).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Identity.
+    pub id: Id<Network>,
+    /// Shard revision that last changed the row; set by the store.
+    pub revision: Revision,
+    /// Standard attributes.
+    #[serde(flatten)]
+    pub standard: Standard,
+    /// Whether the network carries packets.
+    pub admin_state_up: bool,
+    /// What a port's interface gets as MTU, in bytes of IP packet.
+    pub mtu: u16,
+    /// Visible to every project.
+    pub shared: bool,
+    /// Default of a port's `port_security_enabled`.
+    pub port_security_enabled: bool,
+    /// VXLAN network identifier, unique in the region.
+    pub segmentation_id: Vni,
+}
