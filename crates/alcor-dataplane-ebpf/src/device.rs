@@ -1,15 +1,22 @@
-//! Devices: made, brought up and looked at with `ip`, always with arguments of our own, never a shell.
+//! Devices: made, brought up and looked at.
 
-use std::{path::Path, process::Command};
+use std::{io, path::Path};
 
 use alcor_dataplane::DataplaneError;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
 
-use crate::error;
+use crate::{
+    error,
+    netlink::{Ask, ask},
+};
 
 /// UDP port of VXLAN (RFC 7348).
-const VXLAN_PORT: &str = "4789";
+const VXLAN_PORT: u16 = 4789;
 /// Largest MTU of the tunnel device: it must never be the one to say no, the networks' MTUs do.
-const TUNNEL_MTU: &str = "65000";
+const TUNNEL_MTU: u32 = 65_000;
 
 /// Is there when the kernel has IPv6.
 const IPV6_SETTINGS: &str = "/proc/sys/net/ipv6";
@@ -23,16 +30,14 @@ pub(crate) struct Device {
     pub(crate) peer_elsewhere: bool,
 }
 
-fn run(args: &[&str]) -> Result<Vec<u8>, String> {
-    let output = Command::new("ip")
-        .args(args)
-        .output()
-        .map_err(|error| format!("cannot run `ip` (Debian package iproute2): {error}"))?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
+fn named(name: &str) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    link
+}
+
+fn refused(name: &str) -> impl Fn(io::Error) -> DataplaneError {
+    move |reason| error::device(name, reason.to_string())
 }
 
 /// The interface index of a name, if there is such a device in this network namespace.
@@ -42,17 +47,23 @@ pub(crate) fn ifindex(name: &str) -> Option<u32> {
 
 /// Looks at a device.
 pub(crate) fn look(name: &str) -> Result<Device, DataplaneError> {
-    let ifindex = ifindex(name).ok_or_else(|| error::device(name, "there is no such device"))?;
-    let text = run(&["-json", "-details", "link", "show", "dev", name])
-        .map_err(|reason| error::device(name, reason))?;
-    let links: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|problem| error::device(name, format!("`ip` said: {problem}")))?;
-    let link = &links[0];
-    let is_veth = link["linkinfo"]["info_kind"] == "veth";
-    let elsewhere = link.get("link_netnsid").is_some();
+    let link = match ask(Ask::Get(named(name))) {
+        Ok(link) => link.ok_or_else(|| error::device(name, "the kernel did not describe it"))?,
+        Err(missing) if missing.raw_os_error() == Some(libc::ENODEV) => {
+            return Err(error::device(name, "there is no such device"));
+        }
+        Err(other) => return Err(error::device(name, other.to_string())),
+    };
+    let is_veth = link.attributes.iter().any(|attribute| {
+        matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.contains(&LinkInfo::Kind(InfoKind::Veth)))
+    });
+    let elsewhere = link
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
     Ok(Device {
         name: name.to_owned(),
-        ifindex,
+        ifindex: link.header.index,
         peer_elsewhere: is_veth && elsewhere,
     })
 }
@@ -65,38 +76,40 @@ pub(crate) fn look_at_index(ifindex: u32) -> Option<Device> {
 
 /// Brings a device up. It gets no address: what this host would say there, the VM would hear.
 pub(crate) fn bring_up(name: &str) -> Result<(), DataplaneError> {
-    let refused = |reason| error::device(name, reason);
-    // A kernel without IPv6 refuses the setting, and needs it not.
+    // A kernel without IPv6 refuses the setting, and needs it not. It must be there before the device is up, or the
+    // kernel has made an address already.
     if Path::new(IPV6_SETTINGS).exists() {
-        run(&["link", "set", "dev", name, "addrgenmode", "none"]).map_err(refused)?;
+        let mut link = named(name);
+        link.attributes
+            .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
+                AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
+            ])]));
+        ask(Ask::Set(link)).map_err(refused(name))?;
     }
-    run(&["link", "set", "dev", name, "up"])
-        .map(drop)
-        .map_err(refused)
+    let mut link = named(name);
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    ask(Ask::Set(link)).map(drop).map_err(refused(name))
 }
 
 /// The tunnel device, made if it is not there.
 pub(crate) fn tunnel(name: &str) -> Result<u32, DataplaneError> {
-    let refused = |reason| error::device(name, reason);
     if ifindex(name).is_none() {
-        run(&[
-            "link",
-            "add",
-            "dev",
-            name,
-            "mtu",
-            TUNNEL_MTU,
-            "type",
-            "vxlan",
-            "external",
-            "gbp",
-            "dstport",
-            VXLAN_PORT,
-            "nolearning",
-            "udp6zerocsumtx",
-            "udp6zerocsumrx",
-        ])
-        .map_err(refused)?;
+        let mut link = named(name);
+        link.attributes.push(LinkAttribute::Mtu(TUNNEL_MTU));
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(vec![
+                InfoVxlan::CollectMetadata(true),
+                InfoVxlan::Gbp,
+                InfoVxlan::Port(VXLAN_PORT),
+                InfoVxlan::Learning(false),
+                // Over IPv6 (RFC 6935, section 5), as over IPv4: the inner packet has checksums of its own.
+                InfoVxlan::UDPZeroCsumTX(true),
+                InfoVxlan::UDPZeroCsumRX(true),
+            ])),
+        ]));
+        ask(Ask::New(link)).map_err(refused(name))?;
     }
     bring_up(name)?;
     ifindex(name).ok_or_else(|| error::device(name, "it is gone again"))
@@ -104,10 +117,8 @@ pub(crate) fn tunnel(name: &str) -> Result<u32, DataplaneError> {
 
 /// Removes a device; nothing happens when it is not there.
 pub(crate) fn delete(name: &str) -> Result<(), DataplaneError> {
-    if ifindex(name).is_none() {
-        return Ok(());
+    match ask(Ask::Delete(named(name))) {
+        Err(missing) if missing.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        done => done.map(drop).map_err(refused(name)),
     }
-    run(&["link", "delete", "dev", name])
-        .map(drop)
-        .map_err(|reason| error::device(name, reason))
 }

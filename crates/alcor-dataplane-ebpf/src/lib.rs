@@ -15,6 +15,7 @@ mod kept;
 mod kernel;
 mod layout;
 mod neighbours;
+mod netlink;
 mod object;
 mod pins;
 mod tables;
