@@ -103,6 +103,8 @@ fn network(id: Id<Network>) -> Resource {
         shared: false,
         port_security_enabled: true,
         segmentation_id: Vni::try_from(7).unwrap(),
+        external: false,
+        is_default: false,
     }))
 }
 

@@ -128,9 +128,9 @@ async fn attributes_that_are_unknown_read_only_or_of_a_wrong_type() {
         ),
         (
             "network",
-            json!({"router:external": true}),
-            "HTTPBadRequest",
-            "router:external",
+            json!({"is_default": true}),
+            "InvalidInput",
+            "not external",
         ),
         (
             "network",

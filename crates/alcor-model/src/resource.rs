@@ -6,12 +6,17 @@
 mod host;
 mod network;
 mod port;
+mod router;
 mod subnet;
 
 pub use host::Host;
 use jiff::Timestamp;
 pub use network::Network;
 pub use port::{AddressPair, Binding, FixedIp, Port, PortRuntime, PortStatus};
+pub use router::{
+    Association, FLOATING_IP, FloatingIp, Gateway, PortForwarding, PortRange, ROUTER_GATEWAY,
+    ROUTER_INTERFACE, Router, RouterInterface,
+};
 use serde::{Deserialize, Serialize};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Subnet};
 

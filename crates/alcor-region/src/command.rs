@@ -59,6 +59,10 @@ pub struct NetworkCreate {
     pub port_security_enabled: Option<bool>,
     /// Default: a free one is allocated; given only by an admin.
     pub segmentation_id: Option<Vni>,
+    /// Default false.
+    pub external: Option<bool>,
+    /// Default false.
+    pub is_default: Option<bool>,
 }
 
 /// `PUT /v2.0/networks/{id}`
@@ -74,6 +78,10 @@ pub struct NetworkUpdate {
     pub shared: Option<bool>,
     /// New default for ports to come.
     pub port_security_enabled: Option<bool>,
+    /// Whether it is external from now on.
+    pub external: Option<bool>,
+    /// Whether it is the default one from now on.
+    pub is_default: Option<bool>,
 }
 
 /// `POST /v2.0/subnets`

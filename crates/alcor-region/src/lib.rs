@@ -9,6 +9,7 @@ pub mod alloc;
 pub mod command;
 pub mod env;
 pub mod error;
+mod external;
 pub mod host;
 mod managed;
 pub mod network;

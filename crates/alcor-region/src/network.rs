@@ -9,6 +9,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{Caller, NetworkCreate, NetworkUpdate},
     env::check_if_match,
+    external,
     managed::Managed,
 };
 
@@ -67,7 +68,9 @@ fn create(
     caller: &Caller,
     create: NetworkCreate,
 ) -> Result<Arc<Network>, RegionError> {
-    if !caller.is_admin && (create.shared == Some(true) || create.segmentation_id.is_some()) {
+    if !caller.is_admin
+        && (create.shared == Some(true) || create.segmentation_id.is_some() || create.external == Some(true))
+    {
         return Err(RegionError::Forbidden {
             action: "create_network:shared or provider attributes".into(),
         });
@@ -87,7 +90,10 @@ fn create(
         shared: create.shared.unwrap_or(false),
         port_security_enabled: create.port_security_enabled.unwrap_or(true),
         segmentation_id: allocate_vni(tx.state(), env, create.segmentation_id)?,
+        external: create.external.unwrap_or(false),
+        is_default: create.is_default.unwrap_or(false),
     };
+    external::check_default(tx.state(), &network)?;
     tx.put(Resource::Network(Arc::new(network)));
     written(tx, id)
 }
@@ -132,6 +138,7 @@ fn update(
     network.port_security_enabled = update
         .port_security_enabled
         .unwrap_or(network.port_security_enabled);
+    external::change(tx.state(), &mut network, update.external, update.is_default)?;
     tx.put(Resource::Network(Arc::new(network)));
     written(tx, id)
 }

@@ -58,7 +58,10 @@ impl Resource for Network {
             ))
             .writable()
             .listed(),
-            Attribute::new("router:external", Kind::OnlyFalse, |_: &V| Field::Bool(false))
+            Attribute::new("router:external", Kind::Bool, |v: &V| Field::Bool(v.row.external))
+                .writable()
+                .filterable(),
+            Attribute::new("is_default", Kind::Bool, |v: &V| Field::Bool(v.row.is_default))
                 .writable()
                 .filterable(),
             Attribute::new("availability_zone_hints", Kind::OnlyEmptyList, |_: &V| {
@@ -101,6 +104,8 @@ impl Resource for Network {
                 .get::<u64>("provider:segmentation_id")
                 .and_then(|vni| u32::try_from(vni).ok())
                 .and_then(|vni| Vni::try_from(vni).ok()),
+            external: given.get("router:external"),
+            is_default: given.get("is_default"),
         })
     }
 
@@ -112,6 +117,8 @@ impl Resource for Network {
             mtu: mtu(given)?,
             shared: given.get("shared"),
             port_security_enabled: given.get("port_security_enabled"),
+            external: given.get("router:external"),
+            is_default: given.get("is_default"),
         })
     }
 

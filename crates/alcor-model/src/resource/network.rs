@@ -25,4 +25,10 @@ pub struct Network {
     pub port_security_enabled: bool,
     /// VXLAN network identifier, unique in the region.
     pub segmentation_id: Vni,
+    /// Routers of every project may have their way out through it (Neutron's `router:external`).
+    #[serde(default)]
+    pub external: bool,
+    /// The external network that is meant when nobody names one; at most one in a region.
+    #[serde(default)]
+    pub is_default: bool,
 }

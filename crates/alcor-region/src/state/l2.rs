@@ -130,7 +130,15 @@ impl RegionState {
 
     /// Whether the caller may see a network.
     pub fn sees_network(&self, caller: &Caller, network: &Network) -> bool {
-        caller.is_admin || network.shared || network.standard.project_id == caller.project_id
+        caller.is_admin
+            || network.shared
+            || self.is_external(network)
+            || network.standard.project_id == caller.project_id
+    }
+
+    /// Whether a network is external: routers of every project may have their way out through it, and everybody sees it.
+    pub const fn is_external(&self, network: &Network) -> bool {
+        network.external
     }
 
     /// The subnet, if the caller may see it: its own, or one of a network that it sees.
@@ -147,7 +155,7 @@ impl RegionState {
             || self
                 .networks
                 .get(&subnet.network_id)
-                .is_some_and(|network| network.shared)
+                .is_some_and(|network| network.shared || self.is_external(network))
     }
 
     /// The port, if the caller may see it.
