@@ -76,6 +76,21 @@ pub const EXTENSIONS: &[Extension] = &[
         "The VXLAN identifier of a network",
     ),
     extension(
+        "quota-check-limit",
+        "Quota engine limit check",
+        "A limit below what there is already is refused",
+    ),
+    extension(
+        "quota_details",
+        "Quota details management support",
+        "What a project owns, beside its limits",
+    ),
+    extension(
+        "quotas",
+        "Quota management support",
+        "Limits by project, and their defaults",
+    ),
+    extension(
         "revision-if-match",
         "If-Match constraints based on revision_number",
         "If-Match: revision_number=N",

@@ -205,6 +205,27 @@ fn integer(value: &Value) -> Option<i128> {
     }
 }
 
+/// Reads a number that may be negative, both ends included; also as text of digits. Fractions are cut off, as Neutron does.
+///
+/// # Errors
+/// 400 with Neutron's words.
+pub fn signed(name: &str, value: &Value, min: i64, max: i64) -> Result<i64, ApiError> {
+    let cut_off = |number: f64| format!("{:.0}", number.trunc()).parse::<i128>().ok();
+    let number = integer(value)
+        .or_else(|| value.as_f64().and_then(cut_off))
+        .ok_or_else(|| ApiError::invalid_input(&format!("'{}' is not an integer", shown(value))))?;
+    let refuse = |reason: String| ApiError::invalid_attribute(name, &reason);
+    match i64::try_from(number) {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ if number < i128::from(min) => Err(refuse(format!(
+            "'{number}' is too small - must be at least '{min}'"
+        ))),
+        _ => Err(refuse(format!(
+            "'{number}' is too large - must be no larger than '{max}'"
+        ))),
+    }
+}
+
 fn in_range(number: i128, min: u64, max: u64) -> Result<u64, String> {
     if number < i128::from(min) {
         return Err(format!("'{number}' is too small - must be at least '{min}'"));

@@ -4,6 +4,7 @@ pub mod handlers;
 mod lookup;
 pub mod network;
 pub mod port;
+pub(crate) mod quota;
 pub mod subnet;
 pub mod tags;
 

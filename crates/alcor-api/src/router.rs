@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::{
     admin, discovery,
     error::ApiError,
-    resources::{Resource, handlers, tags},
+    resources::{Resource, handlers, quota, tags},
     state::ApiState,
 };
 
@@ -84,6 +84,7 @@ fn routes() -> Vec<Route> {
     routes.extend(resource_routes::<Network>());
     routes.extend(resource_routes::<Subnet>());
     routes.extend(resource_routes::<Port>());
+    routes.extend(quota::routes());
     routes
 }
 

@@ -7,6 +7,7 @@ mod host;
 mod network;
 mod port;
 mod router;
+mod quota;
 mod subnet;
 
 pub use host::Host;
@@ -17,6 +18,7 @@ pub use router::{
     Association, FLOATING_IP, FloatingIp, Gateway, PortForwarding, PortRange, ROUTER_GATEWAY,
     ROUTER_INTERFACE, Router, RouterInterface,
 };
+pub use quota::Quota;
 use serde::{Deserialize, Serialize};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Subnet};
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Id, Revision,
-    resource::{Host, Network, Port, PortRuntime, Subnet},
+    resource::{Host, Network, Port, PortRuntime, Quota, Subnet},
 };
 
 /// A type of rows.
@@ -212,6 +212,7 @@ macro_rules! rows {
 }
 
 rows! {
+    Quota { String, project_id, "quota" }
     Host { String, name, "host" }
     Network { Id<Network>, id, "network", standard.project_id }
     Subnet { Id<Subnet>, id, "subnet", standard.project_id }

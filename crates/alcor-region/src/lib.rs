@@ -15,7 +15,7 @@ mod managed;
 pub mod network;
 pub mod port;
 pub mod port_runtime;
-mod quota;
+pub mod quota;
 mod region;
 pub mod state;
 pub mod subnet;

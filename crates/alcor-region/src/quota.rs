@@ -1,8 +1,141 @@
 //! Quotas: how many rows of a kind a project may own. Checked inside the transaction that makes them.
+//!
+//! A limit is the project's own when an admin set one, else the region's default; -1 is no limit.
 
+use std::collections::BTreeMap;
+
+use alcor_model::{Network, Port, Quota, ResourceKey, Subnet};
 use alcor_store::Tx;
+use thiserror::Error;
 
-use crate::{Env, RegionError, RegionState, managed::Managed};
+use crate::{Env, ErrorClass, Refusal, RegionConfig, RegionError, RegionState, managed::Managed};
+
+/// No limit.
+pub const UNLIMITED: i64 = -1;
+
+/// The largest limit that an admin can set (Neutron's).
+pub const MAX_LIMIT: i64 = 0x7fff_ffff;
+
+/// Most projects that have limits of their own: a row each, and `GET /quotas` lists them all.
+pub const MAX_PROJECTS: usize = 100_000;
+
+/// One quota.
+#[derive(Clone, Copy, Debug)]
+pub struct QuotaKind {
+    /// Neutron's name.
+    pub name: &'static str,
+    /// Neutron's default.
+    pub neutron: i64,
+    /// How many a project owns.
+    used: fn(&RegionState, &str) -> u64,
+}
+
+/// The quotas: name, Neutron's default, and the rows that count. A row that [`Managed::QUOTA`] names must be here.
+macro_rules! quotas {
+    ($($name:literal = $neutron:expr, $row:ident;)*) => {
+        /// Every quota, in the order of Neutron's replies.
+        pub const QUOTAS: &[QuotaKind] = &[
+            $(QuotaKind { name: $name, neutron: $neutron, used: |state, project| state.count::<$row>(project) },)*
+        ];
+    };
+}
+
+quotas! {
+    "network" = 100, Network;
+    "subnet" = 100, Subnet;
+    "port" = 500, Port;
+}
+
+/// One quota of one project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Its name.
+    pub name: &'static str,
+    /// -1 is no limit.
+    pub limit: i64,
+    /// How many rows there are.
+    pub used: u64,
+}
+
+/// Why a change of quotas is refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum QuotaError {
+    /// The project has no limits of its own.
+    #[error("Quota for project {0} could not be found.")]
+    NotFound(String),
+    /// Less than there is.
+    #[error("Quota limit {limit} for {name} must be greater than or equal to already used {used}")]
+    BelowUsage {
+        /// The quota.
+        name: &'static str,
+        /// What was asked for.
+        limit: i64,
+        /// What there is.
+        used: u64,
+    },
+    /// Too many projects have limits of their own.
+    #[error("More than {MAX_PROJECTS} projects cannot have quotas of their own")]
+    TooManyProjects,
+}
+
+impl Refusal for QuotaError {
+    fn neutron_type(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "TenantQuotaNotFound",
+            Self::BelowUsage { .. } => "HTTPBadRequest",
+            Self::TooManyProjects => "Conflict",
+        }
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotFound(_) => ErrorClass::NotFound,
+            Self::BelowUsage { .. } => ErrorClass::BadRequest,
+            Self::TooManyProjects => ErrorClass::Conflict,
+        }
+    }
+}
+
+/// The quota of this name.
+pub fn find(name: &str) -> Option<&'static QuotaKind> {
+    QUOTAS.iter().find(|quota| quota.name == name)
+}
+
+/// The region's default limits.
+pub fn defaults(config: &RegionConfig) -> impl Iterator<Item = (&'static str, i64)> + '_ {
+    QUOTAS
+        .iter()
+        .map(|quota| (quota.name, default_limit(config, quota.name)))
+}
+
+/// A project's limits and what it owns.
+pub fn usages<'a>(
+    state: &'a RegionState,
+    config: &'a RegionConfig,
+    project_id: &'a str,
+) -> impl Iterator<Item = Usage> + 'a {
+    QUOTAS.iter().map(move |quota| Usage {
+        name: quota.name,
+        limit: limit(state, config, project_id, quota.name),
+        used: (quota.used)(state, project_id),
+    })
+}
+
+fn default_limit(config: &RegionConfig, name: &str) -> i64 {
+    config
+        .quotas
+        .get(name)
+        .map_or(UNLIMITED, |limit| (*limit).try_into().unwrap_or(MAX_LIMIT))
+}
+
+/// A project's limit; -1 when there is none.
+pub fn limit(state: &RegionState, config: &RegionConfig, project_id: &str, name: &str) -> i64 {
+    state
+        .quotas()
+        .get(&project_id.to_owned())
+        .and_then(|quota| quota.limits.get(name).copied())
+        .unwrap_or_else(|| default_limit(config, name))
+}
 
 /// Refuses when the project owns more than it may, with what this transaction has made so far.
 ///
@@ -13,10 +146,63 @@ pub(crate) fn check<R: Managed>(
     env: &Env,
     project_id: &str,
 ) -> Result<(), RegionError> {
-    match R::QUOTA.and_then(|name| Some((name, env.config.quotas.get(name)?))) {
-        Some((name, limit)) if tx.state().count::<R>(project_id) > *limit => {
-            Err(RegionError::OverQuota(name))
-        }
+    let Some(name) = R::QUOTA else {
+        return Ok(());
+    };
+    match u64::try_from(limit(tx.state(), &env.config, project_id, name)) {
+        Ok(limit) if tx.state().count::<R>(project_id) > limit => Err(RegionError::OverQuota(name)),
+        // Below the limit, or negative: there is none.
         _ => Ok(()),
     }
+}
+
+/// Sets limits of a project and leaves its others. `force` allows less than there is.
+///
+/// # Errors
+/// When there is more already, or too many projects have limits of their own.
+pub fn update(
+    tx: &mut Tx<'_, RegionState>,
+    project_id: &str,
+    limits: Vec<(&'static str, i64)>,
+    force: bool,
+) -> Result<(), RegionError> {
+    if limits.is_empty() {
+        return Ok(());
+    }
+    for (name, limit) in limits.iter().filter(|(_, limit)| !force && *limit != UNLIMITED) {
+        let used = find(name).map_or(0, |quota| (quota.used)(tx.state(), project_id));
+        if u64::try_from(*limit).is_ok_and(|limit| used > limit) {
+            return Err(QuotaError::BelowUsage {
+                name,
+                limit: *limit,
+                used,
+            }
+            .into());
+        }
+    }
+    let mut row = match tx.state().quotas().get(&project_id.to_owned()) {
+        Some(row) => Quota::clone(row),
+        None if tx.state().quotas().len() >= MAX_PROJECTS => return Err(QuotaError::TooManyProjects.into()),
+        None => Quota {
+            project_id: project_id.to_owned(),
+            revision: tx.revision(),
+            limits: BTreeMap::new(),
+        },
+    };
+    row.limits
+        .extend(limits.into_iter().map(|(name, limit)| (name.to_owned(), limit)));
+    tx.write(row);
+    Ok(())
+}
+
+/// Gives a project the region's defaults again.
+///
+/// # Errors
+/// When it has no limits of its own.
+pub fn reset(tx: &mut Tx<'_, RegionState>, project_id: &str) -> Result<(), RegionError> {
+    if tx.state().quotas().get(&project_id.to_owned()).is_none() {
+        return Err(QuotaError::NotFound(project_id.to_owned()).into());
+    }
+    tx.delete(ResourceKey::Quota(project_id.to_owned()));
+    Ok(())
 }

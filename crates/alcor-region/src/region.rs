@@ -61,6 +61,11 @@ impl Region {
         })
     }
 
+    /// Bounds and defaults.
+    pub fn config(&self) -> &RegionConfig {
+        &self.env.config
+    }
+
     /// The newest durable state.
     pub fn snapshot(&self) -> Arc<Snapshot<RegionState>> {
         self.shard.snapshot()

@@ -7,7 +7,7 @@ mod l2;
 
 use std::sync::Arc;
 
-use alcor_model::{Host, Network, Port, PortRuntime, Resource, ResourceKey, Row, Subnet};
+use alcor_model::{Host, Network, Port, PortRuntime, Quota, Resource, ResourceKey, Row, Subnet};
 use alcor_store::{State, Table};
 use counts::Counts;
 use l2::L2Indexes;
@@ -58,6 +58,8 @@ impl RegionState {
         self.counts.get(R::KIND, project_id)
     }
 }
+
+impl Indexed for Quota {}
 
 /// `table: Row` for each kind, then `group: Indexes` for each group of indexes.
 macro_rules! tables {
@@ -111,6 +113,11 @@ macro_rules! tables {
 
         #[cfg(test)]
         impl RegionState {
+            /// How many rows of a kind each project owns.
+            pub(crate) fn counts_of(&self, kind: alcor_model::Kind) -> std::collections::BTreeMap<String, u64> {
+                self.counts.of(kind)
+            }
+
             /// Everything that is derived from rows.
             pub(crate) fn indexes(&self) -> impl PartialEq + use<'_> {
                 ($(&self.$group,)*)
@@ -138,6 +145,8 @@ tables! {
         ports: Port,
         /// What hosts last reported.
         runtimes: PortRuntime,
+        /// The limits of projects that have limits of their own.
+        quotas: Quota,
     }
     indexes {
         counts: Counts,

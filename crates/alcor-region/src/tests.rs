@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod conservation;
+mod quotas;
 mod rules;
 
 use std::sync::{

@@ -96,6 +96,13 @@ impl Api {
         Self::start_on(files, region, config).await
     }
 
+    /// With other bounds of the region.
+    pub async fn start_with_region(config: RegionConfig) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let region = open_region_with(&files, None, config);
+        Self::start_on(files, region, ApiConfig::noauth(PROJECT)).await
+    }
+
     async fn start_on(files: tempfile::TempDir, region: Region, config: ApiConfig) -> Self {
         let state = ApiState::new(region, Arc::new(OneHost), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -210,9 +217,13 @@ pub fn assert_refused(answer: &Answer, status: u16, kind: &str, message: &str) {
 }
 
 fn open_region(files: &tempfile::TempDir, pages: Option<u32>) -> Region {
+    open_region_with(files, pages, RegionConfig::default())
+}
+
+fn open_region_with(files: &tempfile::TempDir, pages: Option<u32>, config: RegionConfig) -> Region {
     let mut engine = SqliteEngine::open(&files.path().join("alcor.db")).unwrap();
     if let Some(pages) = pages {
         engine.limit_pages(pages).unwrap();
     }
-    Region::open(Box::new(engine), RegionConfig::default()).unwrap()
+    Region::open(Box::new(engine), config).unwrap()
 }

@@ -33,4 +33,13 @@ impl Counts {
             .copied()
             .unwrap_or_default()
     }
+
+    #[cfg(test)]
+    pub(super) fn of(&self, kind: Kind) -> std::collections::BTreeMap<String, u64> {
+        self.counts
+            .iter()
+            .filter(|((counted, _), _)| *counted == kind)
+            .map(|((_, project), count)| (project.clone(), *count))
+            .collect()
+    }
 }

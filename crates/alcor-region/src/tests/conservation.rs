@@ -250,6 +250,14 @@ fn assert_indexes_fit_a_scan(state: &RegionState) {
         }
         assert!(state.networks().contains(&subnet.network_id));
     }
+    for kind in Kind::ALL.iter().copied() {
+        let mut owned = std::collections::BTreeMap::new();
+        for row in state.rows(kind) {
+            *owned.entry(row.project_id().to_owned()).or_insert(0_u64) += 1;
+        }
+        owned.remove("");
+        assert_eq!(state.counts_of(kind), owned, "{kind:?}");
+    }
     for runtime in state.runtimes().iter() {
         let port = state.ports().get(&runtime.port_id).unwrap();
         assert_eq!(port.binding.host_id, runtime.host_id);

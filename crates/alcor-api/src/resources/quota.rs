@@ -1,0 +1,223 @@
+//! `/v2.0/quotas`: how much a project may own, and how much it does. Not a resource like the others: there is nothing to
+//! create, and a row is named by its project.
+
+use alcor_region::{command::Caller, quota};
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post, put},
+};
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::{MAX_TEXT, handlers::respond};
+use crate::{
+    attributes::Kind,
+    body::JsonBody,
+    error::ApiError,
+    parse::{self, Parsed},
+    router::{Route, route},
+    state::{ApiState, Identity},
+};
+
+/// The routes.
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        route(Method::GET, "/v2.0/quotas", get(list)),
+        route(Method::POST, "/v2.0/quotas", post(create)),
+        route(Method::GET, "/v2.0/quotas/tenant", get(tenant)),
+        route(Method::GET, "/v2.0/quotas/project", get(project)),
+        route(Method::GET, "/v2.0/quotas/{id}", get(show)),
+        route(Method::PUT, "/v2.0/quotas/{id}", put(update)),
+        route(Method::DELETE, "/v2.0/quotas/{id}", delete(reset)),
+        route(Method::GET, "/v2.0/quotas/{id}/default", get(default)),
+        route(Method::GET, "/v2.0/quotas/{id}/details", get(details)),
+    ]
+}
+
+fn forbidden(action: &str) -> ApiError {
+    let message = format!("rule:{action} is disallowed by policy");
+    ApiError::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", message)
+}
+
+/// Another project's quotas are for admins, and so is every change.
+fn allowed(caller: &Caller, project_id: Option<&str>, action: &str) -> Result<(), ApiError> {
+    if caller.is_admin || project_id.is_some_and(|id| id == caller.project_id) {
+        Ok(())
+    } else {
+        Err(forbidden(action))
+    }
+}
+
+/// A project's limits by name.
+fn limits(api: &ApiState, project_id: &str) -> Map<String, Value> {
+    let region = api.region();
+    quota::usages(&region.snapshot().state, region.config(), project_id)
+        .map(|usage| (usage.name.to_owned(), json!(usage.limit)))
+        .collect()
+}
+
+/// `GET /v2.0/quotas`: the projects that have limits of their own.
+async fn list(State(api): State<ApiState>, Identity(caller): Identity) -> Result<Response, ApiError> {
+    allowed(&caller, None, "get_quota")?;
+    let snapshot = api.region().snapshot();
+    let quotas: Vec<Value> = snapshot
+        .state
+        .quotas()
+        .iter()
+        .map(|row| {
+            let mut view = limits(&api, &row.project_id);
+            view.insert("project_id".to_owned(), json!(row.project_id));
+            view.insert("tenant_id".to_owned(), json!(row.project_id));
+            Value::Object(view)
+        })
+        .collect();
+    respond(StatusCode::OK, &json!({"quotas": quotas}))
+}
+
+/// `POST /v2.0/quotas`: there is nothing to create.
+async fn create() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "HTTPNotImplemented",
+        "POST requests are not supported on this resource.",
+    )
+}
+
+/// `GET /v2.0/quotas/project`: whose token this is.
+async fn project(Identity(caller): Identity) -> Result<Response, ApiError> {
+    respond(
+        StatusCode::OK,
+        &json!({"project": {"project_id": caller.project_id}}),
+    )
+}
+
+/// `GET /v2.0/quotas/tenant`: as `project`, by its old name.
+async fn tenant(Identity(caller): Identity) -> Result<Response, ApiError> {
+    respond(
+        StatusCode::OK,
+        &json!({"tenant": {"tenant_id": caller.project_id}}),
+    )
+}
+
+/// `GET /v2.0/quotas/{id}`
+async fn show(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    allowed(&caller, Some(&id), "get_quota")?;
+    respond(StatusCode::OK, &json!({"quota": limits(&api, &id)}))
+}
+
+/// `GET /v2.0/quotas/{id}/default`: what holds for projects without limits of their own.
+async fn default(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    allowed(&caller, Some(&id), "get_quota")?;
+    let limits: Map<String, Value> = quota::defaults(api.region().config())
+        .map(|(name, limit)| (name.to_owned(), json!(limit)))
+        .collect();
+    respond(StatusCode::OK, &json!({"quota": limits}))
+}
+
+/// `GET /v2.0/quotas/{id}/details`: limits, and what there is. Nothing is ever reserved: a limit is checked in the
+/// transaction that makes the row.
+async fn details(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    if !caller.is_admin && id != caller.project_id {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "AdminRequired",
+            "User does not have admin privileges: Only admin is authorized to access quotas for another project.",
+        ));
+    }
+    let region = api.region();
+    let details: Map<String, Value> = quota::usages(&region.snapshot().state, region.config(), &id)
+        .map(|usage| {
+            let detail = json!({"limit": usage.limit, "used": usage.used, "reserved": 0});
+            (usage.name.to_owned(), detail)
+        })
+        .collect();
+    respond(StatusCode::OK, &json!({"quota": details}))
+}
+
+/// What a client may say besides limits. Usage is checked unless it says `force`; `check_limit` asks for what happens anyway.
+struct Wanted {
+    limits: Vec<(&'static str, i64)>,
+    force: bool,
+}
+
+fn wanted(mut body: Map<String, Value>) -> Result<Wanted, ApiError> {
+    let mut given = match body.remove("quota") {
+        Some(Value::Object(given)) => given,
+        Some(_) => return Err(ApiError::bad_request("Object 'quota' contains invalid data")),
+        None => return Err(ApiError::bad_request("Unable to find 'quota' in request body")),
+    };
+    let force = given.remove("force") == Some(Value::Bool(true));
+    given.remove("check_limit");
+    let unknown: Vec<&str> = given
+        .keys()
+        .map(String::as_str)
+        .filter(|name| quota::find(name).is_none())
+        .collect();
+    if !unknown.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "Unrecognized attribute(s) '{}'",
+            parse::cut(&unknown.join(", "))
+        )));
+    }
+    let mut limits = Vec::with_capacity(given.len());
+    for (name, value) in given {
+        if let Some(kind) = quota::find(&name) {
+            limits.push((
+                kind.name,
+                parse::signed(kind.name, &value, quota::UNLIMITED, quota::MAX_LIMIT)?,
+            ));
+        }
+    }
+    Ok(Wanted { limits, force })
+}
+
+/// `PUT /v2.0/quotas/{id}`
+async fn update(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    allowed(&caller, None, "update_quota")?;
+    let project = project_id(&id)?;
+    let Wanted {
+        limits: wanted,
+        force,
+    } = wanted(body)?;
+    api.region()
+        .write(move |tx, _| quota::update(tx, &project, wanted, force))
+        .await?;
+    respond(StatusCode::OK, &json!({"quota": limits(&api, &id)}))
+}
+
+/// A project's id, which may be any text that fits where project ids go.
+fn project_id(id: &str) -> Result<String, ApiError> {
+    match parse::value("project_id", Kind::Text(MAX_TEXT), Value::from(id))? {
+        Some(Parsed::Text(id)) => Ok(id),
+        _ => Err(ApiError::invalid_attribute("project_id", "it is not a text")),
+    }
+}
+
+/// `DELETE /v2.0/quotas/{id}`: back to the defaults.
+async fn reset(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    allowed(&caller, None, "delete_quota")?;
+    api.region().write(move |tx, _| quota::reset(tx, &id)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
