@@ -143,6 +143,7 @@ impl Cloud {
             format!("--api-listen=127.0.0.1:{port}"),
             format!("--southbound-listen={southbound}"),
             format!("--data-dir={}", data.display()),
+            "--quota-defaults=unlimited".to_owned(),
         ];
         let args: Vec<_> = args.iter().map(String::as_str).collect();
         let controller = lab.spawn(None, "controller", &build.program("alcor"), &args)?;

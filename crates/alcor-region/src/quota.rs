@@ -96,6 +96,14 @@ impl Refusal for QuotaError {
     }
 }
 
+/// Neutron's default limits, by name.
+pub fn neutron_defaults() -> BTreeMap<&'static str, u64> {
+    QUOTAS
+        .iter()
+        .filter_map(|quota| Some((quota.name, u64::try_from(quota.neutron).ok()?)))
+        .collect()
+}
+
 /// The quota of this name.
 pub fn find(name: &str) -> Option<&'static QuotaKind> {
     QUOTAS.iter().find(|quota| quota.name == name)

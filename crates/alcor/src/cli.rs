@@ -112,6 +112,10 @@ pub struct ControllerFlags {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    /// Quotas of projects that nobody set any for: `neutron` (Neutron's numbers) or `unlimited`.
+    #[arg(long, value_name = "WHICH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_defaults: Option<String>,
 }
 
 /// Agent flags; each overrides the key of the same name in `[agent]`.

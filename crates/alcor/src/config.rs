@@ -4,10 +4,12 @@
 //! An unknown key is an error: a misspelt key must not be silently ignored.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
+use alcor_region::quota;
 use anyhow::Context as _;
 use figment::{
     Figment,
@@ -67,6 +69,50 @@ pub struct ControllerConfig {
     pub vni_first: u32,
     /// Last VXLAN network identifier to give out.
     pub vni_last: u32,
+    /// Quotas of projects that nobody set any for.
+    pub quota_defaults: QuotaDefaults,
+    /// Single quotas that differ from `quota_defaults`, by name (`port`, `network`, ...); -1 is no limit.
+    pub quotas: BTreeMap<String, i64>,
+}
+
+/// Where the quotas of projects begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuotaDefaults {
+    /// Neutron's numbers.
+    Neutron,
+    /// Nothing is bounded, for demos and benchmarks.
+    Unlimited,
+}
+
+impl ControllerConfig {
+    /// The limits, by name, of projects that have none of their own.
+    ///
+    /// # Errors
+    /// For a name that is no quota, and for a limit below -1.
+    pub fn quota_limits(&self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+        let mut limits = match self.quota_defaults {
+            QuotaDefaults::Neutron => quota::neutron_defaults(),
+            QuotaDefaults::Unlimited => BTreeMap::new(),
+        };
+        for (name, limit) in &self.quotas {
+            let Some(kind) = quota::find(name) else {
+                let names: Vec<&str> = quota::QUOTAS.iter().map(|kind| kind.name).collect();
+                anyhow::bail!(
+                    "controller.quotas has '{name}', but the quotas are {}",
+                    names.join(", ")
+                );
+            };
+            match u64::try_from(*limit) {
+                Ok(limit) => limits.insert(kind.name, limit),
+                Err(_) if *limit == quota::UNLIMITED => limits.remove(kind.name),
+                Err(_) => {
+                    anyhow::bail!("controller.quotas.{name} is {limit}; the least is -1, which is no limit")
+                }
+            };
+        }
+        Ok(limits)
+    }
 }
 
 /// `[agent]`
@@ -111,6 +157,8 @@ impl Default for Config {
                 underlay_mtu: 1500,
                 vni_first: 1,
                 vni_last: alcor_model::Vni::MAX,
+                quota_defaults: QuotaDefaults::Neutron,
+                quotas: BTreeMap::new(),
             },
             agent: AgentConfig {
                 host: kernel_host_name(),
@@ -185,6 +233,7 @@ impl Config {
             !self.agent.host.is_empty() && self.agent.host.len() <= 255,
             "agent.host must have 1 to 255 characters"
         );
+        c.quota_limits()?;
         Ok(())
     }
 
@@ -250,6 +299,21 @@ mod tests {
             load(&["--config", file.to_str().unwrap(), "all"]).unwrap(),
             config
         );
+    }
+
+    #[test]
+    fn quotas_begin_with_neutrons_and_can_be_changed_by_name() {
+        let mut config = Config::default().controller;
+        assert_eq!(config.quota_limits().unwrap()["port"], 500);
+        config.quotas = [("port".to_owned(), -1), ("network".to_owned(), 7)].into();
+        let limits = config.quota_limits().unwrap();
+        assert_eq!((limits.get("port"), limits["network"]), (None, 7));
+        config.quota_defaults = QuotaDefaults::Unlimited;
+        assert_eq!(config.quota_limits().unwrap(), [("network", 7)].into());
+        config.quotas = [("prot".to_owned(), 1)].into();
+        assert!(config.quota_limits().unwrap_err().to_string().contains("'prot'"));
+        config.quotas = [("port".to_owned(), -2)].into();
+        assert!(config.quota_limits().is_err());
     }
 
     #[test]

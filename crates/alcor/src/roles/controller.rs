@@ -68,6 +68,7 @@ fn open_region(config: &ControllerConfig) -> anyhow::Result<Region> {
         underlay_mtu: config.underlay_mtu,
         vni_first: Vni::try_from(config.vni_first)?,
         vni_last: Vni::try_from(config.vni_last)?,
+        quotas: config.quota_limits()?,
         ..RegionConfig::default()
     };
     Region::open(Box::new(engine), region)
