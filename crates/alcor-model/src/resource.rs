@@ -6,19 +6,19 @@
 mod host;
 mod network;
 mod port;
-mod router;
 mod quota;
+mod router;
 mod subnet;
 
 pub use host::Host;
 use jiff::Timestamp;
 pub use network::Network;
 pub use port::{AddressPair, Binding, FixedIp, Port, PortRuntime, PortStatus};
+pub use quota::Quota;
 pub use router::{
     Association, FLOATING_IP, FloatingIp, Gateway, PortForwarding, PortRange, ROUTER_GATEWAY,
     ROUTER_INTERFACE, Router, RouterInterface,
 };
-pub use quota::Quota;
 use serde::{Deserialize, Serialize};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Subnet};
 

@@ -64,6 +64,8 @@ impl World {
             admin_state_up: true,
             mtu: 1450,
             shared: false,
+            external: false,
+            is_default: false,
             port_security_enabled: true,
             segmentation_id: Vni::try_from(u32::from(number) + 1).unwrap(),
         });
