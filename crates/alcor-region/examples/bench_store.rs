@@ -100,18 +100,10 @@ fn port(network_id: Id<Network>) -> PortCreate {
             name: "server-0123".into(),
             ..StandardCreate::default()
         },
-        network_id,
-        mac_address: None,
-        fixed_ips: None,
-        allowed_address_pairs: Vec::new(),
-        admin_state_up: None,
         device_id: "0191a4c0-5f3e-7c1d-8a2b-3c4d5e6f7081".into(),
         device_owner: "compute:nova".into(),
-        port_security_enabled: None,
-        dns_name: String::new(),
         binding_host_id: "host-0001.example".into(),
-        binding_vnic_type: None,
-        binding_profile: None,
+        ..PortCreate::new(network_id)
     }
 }
 

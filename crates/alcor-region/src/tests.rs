@@ -110,21 +110,7 @@ pub(super) fn slaac_of(network_id: Id<Network>, cidr: &str) -> SubnetCreate {
 }
 
 pub(super) fn port_of(network_id: Id<Network>) -> PortCreate {
-    PortCreate {
-        standard: StandardCreate::default(),
-        network_id,
-        mac_address: None,
-        fixed_ips: None,
-        allowed_address_pairs: Vec::new(),
-        admin_state_up: None,
-        device_id: String::new(),
-        device_owner: String::new(),
-        port_security_enabled: None,
-        dns_name: String::new(),
-        binding_host_id: String::new(),
-        binding_vnic_type: None,
-        binding_profile: None,
-    }
+    PortCreate::new(network_id)
 }
 
 /// The project whose things the tests make.
