@@ -91,6 +91,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "Limits by project, and their defaults",
     ),
     extension(
+        "rbac-policies",
+        "RBAC Policies",
+        "Networks shared with single projects",
+    ),
+    extension(
         "revision-if-match",
         "If-Match constraints based on revision_number",
         "If-Match: revision_number=N",

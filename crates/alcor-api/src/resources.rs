@@ -5,6 +5,7 @@ mod lookup;
 pub mod network;
 pub mod port;
 pub(crate) mod quota;
+pub mod rbac;
 pub mod subnet;
 pub mod tags;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use alcor_model::{Id, resource::Standard};
 use alcor_region::{
     Managed, RegionState,
-    command::{StandardCreate, StandardUpdate},
+    command::{Caller, StandardCreate, StandardUpdate},
 };
 use alcor_store::Snapshot;
 pub use lookup::{Rows, Walk};
@@ -33,6 +34,8 @@ pub struct View<R> {
     pub row: Arc<R>,
     /// The state it was found in.
     pub snapshot: Arc<Snapshot<RegionState>>,
+    /// Who looks: what is `shared` depends on it.
+    pub caller: Arc<Caller>,
 }
 
 impl<R> Clone for View<R> {
@@ -40,6 +43,18 @@ impl<R> Clone for View<R> {
         Self {
             row: Arc::clone(&self.row),
             snapshot: Arc::clone(&self.snapshot),
+            caller: Arc::clone(&self.caller),
+        }
+    }
+}
+
+impl<R> View<R> {
+    /// A row of the state as a caller sees it.
+    pub fn new(row: Arc<R>, snapshot: &Arc<Snapshot<RegionState>>, caller: &Arc<Caller>) -> Self {
+        Self {
+            row,
+            snapshot: Arc::clone(snapshot),
+            caller: Arc::clone(caller),
         }
     }
 }
@@ -69,6 +84,7 @@ pub trait Resource: Managed<Key = Id<Self>> {
         state: &'a RegionState,
         query: &ListQuery<View<Self>>,
         from: Option<Uuid>,
+        caller: &Caller,
     ) -> Box<dyn Iterator<Item = Arc<Self>> + 'a> {
         let walk = Walk {
             from,
@@ -80,11 +96,17 @@ pub trait Resource: Managed<Key = Id<Self>> {
                     .filter_map(|id| Self::table(state).get(&Id::from_uuid(id)).cloned())
                     .collect(),
             ),
-            None => Self::indexed(state, query, walk).unwrap_or_else(|| walk.table(Self::table(state))),
+            None => Self::indexed(state, query, walk)
+                .or_else(|| Self::seen_by(state, caller, walk))
+                .unwrap_or_else(|| walk.table(Self::table(state))),
         }
     }
     /// Rows from the best index that a filter can use (other than the id); `None` when there is none.
     fn indexed<'a>(_: &'a RegionState, _: &ListQuery<View<Self>>, _: Walk) -> Option<Rows<'a, Self>> {
+        None
+    }
+    /// All rows that a caller sees, when an index has them: a project's list must not cost a look at everybody's rows.
+    fn seen_by<'a>(_: &'a RegionState, _: &Caller, _: Walk) -> Option<Rows<'a, Self>> {
         None
     }
 

@@ -1,6 +1,6 @@
 //! The routes, as one table, and what surrounds every request: span, timeout, answers to paths that are nothing.
 
-use alcor_model::{Network, Port, Subnet};
+use alcor_model::{Network, Port, RbacPolicy, Subnet};
 use axum::{
     Router,
     extract::{Request, State},
@@ -85,6 +85,7 @@ fn routes() -> Vec<Route> {
     routes.extend(resource_routes::<Subnet>());
     routes.extend(resource_routes::<Port>());
     routes.extend(quota::routes());
+    routes.extend(resource_routes::<RbacPolicy>());
     routes
 }
 

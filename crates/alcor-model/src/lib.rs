@@ -11,5 +11,5 @@ pub mod row;
 
 pub use id::{Id, Revision};
 pub use net::{MacAddr, Vni};
-pub use resource::{Host, Network, Port, PortRuntime, Quota, Subnet};
+pub use resource::{Host, Network, Port, PortRuntime, Quota, RbacPolicy, Subnet};
 pub use row::{Change, Kind, Resource, ResourceKey, Row};

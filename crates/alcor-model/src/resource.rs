@@ -7,6 +7,7 @@ mod host;
 mod network;
 mod port;
 mod quota;
+mod rbac;
 mod router;
 mod subnet;
 
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 pub use network::Network;
 pub use port::{AddressPair, Binding, FixedIp, Port, PortRuntime, PortStatus};
 pub use quota::Quota;
+pub use rbac::{Access, RbacPolicy, SharedType};
 pub use router::{
     Association, FLOATING_IP, FloatingIp, Gateway, PortForwarding, PortRange, ROUTER_GATEWAY,
     ROUTER_INTERFACE, Router, RouterInterface,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Id, Revision,
-    resource::{Host, Network, Port, PortRuntime, Quota, Subnet},
+    resource::{Host, Network, Port, PortRuntime, Quota, RbacPolicy, Subnet},
 };
 
 /// A type of rows.
@@ -218,6 +218,7 @@ rows! {
     Subnet { Id<Subnet>, id, "subnet", standard.project_id }
     Port { Id<Port>, id, "port", standard.project_id }
     PortRuntime { Id<Port>, port_id, "port_runtime", project_id }
+    RbacPolicy { Id<RbacPolicy>, id, "rbac_policy", standard.project_id }
 }
 
 /// One entry of a shard's change feed.

@@ -16,6 +16,7 @@ pub mod network;
 pub mod port;
 pub mod port_runtime;
 pub mod quota;
+pub mod rbac;
 mod region;
 pub mod state;
 pub mod subnet;

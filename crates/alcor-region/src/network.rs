@@ -11,6 +11,7 @@ use crate::{
     env::check_if_match,
     external,
     managed::Managed,
+    rbac,
 };
 
 /// Smallest MTU of a network: what IPv4 demands of every link (RFC 791).
@@ -87,14 +88,16 @@ fn create(
         standard: env.standard(caller, create.standard)?,
         admin_state_up: create.admin_state_up.unwrap_or(true),
         mtu,
-        shared: create.shared.unwrap_or(false),
         port_security_enabled: create.port_security_enabled.unwrap_or(true),
         segmentation_id: allocate_vni(tx.state(), env, create.segmentation_id)?,
         external: create.external.unwrap_or(false),
         is_default: create.is_default.unwrap_or(false),
     };
     external::check_default(tx.state(), &network)?;
+    let (owner, external) = (network.standard.project_id.clone(), network.external);
     tx.put(Resource::Network(Arc::new(network)));
+    rbac::set_shared(tx, env, id, &owner, create.shared.unwrap_or(false));
+    rbac::set_external(tx, env, id, &owner, external);
     written(tx, id)
 }
 
@@ -111,20 +114,16 @@ fn update(
     if_match: Option<u64>,
 ) -> Result<Arc<Network>, RegionError> {
     let mut network = Network::clone(owned(tx.state(), caller, id, "update_network")?);
-    if update.shared == Some(true) && !network.shared && !caller.is_admin {
+    let was_shared = rbac::is_shared(tx.state(), id);
+    if update.shared == Some(true) && !was_shared && !caller.is_admin {
         return Err(RegionError::Forbidden {
             action: "update_network:shared".into(),
         });
     }
     env.update_standard(&mut network.standard, update.standard, if_match)?;
-    let owner = &network.standard.project_id;
-    let strangers = || {
-        tx.state()
-            .ports_of(id)
-            .any(|port| port.standard.project_id != *owner)
-    };
-    if network.shared && update.shared == Some(false) && strangers() {
-        return Err(RegionError::InvalidSharedSetting(id));
+    let owner = network.standard.project_id.clone();
+    if was_shared && update.shared == Some(false) {
+        check_nobody_loses(tx.state(), id, &owner)?;
     }
     if let Some(mtu) = update.mtu {
         let has_ipv6 = tx
@@ -134,13 +133,34 @@ fn update(
         network.mtu = check_mtu(env, mtu, if has_ipv6 { MTU_MIN_IPV6 } else { MTU_MIN })?;
     }
     network.admin_state_up = update.admin_state_up.unwrap_or(network.admin_state_up);
-    network.shared = update.shared.unwrap_or(network.shared);
     network.port_security_enabled = update
         .port_security_enabled
         .unwrap_or(network.port_security_enabled);
     external::change(tx.state(), &mut network, update.external, update.is_default)?;
     tx.put(Resource::Network(Arc::new(network)));
+    if let Some(external) = update.external {
+        rbac::set_external(tx, env, id, &owner, external);
+    }
+    if let Some(shared) = update.shared {
+        rbac::set_shared(tx, env, id, &owner, shared);
+    }
     written(tx, id)
+}
+
+/// Refuses to take a network from everybody while a project that was not given it by name has ports or subnets there.
+fn check_nobody_loses(state: &RegionState, id: Id<Network>, owner: &str) -> Result<(), RegionError> {
+    let ports = state
+        .ports_of(id)
+        .filter(|port| !port.device_owner.starts_with("network:"))
+        .map(|port| port.standard.project_id.clone());
+    let subnets = state
+        .subnets_of(id)
+        .map(|subnet| subnet.standard.project_id.clone());
+    let users = ports.chain(subnets).collect();
+    match rbac::would_lose(state, id, owner, &users) {
+        Some(_) => Err(RegionError::InvalidSharedSetting(id)),
+        None => Ok(()),
+    }
 }
 
 /// Deletes a network and its subnets.
@@ -162,6 +182,7 @@ fn delete(
     for subnet in subnets {
         tx.delete(ResourceKey::Subnet(subnet));
     }
+    rbac::forget(tx, id);
     tx.delete(ResourceKey::Network(id));
     Ok(())
 }

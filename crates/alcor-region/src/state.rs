@@ -4,13 +4,15 @@
 
 mod counts;
 mod l2;
+mod sharing;
 
 use std::sync::Arc;
 
-use alcor_model::{Host, Network, Port, PortRuntime, Quota, Resource, ResourceKey, Row, Subnet};
+use alcor_model::{Host, Network, Port, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Row, Subnet};
 use alcor_store::{State, Table};
 use counts::Counts;
 use l2::L2Indexes;
+use sharing::SharingIndexes;
 
 /// A kind of rows with a table of its own.
 pub trait Stored: Row + Indexed {
@@ -147,9 +149,12 @@ tables! {
         runtimes: PortRuntime,
         /// The limits of projects that have limits of their own.
         quotas: Quota,
+        /// What is shared with whom.
+        rbac_policies: RbacPolicy,
     }
     indexes {
         counts: Counts,
         l2: L2Indexes,
+        sharing: SharingIndexes,
     }
 }

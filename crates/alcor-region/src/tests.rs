@@ -3,6 +3,7 @@
 mod concurrency;
 mod conservation;
 mod quotas;
+mod rbac;
 mod rules;
 
 use std::sync::{

@@ -142,6 +142,11 @@ impl<T> Bounded for alcor_model::Id<T> {
     const MAX: Self = Self::from_uuid(uuid::Uuid::max());
 }
 
+impl Bounded for uuid::Uuid {
+    const MIN: Self = Self::nil();
+    const MAX: Self = Self::max();
+}
+
 /// An index in which an entry leads to any number of keys.
 #[derive(Clone)]
 pub struct MultiIndex<I, K> {

@@ -108,13 +108,13 @@ pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
 }
 
 /// The row of an id as a client wrote it, if the caller sees it.
-pub(super) fn view<R: Resource>(api: &ApiState, caller: &Caller, id: &str) -> Result<View<R>, ApiError> {
+pub(super) fn view<R: Resource>(api: &ApiState, caller: &Arc<Caller>, id: &str) -> Result<View<R>, ApiError> {
     let snapshot = api.region().snapshot();
     Uuid::parse_str(id)
         .ok()
         .and_then(|uuid| R::table(&snapshot.state).get(&Id::from_uuid(uuid)).cloned())
         .filter(|row| row.visible(caller, &snapshot.state))
-        .map(|row| View { row, snapshot })
+        .map(|row| View::new(row, &snapshot, caller))
         .ok_or_else(|| query::not_found(R::SINGULAR, id))
 }
 
@@ -131,7 +131,7 @@ pub(crate) async fn list<R: Resource>(
 
 fn list_now<R: Resource>(
     api: &ApiState,
-    caller: &Caller,
+    caller: &Arc<Caller>,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<Response, ApiError> {
@@ -139,10 +139,7 @@ fn list_now<R: Resource>(
     let wanted = ListQuery::<View<R>>::parse(R::ATTRIBUTES, &pairs)?;
     let snapshot = api.region().snapshot();
     let state = &snapshot.state;
-    let of_row = |row: Arc<R>| View {
-        row,
-        snapshot: Arc::clone(&snapshot),
-    };
+    let of_row = |row| View::new(row, &snapshot, caller);
     let marker = match &wanted.marker {
         Some(id) => Some(view::<R>(api, caller, id)?),
         None => None,
@@ -151,7 +148,7 @@ fn list_now<R: Resource>(
         .as_ref()
         .filter(|_| wanted.sorts.is_empty())
         .map(|marker| marker.row.uuid());
-    let candidates = R::candidates(state, &wanted, from)
+    let candidates = R::candidates(state, &wanted, from, caller)
         .filter(|row| row.visible(caller, state))
         .map(of_row);
     let page = query::page(
@@ -241,10 +238,7 @@ pub(crate) async fn create<R: Resource>(
         let Some(row) = rows.into_iter().next() else {
             return Err(ApiError::unavailable("The region made nothing.", 1));
         };
-        let view = View {
-            row,
-            snapshot: api.region().snapshot(),
-        };
+        let view = View::new(row, &api.region().snapshot(), &caller);
         return respond(
             StatusCode::CREATED,
             &Wrapped(
@@ -284,10 +278,7 @@ pub(crate) async fn create<R: Resource>(
     let snapshot = api.region().snapshot();
     let views: Vec<View<R>> = rows
         .into_iter()
-        .map(|row| View {
-            row,
-            snapshot: Arc::clone(&snapshot),
-        })
+        .map(|row| View::new(row, &snapshot, &caller))
         .collect();
     respond(
         StatusCode::CREATED,
@@ -327,10 +318,7 @@ pub(crate) async fn update<R: Resource>(
         .region()
         .update::<R>(&caller, Id::from_uuid(uuid), R::update_from(given)?, if_match)
         .await?;
-    let view = View {
-        row,
-        snapshot: api.region().snapshot(),
-    };
+    let view = View::new(row, &api.region().snapshot(), &caller);
     let fields = Fields::all(R::ATTRIBUTES);
     respond(
         StatusCode::OK,

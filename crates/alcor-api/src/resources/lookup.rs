@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use alcor_model::{Id, Port, Subnet};
-use alcor_region::RegionState;
+use alcor_model::{
+    Id, Network, Port, Subnet,
+    resource::{Access, SharedType},
+};
+use alcor_region::{RegionState, command::Caller};
 use alcor_store::Table;
 use uuid::Uuid;
 
@@ -43,6 +46,39 @@ impl Walk {
             (Some(from), true) => Box::new(table.before(&from).cloned()),
         }
     }
+}
+
+/// The networks that a caller sees, unless it sees them all.
+pub(super) fn seen_networks<'a>(
+    state: &'a RegionState,
+    caller: &Caller,
+    walk: Walk,
+) -> Option<Rows<'a, Network>> {
+    let networks = (!caller.is_admin).then(|| state.networks_seen_by(&caller.project_id))?;
+    Some(
+        walk.sorted(
+            networks
+                .filter_map(|id| state.networks().get(&id))
+                .cloned()
+                .collect(),
+        ),
+    )
+}
+
+/// The subnets that a caller sees, unless it sees them all: its own, and those of networks that it was given.
+pub(super) fn seen_subnets<'a>(
+    state: &'a RegionState,
+    caller: &Caller,
+    walk: Walk,
+) -> Option<Rows<'a, Subnet>> {
+    let project = (!caller.is_admin).then_some(&caller.project_id)?;
+    let own = state
+        .subnets_owned_by(project)
+        .filter_map(|id| state.subnets().get(&id));
+    let given = state
+        .given_to(SharedType::Network, Access::AccessAsShared, project)
+        .flat_map(|id| state.subnets_of(Id::from_uuid(id)));
+    Some(walk.sorted(own.chain(given).cloned().collect()))
 }
 
 /// The subnets of the networks that a query names.

@@ -1,9 +1,15 @@
 //! `/v2.0/networks`
 
-use alcor_model::{Network, Vni, resource::Standard};
-use alcor_region::command::{NetworkCreate, NetworkUpdate, StandardUpdate};
+use alcor_model::{
+    Network, Vni,
+    resource::{SharedType, Standard},
+};
+use alcor_region::{
+    RegionState,
+    command::{Caller, NetworkCreate, NetworkUpdate, StandardUpdate},
+};
 
-use super::{Resource, View, attribute_table, standard_create, standard_update};
+use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
 use crate::{
     attributes::{Attribute, Given},
     error::ApiError,
@@ -47,9 +53,13 @@ impl Resource for Network {
                     .map(|subnet| subnet.id.uuid())
                     .collect()
             )),
-            Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(v.row.shared))
-                .writable()
-                .listed(),
+            Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(
+                v.snapshot
+                    .state
+                    .shared_with(SharedType::Network, v.row.id.uuid(), &v.caller.project_id)
+            ))
+            .writable()
+            .listed(),
             Attribute::new("mtu", Kind::Int(0, 65_535), |v: &V| Field::Int(v.row.mtu.into()))
                 .writable()
                 .listed(),
@@ -89,6 +99,10 @@ impl Resource for Network {
 
     fn standard(&self) -> &Standard {
         &self.standard
+    }
+
+    fn seen_by<'a>(state: &'a RegionState, caller: &Caller, walk: Walk) -> Option<Rows<'a, Self>> {
+        lookup::seen_networks(state, caller, walk)
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {

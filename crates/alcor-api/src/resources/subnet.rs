@@ -2,11 +2,11 @@
 
 use alcor_model::{
     Id, Subnet,
-    resource::{Ipv6Mode, Standard},
+    resource::{Ipv6Mode, SharedType, Standard},
 };
 use alcor_region::{
     RegionState,
-    command::{StandardUpdate, SubnetCreate, SubnetUpdate},
+    command::{Caller, StandardUpdate, SubnetCreate, SubnetUpdate},
 };
 use http::StatusCode;
 use ipnet::IpNet;
@@ -114,6 +114,14 @@ impl Resource for Subnet {
             ))
             .post()
             .filterable(),
+            Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(
+                v.snapshot.state.shared_with(
+                    SharedType::Network,
+                    v.row.network_id.uuid(),
+                    &v.caller.project_id
+                )
+            ))
+            .filterable(),
             Attribute::new("subnetpool_id", Kind::OnlyNull, |_: &V| Field::Null)
                 .post()
                 .filterable(),
@@ -132,6 +140,9 @@ impl Resource for Subnet {
         walk: Walk,
     ) -> Option<Rows<'a, Self>> {
         lookup::subnets(state, query, walk)
+    }
+    fn seen_by<'a>(state: &'a RegionState, caller: &Caller, walk: Walk) -> Option<Rows<'a, Self>> {
+        lookup::seen_subnets(state, caller, walk)
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {

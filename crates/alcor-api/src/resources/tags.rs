@@ -1,5 +1,7 @@
 //! `/v2.0/{plural}/{id}/tags`: the tags of any resource.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
@@ -35,7 +37,7 @@ fn no_such_tag(tag: &str) -> ApiError {
 /// Changes the list of tags as `change` says, on the newest state; `None` means that nothing is to be done.
 async fn change<R: Resource>(
     api: &ApiState,
-    caller: &Caller,
+    caller: &Arc<Caller>,
     id: &str,
     if_match: Option<u64>,
     change: impl Fn(&[String]) -> Result<Option<Vec<String>>, ApiError>,

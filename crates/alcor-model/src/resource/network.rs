@@ -19,8 +19,6 @@ pub struct Network {
     pub admin_state_up: bool,
     /// What a port's interface gets as MTU, in bytes of IP packet.
     pub mtu: u16,
-    /// Visible to every project.
-    pub shared: bool,
     /// Default of a port's `port_security_enabled`.
     pub port_security_enabled: bool,
     /// VXLAN network identifier, unique in the region.

@@ -63,7 +63,6 @@ impl World {
             standard: standard(),
             admin_state_up: true,
             mtu: 1450,
-            shared: false,
             external: false,
             is_default: false,
             port_security_enabled: true,

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use alcor_model::{Host, Id, MacAddr, Network, Port, PortRuntime, Subnet, Vni, resource::PortStatus};
+use alcor_model::{
+    Host, Id, MacAddr, Network, Port, PortRuntime, Subnet, Vni,
+    resource::{PortStatus, SharedType},
+};
 use alcor_store::{MultiIndex, UniqueIndex};
 use imbl::OrdMap;
 
@@ -19,6 +22,8 @@ pub(crate) struct L2Indexes {
     port_by_mac: UniqueIndex<(Id<Network>, MacAddr), Id<Port>>,
     port_by_ip: UniqueIndex<(Id<Subnet>, IpAddr), Id<Port>>,
     network_by_vni: UniqueIndex<Vni, Id<Network>>,
+    networks_by_project: MultiIndex<String, Id<Network>>,
+    subnets_by_project: MultiIndex<String, Id<Subnet>>,
     vnis: Arc<NumberSpace>,
     /// Taken offsets of each IPv4 subnet.
     offsets: OrdMap<Id<Subnet>, Arc<NumberSpace>>,
@@ -34,6 +39,8 @@ impl PartialEq for L2Indexes {
             && self.port_by_mac == other.port_by_mac
             && self.port_by_ip == other.port_by_ip
             && self.network_by_vni == other.network_by_vni
+            && self.networks_by_project == other.networks_by_project
+            && self.subnets_by_project == other.subnets_by_project
             && self.vnis == other.vnis
     }
 }
@@ -69,6 +76,16 @@ impl RegionState {
             .ports_by_device
             .get(&device_id.to_owned())
             .filter_map(|id| self.ports.get(id))
+    }
+
+    /// The networks that a project owns.
+    pub fn networks_owned_by(&self, project: &str) -> impl Iterator<Item = Id<Network>> + use<'_> {
+        self.l2.networks_by_project.get(&project.to_owned()).copied()
+    }
+
+    /// The subnets that a project owns.
+    pub fn subnets_owned_by(&self, project: &str) -> impl Iterator<Item = Id<Subnet>> + use<'_> {
+        self.l2.subnets_by_project.get(&project.to_owned()).copied()
     }
 
     /// Whether a network has ports.
@@ -131,12 +148,12 @@ impl RegionState {
     /// Whether the caller may see a network.
     pub fn sees_network(&self, caller: &Caller, network: &Network) -> bool {
         caller.is_admin
-            || network.shared
-            || self.is_external(network)
             || network.standard.project_id == caller.project_id
+            || self.shared_with(SharedType::Network, network.id.uuid(), &caller.project_id)
+            || self.external_for(network.id, &caller.project_id)
     }
 
-    /// Whether a network is external: routers of every project may have their way out through it, and everybody sees it.
+    /// Whether a network is external: routers may have their way out through it. Whose, RBAC policies say.
     pub const fn is_external(&self, network: &Network) -> bool {
         network.external
     }
@@ -152,10 +169,7 @@ impl RegionState {
     pub fn sees_subnet(&self, caller: &Caller, subnet: &Subnet) -> bool {
         caller.is_admin
             || subnet.standard.project_id == caller.project_id
-            || self
-                .networks
-                .get(&subnet.network_id)
-                .is_some_and(|network| network.shared || self.is_external(network))
+            || self.shared_with(SharedType::Network, subnet.network_id.uuid(), &caller.project_id)
     }
 
     /// The port, if the caller may see it.
@@ -201,11 +215,19 @@ impl Indexed for Host {}
 impl Indexed for Network {
     fn index(&self, state: &mut RegionState) {
         state.l2.network_by_vni.insert(self.segmentation_id, self.id);
+        state
+            .l2
+            .networks_by_project
+            .insert(self.standard.project_id.clone(), self.id);
         Arc::make_mut(&mut state.l2.vnis).take(self.segmentation_id.get());
     }
 
     fn unindex(&self, state: &mut RegionState) {
         state.l2.network_by_vni.remove(&self.segmentation_id, &self.id);
+        state
+            .l2
+            .networks_by_project
+            .remove(self.standard.project_id.clone(), self.id);
         Arc::make_mut(&mut state.l2.vnis).release(self.segmentation_id.get());
     }
 }
@@ -213,10 +235,18 @@ impl Indexed for Network {
 impl Indexed for Subnet {
     fn index(&self, state: &mut RegionState) {
         state.l2.subnets_by_network.insert(self.network_id, self.id);
+        state
+            .l2
+            .subnets_by_project
+            .insert(self.standard.project_id.clone(), self.id);
     }
 
     fn unindex(&self, state: &mut RegionState) {
         state.l2.subnets_by_network.remove(self.network_id, self.id);
+        state
+            .l2
+            .subnets_by_project
+            .remove(self.standard.project_id.clone(), self.id);
     }
 
     fn removed(&self, state: &mut RegionState) {

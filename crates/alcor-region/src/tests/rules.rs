@@ -72,7 +72,7 @@ async fn a_network_has_neutrons_defaults() {
         .get(&id)
         .cloned()
         .unwrap();
-    assert!(network.admin_state_up && network.port_security_enabled && !network.shared);
+    assert!(network.admin_state_up && network.port_security_enabled);
     assert_eq!(network.mtu, 1450);
     assert_eq!(network.standard.project_id, "p1");
     assert_eq!(network.standard.revision_number, 1);
