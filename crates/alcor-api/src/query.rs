@@ -501,12 +501,17 @@ pub fn if_match(header: Option<&http::HeaderValue>) -> Result<Option<u64>, ApiEr
 
 /// A resource that is not there, by an id that the client gave (which need not be a UUID).
 pub fn not_found(singular: &str, id: &str) -> ApiError {
-    let mut name = singular.to_owned();
-    if let Some(first) = name.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    let message = format!("{name} {} could not be found.", parse::cut(id));
-    ApiError::new(StatusCode::NOT_FOUND, format!("{name}NotFound"), message)
+    let capital = |word: &str| {
+        let mut word = word.to_owned();
+        if let Some(first) = word.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        word
+    };
+    let exception: String = singular.split('_').map(capital).collect();
+    let words = capital(&singular.replace('_', " "));
+    let message = format!("{words} {} could not be found.", parse::cut(id));
+    ApiError::new(StatusCode::NOT_FOUND, format!("{exception}NotFound"), message)
 }
 
 #[cfg(test)]

@@ -566,6 +566,9 @@ async fn hosts_are_shown_as_the_directory_knows_them() {
     );
 }
 
+/// Resources whose routes are walked by a test file of their own.
+const ELSEWHERE: &[&str] = &["/v2.0/quotas", "/v2.0/rbac-policies"];
+
 /// Walks every route of the table once; a route that nobody thought of here fails.
 #[tokio::test]
 async fn every_route_answers() {
@@ -576,6 +579,7 @@ async fn every_route_answers() {
             .await["id"],
     );
     let mut table = alcor_api::route_table();
+    table.retain(|(_, path)| !ELSEWHERE.iter().any(|elsewhere| path.starts_with(elsewhere)));
     // Deletions last, members before collections: what is walked must still be there.
     table.sort_by_key(|(method, path)| {
         (

@@ -121,7 +121,8 @@ impl Resource for Subnet {
                     &v.caller.project_id
                 )
             ))
-            .filterable(),
+            .filterable()
+            .hidden(),
             Attribute::new("subnetpool_id", Kind::OnlyNull, |_: &V| Field::Null)
                 .post()
                 .filterable(),
