@@ -100,7 +100,6 @@ fn network(id: Id<Network>) -> Resource {
         standard: standard(),
         admin_state_up: true,
         mtu: 1450,
-        shared: false,
         port_security_enabled: true,
         segmentation_id: Vni::try_from(7).unwrap(),
         external: false,
