@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Id, Revision,
-    resource::{Host, Network, Port, PortRuntime, Quota, RbacPolicy, Subnet},
+    resource::{
+        FloatingIp, Host, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, Subnet,
+    },
 };
 
 /// A type of rows.
@@ -219,6 +221,9 @@ rows! {
     Port { Id<Port>, id, "port", standard.project_id }
     PortRuntime { Id<Port>, port_id, "port_runtime", project_id }
     RbacPolicy { Id<RbacPolicy>, id, "rbac_policy", standard.project_id }
+    Router { Id<Router>, id, "router", standard.project_id }
+    FloatingIp { Id<FloatingIp>, id, "floating_ip", standard.project_id }
+    PortForwarding { Id<PortForwarding>, id, "port_forwarding", standard.project_id }
 }
 
 /// One entry of a shard's change feed.

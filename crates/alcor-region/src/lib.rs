@@ -10,6 +10,7 @@ pub mod command;
 pub mod env;
 pub mod error;
 mod external;
+pub mod floating_ip;
 pub mod host;
 mod managed;
 pub mod network;
@@ -18,6 +19,7 @@ pub mod port_runtime;
 pub mod quota;
 pub mod rbac;
 mod region;
+pub mod router;
 pub mod state;
 pub mod subnet;
 #[cfg(test)]

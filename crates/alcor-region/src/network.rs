@@ -9,7 +9,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{Caller, NetworkCreate, NetworkUpdate},
     env::check_if_match,
-    external,
+    external, floating_ip,
     managed::Managed,
     rbac,
 };
@@ -46,12 +46,12 @@ impl Managed for Network {
 
     fn delete(
         tx: &mut Tx<'_, RegionState>,
-        _: &Env,
+        env: &Env,
         caller: &Caller,
         id: &Id<Self>,
         if_match: Option<u64>,
     ) -> Result<(), RegionError> {
-        self::delete(tx, caller, *id, if_match)
+        self::delete(tx, env, caller, *id, if_match)
     }
 
     fn visible(&self, caller: &Caller, state: &RegionState) -> bool {
@@ -163,18 +163,20 @@ fn check_nobody_loses(state: &RegionState, id: Id<Network>, owner: &str) -> Resu
     }
 }
 
-/// Deletes a network and its subnets.
+/// Deletes a network, its subnets and floating IPs of it that lead nowhere.
 ///
 /// # Errors
 /// Not found, not the caller's, `If-Match`, ports left.
 fn delete(
     tx: &mut Tx<'_, RegionState>,
+    env: &Env,
     caller: &Caller,
     id: Id<Network>,
     if_match: Option<u64>,
 ) -> Result<(), RegionError> {
     let network = owned(tx.state(), caller, id, "delete_network")?;
     check_if_match(&network.standard, if_match)?;
+    floating_ip::remove_unused(tx, env, id)?;
     if tx.state().has_ports(id) {
         return Err(RegionError::NetworkInUse(id));
     }

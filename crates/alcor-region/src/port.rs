@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use alcor_model::{
     Id, MacAddr, Port, Resource, ResourceKey,
-    resource::{AddressPair, Binding},
+    resource::{AddressPair, Binding, ROUTER_INTERFACE},
 };
 use alcor_store::Tx;
 
 use self::{
-    addresses::{asked_addresses, default_addresses, form_addresses_again},
+    addresses::{Asker, asked_addresses, default_addresses, form_addresses_again},
     id::new_id,
     mac::{allocate_mac, check_mac},
 };
@@ -23,7 +23,7 @@ use crate::{
     command::{AddressPairRequest, Caller, FixedIpRequest, PortCreate, PortUpdate},
     env::check_if_match,
     managed::Managed,
-    network,
+    network, router,
 };
 
 impl Managed for Port {
@@ -53,12 +53,12 @@ impl Managed for Port {
 
     fn delete(
         tx: &mut Tx<'_, RegionState>,
-        _: &Env,
+        env: &Env,
         caller: &Caller,
         id: &Id<Self>,
         if_match: Option<u64>,
     ) -> Result<(), RegionError> {
-        self::delete(tx, caller, *id, if_match)
+        self::delete(tx, env, caller, *id, if_match)
     }
 
     fn visible(&self, caller: &Caller, state: &RegionState) -> bool {
@@ -99,7 +99,15 @@ fn create(
     let id = new_id(tx.state(), env)?;
     let fixed_ips = match create.fixed_ips {
         None => default_addresses(tx.state(), env, &network, mac_address)?,
-        Some(asked) => asked_addresses(tx.state(), env, caller, &network, mac_address, &asked, None)?,
+        Some(asked) => {
+            let asker = Asker {
+                caller,
+                is_router: create.device_owner == ROUTER_INTERFACE,
+                mac: mac_address,
+                before: None,
+            };
+            asked_addresses(tx.state(), env, &network, &asker, &asked)?
+        }
     };
     let port_security_enabled = create
         .port_security_enabled
@@ -164,15 +172,13 @@ fn update(
         port.mac_address = check_mac(tx.state(), network.id, mac, Some(id))?;
     }
     if let Some(asked) = update.fixed_ips {
-        port.fixed_ips = asked_addresses(
-            tx.state(),
-            env,
+        let asker = Asker {
             caller,
-            &network,
-            port.mac_address,
-            &asked,
-            Some(&before),
-        )?;
+            is_router: port.device_owner == ROUTER_INTERFACE,
+            mac: port.mac_address,
+            before: Some(&before),
+        };
+        port.fixed_ips = asked_addresses(tx.state(), env, &network, &asker, &asked)?;
     } else if port.mac_address != before.mac_address {
         form_addresses_again(tx.state(), &mut port)?;
     }
@@ -197,25 +203,36 @@ fn update(
         port.binding.since = tx.revision();
         tx.delete(ResourceKey::PortRuntime(id));
     }
+    router::ports::check_update(tx.state(), &before, &port)?;
     tx.put(Resource::Port(Arc::new(port)));
-    written(tx, id)
+    let port = written(tx, id)?;
+    router::ports::changed(tx, env, &port);
+    Ok(port)
 }
 
 /// Deletes a port; its addresses are free at once.
 ///
 /// # Errors
-/// Not found, not the caller's, `If-Match`.
+/// Not found, not the caller's, `If-Match`, a router's or a floating IP's.
 fn delete(
     tx: &mut Tx<'_, RegionState>,
+    env: &Env,
     caller: &Caller,
     id: Id<Port>,
     if_match: Option<u64>,
 ) -> Result<(), RegionError> {
     let port = owned(tx.state(), caller, id, "delete_port")?;
     check_if_match(&port.standard, if_match)?;
+    router::ports::check_delete(tx.state(), port)?;
+    remove(tx, env, id);
+    Ok(())
+}
+
+/// Removes a port, whoever owns it, and what leads to it.
+pub(crate) fn remove(tx: &mut Tx<'_, RegionState>, env: &Env, id: Id<Port>) {
+    router::ports::gone(tx, env, id);
     tx.delete(ResourceKey::PortRuntime(id));
     tx.delete(ResourceKey::Port(id));
-    Ok(())
 }
 
 /// A port that the caller may change.

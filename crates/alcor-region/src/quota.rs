@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use alcor_model::{Network, Port, Quota, ResourceKey, Subnet};
+use alcor_model::{FloatingIp, Network, Port, Quota, ResourceKey, Router, Subnet};
 use alcor_store::Tx;
 use thiserror::Error;
 
@@ -44,6 +44,8 @@ quotas! {
     "network" = 100, Network;
     "subnet" = 100, Subnet;
     "port" = 500, Port;
+    "router" = 10, Router;
+    "floatingip" = 50, FloatingIp;
 }
 
 /// One quota of one project.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use alcor_model::{
     Id, Network, Resource, ResourceKey,
-    resource::{Access, RbacPolicy, SharedType, Standard},
+    resource::{Access, ROUTER_GATEWAY, RbacPolicy, SharedType, Standard},
 };
 use alcor_store::Tx;
 use thiserror::Error;
@@ -19,6 +19,7 @@ use crate::{
     command::{Caller, StandardCreate, StandardUpdate},
     env::check_if_match,
     managed::Managed,
+    router,
 };
 
 /// `POST /v2.0/rbac-policies`
@@ -387,8 +388,13 @@ fn losers<'a>(
 }
 
 /// The projects that have a gateway in an external network.
-fn gateway_users(_: &RegionState, _: Id<Network>) -> BTreeSet<String> {
-    BTreeSet::new()
+fn gateway_users(state: &RegionState, network: Id<Network>) -> BTreeSet<String> {
+    state
+        .ports_of(network)
+        .filter(|port| port.device_owner == ROUTER_GATEWAY)
+        .filter_map(|port| router::ports::router_of(state, port))
+        .map(|router| router.standard.project_id.clone())
+        .collect()
 }
 
 /// Whether everybody sees an object.

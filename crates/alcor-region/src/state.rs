@@ -4,14 +4,19 @@
 
 mod counts;
 mod l2;
+mod l3;
 mod sharing;
 
 use std::sync::Arc;
 
-use alcor_model::{Host, Network, Port, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Row, Subnet};
+use alcor_model::{
+    FloatingIp, Host, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey,
+    Router, Row, Subnet,
+};
 use alcor_store::{State, Table};
 use counts::Counts;
 use l2::L2Indexes;
+use l3::L3Indexes;
 use sharing::SharingIndexes;
 
 /// A kind of rows with a table of its own.
@@ -147,6 +152,12 @@ tables! {
         ports: Port,
         /// What hosts last reported.
         runtimes: PortRuntime,
+        /// All routers.
+        routers: Router,
+        /// All floating IPs.
+        floating_ips: FloatingIp,
+        /// All port forwardings.
+        port_forwardings: PortForwarding,
         /// The limits of projects that have limits of their own.
         quotas: Quota,
         /// What is shared with whom.
@@ -155,6 +166,7 @@ tables! {
     indexes {
         counts: Counts,
         l2: L2Indexes,
+        l3: L3Indexes,
         sharing: SharingIndexes,
     }
 }

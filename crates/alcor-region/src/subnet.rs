@@ -8,7 +8,7 @@ use std::{
 
 use alcor_model::{
     Id, Network, Resource, ResourceKey, Subnet,
-    resource::{AllocationPool, FixedIp, HostRoute, Ipv6Mode},
+    resource::{AllocationPool, FixedIp, HostRoute, Ipv6Mode, ROUTER_INTERFACE},
 };
 use alcor_store::Tx;
 use ipnet::IpNet;
@@ -184,7 +184,11 @@ fn delete(
     let subnet = Arc::clone(owned(tx.state(), caller, id, "delete_subnet")?);
     check_if_match(&subnet.standard, if_match)?;
     let users: Vec<_> = tx.state().addresses_of(id).map(|(_, port)| port).collect();
-    if !users.is_empty() && !subnet.is_auto_address() {
+    let is_router = |port: &Id<alcor_model::Port>| {
+        let port = tx.state().ports().get(port);
+        port.is_some_and(|port| port.device_owner == ROUTER_INTERFACE)
+    };
+    if !users.is_empty() && (!subnet.is_auto_address() || users.iter().any(is_router)) {
         return Err(RegionError::SubnetInUse {
             subnet: id,
             reason: "One or more ports have an IP allocation from this subnet".into(),
@@ -494,7 +498,7 @@ fn add_auto_addresses(
     };
     let ports: Vec<_> = tx.state().ports_of(network_id).cloned().collect();
     for port in ports {
-        if port.fixed_ips.len() >= alcor_model::Port::MAX_FIXED_IPS {
+        if port.fixed_ips.len() >= alcor_model::Port::MAX_FIXED_IPS || port.device_owner == ROUTER_INTERFACE {
             continue;
         }
         let mut port = alcor_model::Port::clone(&port);

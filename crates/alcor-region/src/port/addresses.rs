@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use alcor_model::{Id, MacAddr, Network, Port, Subnet, resource::FixedIp};
+use alcor_model::{
+    Id, MacAddr, Network, Port, Subnet,
+    resource::{FixedIp, ROUTER_INTERFACE},
+};
 
 use crate::{
     Env, RegionError, RegionState,
@@ -51,16 +54,33 @@ pub(super) fn default_addresses(
     Ok(fixed_ips)
 }
 
-/// The addresses that the client asks for. `before` is the port as it is, whose addresses count as free.
+/// Who asks for addresses.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    /// Who sees the subnets.
+    pub(super) caller: &'a Caller,
+    /// A router's interface has gateway addresses, also where others form theirs from their MAC.
+    pub(super) is_router: bool,
+    /// The port's MAC.
+    pub(super) mac: MacAddr,
+    /// The port as it is, whose addresses count as free.
+    pub(super) before: Option<&'a Port>,
+}
+
+/// The addresses that the client asks for.
 pub(super) fn asked_addresses(
     state: &RegionState,
     env: &Env,
-    caller: &Caller,
     network: &Network,
-    mac: MacAddr,
+    asker: &Asker<'_>,
     asked: &[FixedIpRequest],
-    before: Option<&Port>,
 ) -> Result<Vec<FixedIp>, RegionError> {
+    let Asker {
+        caller,
+        is_router,
+        mac,
+        before,
+    } = *asker;
     if asked.len() > Port::MAX_FIXED_IPS {
         return Err(RegionError::InvalidInput(format!(
             "a port has at most {} fixed IPs",
@@ -74,7 +94,7 @@ pub(super) fn asked_addresses(
         let fixed = match request.ip_address {
             Some(ip) => {
                 let formed = matches!(subnet.cidr.network(), IpAddr::V6(prefix) if IpAddr::V6(mac.eui64(prefix)) == ip);
-                if subnet.is_auto_address() && !formed {
+                if subnet.is_auto_address() && !formed && !is_router {
                     return Err(RegionError::InvalidInput(format!(
                         "IPv6 address {ip} can not be directly assigned to a port on subnet {} since the subnet is configured for automatic addresses",
                         subnet.id
@@ -95,7 +115,7 @@ pub(super) fn asked_addresses(
         let taken = state
             .port_with_ip(fixed.subnet_id, fixed.ip_address)
             .is_some_and(|owner| Some(owner) != own);
-        let gateway = subnet.gateway_ip == Some(fixed.ip_address);
+        let gateway = !is_router && subnet.gateway_ip == Some(fixed.ip_address);
         if taken || gateway || fixed_ips.contains(&fixed) {
             return Err(RegionError::IpAddressInUse {
                 ip: fixed.ip_address,
@@ -176,6 +196,10 @@ pub(super) fn auto_address(
 
 /// A port's EUI-64 addresses after its MAC changed.
 pub(super) fn form_addresses_again(state: &RegionState, port: &mut Port) -> Result<(), RegionError> {
+    if port.device_owner == ROUTER_INTERFACE {
+        // A router's addresses are those of its gateways, whatever its MAC.
+        return Ok(());
+    }
     let (mac, own) = (port.mac_address, port.id);
     for fixed in &mut port.fixed_ips {
         if let Some(subnet) = state.subnets().get(&fixed.subnet_id)

@@ -170,6 +170,7 @@ impl RegionState {
         caller.is_admin
             || subnet.standard.project_id == caller.project_id
             || self.shared_with(SharedType::Network, subnet.network_id.uuid(), &caller.project_id)
+            || self.external_for(subnet.network_id, &caller.project_id)
     }
 
     /// The port, if the caller may see it.
