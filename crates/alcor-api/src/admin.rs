@@ -111,3 +111,27 @@ pub async fn port_status(
         .map(|state| Json(state).into_response())
         .ok_or_else(|| crate::query::not_found("port", &id))
 }
+
+/// What these routes take and answer.
+pub(crate) mod doc {
+    use serde_json::{Value, json};
+
+    use crate::openapi::{
+        Operation,
+        schema::{list, object},
+    };
+
+    fn any_object() -> Value {
+        json!({"type": "object"})
+    }
+
+    pub(crate) fn hosts() -> Operation {
+        Operation::new("Lists the hosts").answers(200, object([("hosts", list(any_object()))]))
+    }
+    pub(crate) fn host() -> Operation {
+        Operation::new("Shows what a host really has").answers(200, any_object())
+    }
+    pub(crate) fn port_status() -> Operation {
+        Operation::new("Shows how a port's last change travelled").answers(200, any_object())
+    }
+}

@@ -73,3 +73,66 @@ pub async fn extension_by_alias(Path(alias): Path<String>) -> Result<Response, A
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
+
+/// What these routes take and answer.
+pub(crate) mod doc {
+    use serde_json::{Value, json};
+
+    use crate::openapi::{
+        Operation,
+        schema::{list, object, reference},
+    };
+
+    fn text() -> Value {
+        json!({"type": "string"})
+    }
+
+    fn links() -> Value {
+        list(object([
+            ("rel", text()),
+            ("href", json!({"type": "string", "format": "uri"})),
+        ]))
+    }
+
+    fn extension_schema() -> Value {
+        object([
+            ("alias", text()),
+            ("name", text()),
+            ("description", text()),
+            ("updated", text()),
+            ("links", list(json!({}))),
+        ])
+    }
+
+    pub(crate) fn versions() -> Operation {
+        let version = object([("id", text()), ("status", text()), ("links", links())]);
+        Operation::new("The versions of the API").answers(200, object([("versions", list(version))]))
+    }
+    pub(crate) fn resources() -> Operation {
+        let resource = object([("name", text()), ("collection", text()), ("links", links())]);
+        Operation::new("The collections there are").answers(200, object([("resources", list(resource))]))
+    }
+    pub(crate) fn extensions() -> Operation {
+        Operation::new("The extensions of the Neutron API that are there")
+            .component("Extension", extension_schema())
+            .answers(200, object([("extensions", list(reference("Extension")))]))
+    }
+    pub(crate) fn extension() -> Operation {
+        Operation::new("Shows an extension")
+            .component("Extension", extension_schema())
+            .answers(200, object([("extension", reference("Extension"))]))
+    }
+    pub(crate) fn healthz() -> Operation {
+        Operation::new("Whether the process answers")
+            .media("text/plain")
+            .answers(200, text())
+    }
+    pub(crate) fn openapi() -> Operation {
+        Operation::new("This document").answers(200, json!({"type": "object"}))
+    }
+    pub(crate) fn page() -> Operation {
+        Operation::new("This document for people")
+            .media("text/html")
+            .answers(200, text())
+    }
+}

@@ -13,6 +13,7 @@ pub mod discovery;
 pub mod error;
 pub mod extensions;
 pub mod field;
+pub mod openapi;
 pub mod parse;
 pub mod query;
 pub mod resources;
@@ -21,6 +22,6 @@ pub mod server;
 pub mod state;
 
 pub use admin::{BoxFuture, HostDirectory, NoHosts};
-pub use router::{route_table, router};
+pub use router::{Route, route_table, router};
 pub use server::{check_bind, serve};
 pub use state::{ApiConfig, ApiState};

@@ -313,6 +313,29 @@ fn each<T>(
     }
 }
 
+/// A list of texts, none of them twice.
+///
+/// # Errors
+/// The reason, in Neutron's words.
+pub fn unique_texts(value: &Value, max: usize) -> Result<Vec<String>, String> {
+    let Value::Array(list) = value else {
+        return Err(format!("'{}' is not a list", shown(value)));
+    };
+    let mut seen = HashSet::with_capacity(list.len());
+    for value in list {
+        let text = value
+            .as_str()
+            .ok_or_else(|| format!("'{}' is not a valid string", shown(value)))?;
+        if !seen.insert(text) {
+            return Err(format!("Duplicate items in the list: '{}'", cut(text)));
+        }
+    }
+    list.iter()
+        .filter_map(Value::as_str)
+        .map(|text| short_text(text.to_owned(), max))
+        .collect()
+}
+
 /// An object with no other keys than these.
 fn object_of<'a>(value: &'a Value, what: &str, keys: &[&str]) -> Result<&'a Map<String, Value>, String> {
     match value.as_object() {

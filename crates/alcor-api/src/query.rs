@@ -15,6 +15,9 @@ use crate::{
 /// Limit of parameters in one query.
 pub const MAX_PARAMETERS: usize = 2_000;
 
+/// Filters by tags: all of them, any, not all, none.
+pub const TAG_FILTERS: [&str; 4] = ["tags", "tags-any", "not-tags", "not-tags-any"];
+
 /// One filter: the attribute has one of these values.
 pub struct Filter<V: 'static> {
     /// The attribute.
@@ -100,6 +103,7 @@ impl<V> ListQuery<V> {
             marker: None,
             page_reverse: false,
         };
+        let tagged = table.iter().any(|attribute| attribute.kind == Kind::Tags);
         let mut tags = Vec::new();
         let mut unknown = Vec::new();
         for (key, value) in query {
@@ -108,9 +112,7 @@ impl<V> ListQuery<V> {
                 "limit" => parsed.limit = limit(value)?,
                 "marker" => parsed.marker = Some(value.clone()),
                 "page_reverse" => parsed.page_reverse = value.eq_ignore_ascii_case("true"),
-                "tags" | "tags-any" | "not-tags" | "not-tags-any" => {
-                    tags.push((key.as_str(), value.as_str()))
-                }
+                key if tagged && TAG_FILTERS.contains(&key) => tags.push((key, value.as_str())),
                 _ => match find(table, key).filter(|attribute| attribute.filter) {
                     Some(attribute) => parsed.add_filter(attribute, value)?,
                     None => unknown.push(key.as_str()),
@@ -166,7 +168,7 @@ impl<V> ListQuery<V> {
         let Some(attribute) = table.iter().find(|attribute| attribute.kind == Kind::Tags) else {
             return;
         };
-        for key in ["tags", "tags-any", "not-tags", "not-tags-any"] {
+        for key in TAG_FILTERS {
             let tags: Vec<String> = given
                 .iter()
                 .filter(|(name, _)| *name == key)

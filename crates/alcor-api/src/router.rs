@@ -14,6 +14,7 @@ use tracing::Instrument;
 use crate::{
     admin, discovery,
     error::ApiError,
+    openapi::{self, Operation},
     resources::{Resource, handlers, quota, tags},
     state::ApiState,
 };
@@ -23,6 +24,37 @@ pub struct Route {
     method: Method,
     path: String,
     handler: MethodRouter<ApiState>,
+    operation: Option<fn() -> Operation>,
+}
+
+impl Route {
+    /// Says what the route takes and answers, for the API's document.
+    #[must_use]
+    pub fn doc(mut self, operation: fn() -> Operation) -> Self {
+        self.operation = Some(operation);
+        self
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path; parts in braces are parameters.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What it takes and answers; nothing is known of a route that does not say.
+    pub fn operation(&self) -> Operation {
+        self.operation
+            .map_or_else(|| Operation::new("Not described"), |operation| operation())
+    }
+
+    /// Whether it says what it takes and answers.
+    pub fn is_described(&self) -> bool {
+        self.operation.is_some()
+    }
 }
 
 /// Makes a route. Parts of the path in braces are parameters.
@@ -31,6 +63,7 @@ pub fn route(method: Method, path: impl Into<String>, handler: MethodRouter<ApiS
         method,
         path: path.into(),
         handler,
+        operation: None,
     }
 }
 
@@ -38,49 +71,60 @@ fn resource_routes<R: Resource>() -> Vec<Route> {
     let collection = format!("/v2.0/{}", R::PATH);
     let member = format!("{collection}/{{id}}");
     let mut routes = vec![
-        route(Method::GET, &collection, get(handlers::list::<R>)),
-        route(Method::POST, &collection, post(handlers::create::<R>)),
-        route(Method::OPTIONS, &collection, options(handlers::options::<R>)),
-        route(Method::GET, &member, get(handlers::show::<R>)),
-        route(Method::PUT, &member, put(handlers::update::<R>)),
-        route(Method::DELETE, &member, delete(handlers::delete::<R>)),
+        route(Method::GET, &collection, get(handlers::list::<R>)).doc(openapi::list::<R>),
+        route(Method::POST, &collection, post(handlers::create::<R>)).doc(openapi::create::<R>),
+        route(Method::OPTIONS, &collection, options(handlers::options::<R>)).doc(openapi::options::<R>),
+        route(Method::GET, &member, get(handlers::show::<R>)).doc(openapi::show::<R>),
+        route(Method::PUT, &member, put(handlers::update::<R>)).doc(openapi::update::<R>),
+        route(Method::DELETE, &member, delete(handlers::delete::<R>)).doc(openapi::delete::<R>),
     ];
     if R::TAGGED {
-        let tags_path = format!("{member}/tags");
-        let tag_path = format!("{tags_path}/{{tag}}");
+        let all = format!("{member}/tags");
+        let one = format!("{all}/{{tag}}");
         routes.extend([
-            route(Method::GET, &tags_path, get(tags::list::<R>)),
-            route(Method::PUT, &tags_path, put(tags::replace::<R>)),
-            route(Method::DELETE, &tags_path, delete(tags::clear::<R>)),
-            route(Method::GET, &tag_path, get(tags::show::<R>)),
-            route(Method::PUT, &tag_path, put(tags::add::<R>)),
-            route(Method::DELETE, &tag_path, delete(tags::remove::<R>)),
+            route(Method::GET, &all, get(tags::list::<R>)).doc(openapi::tags::list::<R>),
+            route(Method::POST, &all, post(tags::add_all::<R>)).doc(openapi::tags::add_all::<R>),
+            route(Method::PUT, &all, put(tags::replace::<R>)).doc(openapi::tags::replace::<R>),
+            route(Method::DELETE, &all, delete(tags::clear::<R>)).doc(openapi::tags::clear::<R>),
+            route(Method::GET, &one, get(tags::show::<R>)).doc(openapi::tags::show::<R>),
+            route(Method::PUT, &one, put(tags::add::<R>)).doc(openapi::tags::add::<R>),
+            route(Method::DELETE, &one, delete(tags::remove::<R>)).doc(openapi::tags::remove::<R>),
         ]);
     }
     routes.extend(R::extra_routes());
     routes
 }
 
-fn routes() -> Vec<Route> {
-    let mut routes = vec![
-        route(Method::GET, "/", get(discovery::versions)),
-        route(Method::GET, "/v2.0", get(discovery::resources)),
-        route(Method::GET, "/v2.0/", get(discovery::resources)),
-        route(Method::GET, "/v2.0/extensions", get(discovery::extensions)),
+/// What the service says about itself, and Alcor's own routes.
+fn own_routes() -> Vec<Route> {
+    vec![
+        route(Method::GET, "/", get(discovery::versions)).doc(discovery::doc::versions),
+        route(Method::GET, "/v2.0", get(discovery::resources)).doc(discovery::doc::resources),
+        route(Method::GET, "/v2.0/", get(discovery::resources)).doc(discovery::doc::resources),
+        route(Method::GET, "/v2.0/extensions", get(discovery::extensions)).doc(discovery::doc::extensions),
         route(
             Method::GET,
             "/v2.0/extensions/{alias}",
             get(discovery::extension_by_alias),
-        ),
-        route(Method::GET, "/healthz", get(discovery::healthz)),
-        route(Method::GET, "/alcor/v1/hosts", get(admin::hosts)),
-        route(Method::GET, "/alcor/v1/hosts/{name}", get(admin::host)),
+        )
+        .doc(discovery::doc::extension),
+        route(Method::GET, "/healthz", get(discovery::healthz)).doc(discovery::doc::healthz),
+        route(Method::GET, "/openapi.json", get(openapi::serve)).doc(discovery::doc::openapi),
+        route(Method::GET, "/docs", get(openapi::page::serve)).doc(discovery::doc::page),
+        route(Method::GET, "/alcor/v1/hosts", get(admin::hosts)).doc(admin::doc::hosts),
+        route(Method::GET, "/alcor/v1/hosts/{name}", get(admin::host)).doc(admin::doc::host),
         route(
             Method::GET,
             "/alcor/v1/ports/{id}/status",
             get(admin::port_status),
-        ),
-    ];
+        )
+        .doc(admin::doc::port_status),
+    ]
+}
+
+/// Every route.
+pub(crate) fn routes() -> Vec<Route> {
+    let mut routes = own_routes();
     routes.extend(resource_routes::<Network>());
     routes.extend(resource_routes::<Subnet>());
     routes.extend(resource_routes::<Port>());

@@ -8,6 +8,9 @@ use http::request::Parts;
 
 use crate::{admin::HostDirectory, error::ApiError};
 
+/// Most resources in one bulk creation, unless the configuration says less.
+pub const MAX_BULK: usize = 10_000;
+
 /// Settings of the API.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -35,7 +38,7 @@ impl ApiConfig {
                 is_admin: true,
             },
             max_body_bytes: 8 << 20,
-            max_bulk: 10_000,
+            max_bulk: MAX_BULK,
             max_page: 10_000,
             max_connections: 4_096,
             request_timeout: Duration::from_secs(30),

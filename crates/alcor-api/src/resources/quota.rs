@@ -23,16 +23,100 @@ use crate::{
 /// The routes.
 pub(crate) fn routes() -> Vec<Route> {
     vec![
-        route(Method::GET, "/v2.0/quotas", get(list)),
-        route(Method::POST, "/v2.0/quotas", post(create)),
-        route(Method::GET, "/v2.0/quotas/tenant", get(tenant)),
-        route(Method::GET, "/v2.0/quotas/project", get(project)),
-        route(Method::GET, "/v2.0/quotas/{id}", get(show)),
-        route(Method::PUT, "/v2.0/quotas/{id}", put(update)),
-        route(Method::DELETE, "/v2.0/quotas/{id}", delete(reset)),
-        route(Method::GET, "/v2.0/quotas/{id}/default", get(default)),
-        route(Method::GET, "/v2.0/quotas/{id}/details", get(details)),
+        route(Method::GET, "/v2.0/quotas", get(list)).doc(doc::list),
+        route(Method::POST, "/v2.0/quotas", post(create)).doc(doc::create),
+        route(Method::GET, "/v2.0/quotas/tenant", get(tenant)).doc(doc::tenant),
+        route(Method::GET, "/v2.0/quotas/project", get(project)).doc(doc::project),
+        route(Method::GET, "/v2.0/quotas/{id}", get(show)).doc(doc::show),
+        route(Method::PUT, "/v2.0/quotas/{id}", put(update)).doc(doc::update),
+        route(Method::DELETE, "/v2.0/quotas/{id}", delete(reset)).doc(doc::reset),
+        route(Method::GET, "/v2.0/quotas/{id}/default", get(default)).doc(doc::default),
+        route(Method::GET, "/v2.0/quotas/{id}/details", get(details)).doc(doc::details),
     ]
+}
+
+/// What the routes take and answer.
+mod doc {
+    use alcor_region::quota::{MAX_LIMIT, QUOTAS, UNLIMITED};
+    use serde_json::{Map, Value, json};
+
+    use crate::openapi::{
+        Operation,
+        schema::{list as list_of, object, reference},
+    };
+
+    fn limit() -> Value {
+        json!({"type": "integer", "minimum": UNLIMITED, "maximum": MAX_LIMIT})
+    }
+
+    /// An object with a member for each quota.
+    fn each(of: impl Fn() -> Value, more: &[(&str, Value)]) -> Value {
+        let mut properties: Map<String, Value> =
+            QUOTAS.iter().map(|quota| (quota.name.to_owned(), of())).collect();
+        properties.extend(
+            more.iter()
+                .map(|(name, schema)| ((*name).to_owned(), schema.clone())),
+        );
+        let names: Vec<&String> = properties.keys().collect();
+        json!({"type": "object", "properties": properties, "required": names, "additionalProperties": false})
+    }
+
+    fn shown(summary: &'static str) -> Operation {
+        Operation::new(summary)
+            .component("Quota", each(limit, &[]))
+            .answers(200, object([("quota", reference("Quota"))]))
+    }
+
+    pub(super) fn list() -> Operation {
+        let project = || json!({"type": "string"});
+        let row = each(limit, &[("project_id", project()), ("tenant_id", project())]);
+        Operation::new("Lists the quotas of projects that have some of their own")
+            .component("ProjectQuota", row)
+            .answers(200, object([("quotas", list_of(reference("ProjectQuota")))]))
+    }
+    pub(super) fn create() -> Operation {
+        Operation::new("Always refused: quotas are set, not made").answers(501, reference("Error"))
+    }
+    pub(super) fn tenant() -> Operation {
+        Operation::new("The caller's project, by its old name").answers(
+            200,
+            object([("tenant", object([("tenant_id", json!({"type": "string"}))]))]),
+        )
+    }
+    pub(super) fn project() -> Operation {
+        Operation::new("The caller's project").answers(
+            200,
+            object([("project", object([("project_id", json!({"type": "string"}))]))]),
+        )
+    }
+    pub(super) fn show() -> Operation {
+        shown("Shows the quotas of a project")
+    }
+    pub(super) fn default() -> Operation {
+        shown("Shows the quotas of projects that have none of their own")
+    }
+    pub(super) fn update() -> Operation {
+        let digits = json!({"type": "string", "pattern": "^\\s*[0-9]{1,9}\\s*$"});
+        let mut properties: Map<String, Value> = QUOTAS
+            .iter()
+            .map(|quota| (quota.name.to_owned(), json!({"anyOf": [limit(), digits.clone()]})))
+            .collect();
+        properties.insert("force".to_owned(), json!({}));
+        properties.insert("check_limit".to_owned(), json!({}));
+        let quota = json!({"type": "object", "properties": properties, "additionalProperties": false});
+        let body = json!({"type": "object", "properties": {"quota": quota}, "required": ["quota"]});
+        shown("Sets quotas of a project").body(body)
+    }
+    pub(super) fn reset() -> Operation {
+        Operation::new("Gives a project the default quotas again").answers_empty(204)
+    }
+    pub(super) fn details() -> Operation {
+        let number = || json!({"type": "integer", "minimum": 0});
+        let detail = || object([("limit", limit()), ("used", number()), ("reserved", number())]);
+        Operation::new("Shows the quotas of a project and what it owns")
+            .component("QuotaDetails", each(detail, &[]))
+            .answers(200, object([("quota", reference("QuotaDetails"))]))
+    }
 }
 
 fn forbidden(action: &str) -> ApiError {

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use alcor_model::Id;
 use alcor_region::{RegionError, command::Caller};
@@ -99,28 +99,37 @@ pub(crate) async fn replace<R: Resource>(
     JsonBody(mut body): JsonBody,
 ) -> Result<Response, ApiError> {
     let if_match = query::if_match(headers.get(header::IF_MATCH))?;
-    let Some(Value::Array(list)) = body.remove("tags") else {
-        return Err(ApiError::invalid_input("Invalid tags body"));
-    };
-    let mut tags = Vec::with_capacity(list.len());
-    for value in list {
-        let Value::String(tag) = value else {
-            return Err(ApiError::invalid_input(&format!(
-                "'{}' is not a valid string",
-                parse::shown(&value)
-            )));
-        };
-        checked_tag(&tag)?;
-        tags.push(tag);
-    }
-    let mut sorted = tags.clone();
-    sorted.sort_unstable();
-    if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        let message = format!("Duplicate items in the list: '{}'", parse::cut(&twice[0]));
-        return Err(ApiError::invalid_input(&message));
-    }
-    let tags = change::<R>(&api, &caller, &id, if_match, |_| Ok(Some(tags.clone()))).await?;
+    let tags = tags_of(&mut body)?;
+    change::<R>(&api, &caller, &id, if_match, |_| Ok(Some(tags.clone()))).await?;
     respond(StatusCode::OK, &json!({"tags": tags}))
+}
+
+/// `POST /tags`: adds to those that are there. The answer is what was given, as Neutron's.
+pub(crate) async fn add_all<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    JsonBody(mut body): JsonBody,
+) -> Result<Response, ApiError> {
+    let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    let tags = tags_of(&mut body)?;
+    let add = |have: &[String]| {
+        let new = tags.iter().any(|tag| !have.contains(tag));
+        Ok(new.then(|| have.iter().chain(&tags).cloned().collect()))
+    };
+    change::<R>(&api, &caller, &id, if_match, add).await?;
+    respond(StatusCode::OK, &json!({"tags": tags}))
+}
+
+/// The tags of a body.
+fn tags_of(body: &mut Map<String, Value>) -> Result<Vec<String>, ApiError> {
+    match body.remove("tags") {
+        Some(list) => {
+            parse::unique_texts(&list, super::MAX_TAG).map_err(|reason| ApiError::invalid_input(&reason))
+        }
+        None => Err(ApiError::invalid_input("Invalid tags body")),
+    }
 }
 
 /// `DELETE /tags`: removes all.

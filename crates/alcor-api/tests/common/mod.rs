@@ -1,6 +1,8 @@
 //! A running API on loopback with a region on a temporary SQLite file, and a client for it.
 #![allow(dead_code, reason = "every test target uses another part of it")]
 
+pub mod contract;
+
 use std::{future::ready, net::SocketAddr, sync::Arc};
 
 use alcor_api::{ApiConfig, ApiState, BoxFuture, HostDirectory, serve};
@@ -158,13 +160,15 @@ impl Api {
         path: &str,
         change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Answer {
-        let response = change(self.client.request(method, self.url(path)))
+        let response = change(self.client.request(method.clone(), self.url(path)))
             .send()
             .await
             .unwrap();
         let status = response.status().as_u16();
         let bytes = response.bytes().await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        contract::check(method.as_str(), path, status, &body);
+        (status, body)
     }
 
     pub async fn get(&self, path: &str) -> Answer {
