@@ -32,6 +32,8 @@ enum Task {
     Demo(demo::Flags),
     /// Run every test (root).
     Test,
+    /// Test the API, and that some test exercises each of its endpoints.
+    Endpoints,
     /// Measure; prints a table, and one JSON object with --json.
     Bench(bench::Flags),
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::setup(setup::For::Everything),
         Task::Demo(flags) => demo::demo(&flags),
         Task::Test => test::test(),
+        Task::Endpoints => test::endpoints(),
         Task::Bench(flags) => bench::bench(&flags),
     };
     match outcome {

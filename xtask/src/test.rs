@@ -1,11 +1,14 @@
 //! Every test there is: what needs no root, what does, and what needs real clients.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     demo,
     setup::{For, setup},
-    shell::{cargo, output, run, tools},
+    shell::{cargo, output, root, run, tools},
 };
 
 /// Runs all tests.
@@ -29,7 +32,53 @@ pub fn test() -> anyhow::Result<()> {
     demo::look_at_kept(|endpoint| openstack_works(&openstack, endpoint))?;
     // The features switch on what needs root (`root-tests`) and the `openstack` client.
     let mut tests = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    run(tests.env("ALCOR_TEST_OPENSTACK", &openstack))
+    let hits = fresh(&root().join("target/route-hits"))?;
+    run(tests.env("ALCOR_TEST_OPENSTACK", &openstack).env(HITS, &hits))?;
+    every_endpoint(&hits)
+}
+
+/// The environment variable that tells tests where to note which endpoints they exercised.
+const HITS: &str = "ALCOR_TEST_ROUTE_HITS";
+
+/// Tests the API and fails when an endpoint is exercised by no test.
+///
+/// # Errors
+/// When a test fails or an endpoint was forgotten.
+pub fn endpoints() -> anyhow::Result<()> {
+    let hits = fresh(&root().join("target/route-hits"))?;
+    run(cargo(&["test", "-p", "alcor-api"]).env(HITS, &hits))?;
+    run(cargo(&[
+        "test",
+        "-p",
+        "alcor-api",
+        "--test",
+        "exercised",
+        "--",
+        "--ignored",
+    ])
+    .env(HITS, &hits))
+}
+
+fn every_endpoint(hits: &Path) -> anyhow::Result<()> {
+    let mut last = cargo(&[
+        "test",
+        "--workspace",
+        "--all-features",
+        "--test",
+        "exercised",
+        "--",
+        "--ignored",
+    ]);
+    run(last.env(HITS, hits))
+}
+
+/// An empty folder.
+fn fresh(path: &Path) -> anyhow::Result<PathBuf> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => std::fs::create_dir_all(path)?,
+    }
+    Ok(path.to_owned())
 }
 
 /// Lists, creates, shows and deletes with the real client against a running demo.

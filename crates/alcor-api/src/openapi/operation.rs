@@ -158,7 +158,7 @@ fn tag(path: &str) -> &str {
 fn operation_id(route: &Route) -> String {
     let path: String = route
         .path()
-        .trim_start_matches("/v2.0")
+        .trim_start_matches('/')
         .chars()
         .map(|letter| {
             if letter.is_ascii_alphanumeric() {
@@ -171,7 +171,7 @@ fn operation_id(route: &Route) -> String {
     let words: Vec<&str> = std::iter::once(route.method().as_str())
         .chain(path.split_whitespace())
         .collect();
-    let mut id = words.join("_").to_ascii_lowercase();
+    let mut id = words.join("_").to_ascii_lowercase().replace("_v2_0_", "_");
     if route.path().len() > 1 && route.path().ends_with('/') {
         id.push('_');
     }
