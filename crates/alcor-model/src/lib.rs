@@ -12,6 +12,7 @@ pub mod row;
 pub use id::{Id, Revision};
 pub use net::{MacAddr, Vni};
 pub use resource::{
-    FloatingIp, Host, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, Subnet,
+    FloatingIp, Host, KeptReply, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router,
+    Subnet,
 };
 pub use row::{Change, Kind, Resource, ResourceKey, Row};

@@ -4,6 +4,7 @@
 //! rows that were written before it can be read. Which kinds of rows there are is said in [`crate::row`].
 
 mod host;
+mod kept_reply;
 mod network;
 mod port;
 mod quota;
@@ -13,6 +14,7 @@ mod subnet;
 
 pub use host::Host;
 use jiff::Timestamp;
+pub use kept_reply::KeptReply;
 pub use network::Network;
 pub use port::{AddressPair, Binding, FixedIp, Port, PortRuntime, PortStatus};
 pub use quota::Quota;

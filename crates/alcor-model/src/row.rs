@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Id, Revision,
     resource::{
-        FloatingIp, Host, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, Subnet,
+        FloatingIp, Host, KeptReply, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router,
+        Subnet,
     },
 };
 
@@ -215,6 +216,7 @@ macro_rules! rows {
 
 rows! {
     Quota { String, project_id, "quota" }
+    KeptReply { String, name, "kept_reply" }
     Host { String, name, "host" }
     Network { Id<Network>, id, "network", standard.project_id }
     Subnet { Id<Subnet>, id, "subnet", standard.project_id }

@@ -14,6 +14,7 @@ pub mod floating_ip;
 pub mod host;
 mod managed;
 pub mod network;
+pub mod once;
 pub mod port;
 pub mod port_runtime;
 pub mod quota;

@@ -5,18 +5,20 @@
 mod counts;
 mod l2;
 mod l3;
+mod replies;
 mod sharing;
 
 use std::sync::Arc;
 
 use alcor_model::{
-    FloatingIp, Host, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey,
-    Router, Row, Subnet,
+    FloatingIp, Host, KeptReply, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource,
+    ResourceKey, Router, Row, Subnet,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
 use l2::L2Indexes;
 use l3::L3Indexes;
+use replies::ReplyIndexes;
 use sharing::SharingIndexes;
 
 /// A kind of rows with a table of its own.
@@ -160,6 +162,8 @@ tables! {
         port_forwardings: PortForwarding,
         /// The limits of projects that have limits of their own.
         quotas: Quota,
+        /// Replies that are kept for repeats of their requests.
+        kept_replies: KeptReply,
         /// What is shared with whom.
         rbac_policies: RbacPolicy,
     }
@@ -167,6 +171,7 @@ tables! {
         counts: Counts,
         l2: L2Indexes,
         l3: L3Indexes,
+        replies: ReplyIndexes,
         sharing: SharingIndexes,
     }
 }

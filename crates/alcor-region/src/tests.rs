@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod conservation;
+mod once;
 mod quotas;
 mod rbac;
 mod rules;
