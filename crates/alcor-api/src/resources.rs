@@ -1,5 +1,6 @@
 //! The resources: each is one declaration ([`Resource`]), and the handlers in [`handlers`] are written once for all.
 
+pub(crate) mod create;
 pub mod handlers;
 mod lookup;
 pub mod network;

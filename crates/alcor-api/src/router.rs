@@ -4,7 +4,7 @@ use alcor_model::{Network, Port, RbacPolicy, Subnet};
 use axum::{
     Router,
     extract::{Request, State},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, options, post, put},
 };
@@ -15,7 +15,7 @@ use crate::{
     admin, discovery,
     error::ApiError,
     openapi::{self, Operation},
-    resources::{Resource, handlers, quota, tags},
+    resources::{Resource, create, handlers, quota, tags},
     state::ApiState,
 };
 
@@ -25,6 +25,7 @@ pub struct Route {
     path: String,
     handler: MethodRouter<ApiState>,
     operation: Option<fn() -> Operation>,
+    keeps_replies: bool,
 }
 
 impl Route {
@@ -32,6 +33,12 @@ impl Route {
     #[must_use]
     pub fn doc(mut self, operation: fn() -> Operation) -> Self {
         self.operation = Some(operation);
+        self
+    }
+
+    /// It does what a client asks for with one `Idempotency-Key` once; others refuse the header.
+    fn keeps_replies(mut self) -> Self {
+        self.keeps_replies = true;
         self
     }
 
@@ -64,6 +71,7 @@ pub fn route(method: Method, path: impl Into<String>, handler: MethodRouter<ApiS
         path: path.into(),
         handler,
         operation: None,
+        keeps_replies: false,
     }
 }
 
@@ -72,7 +80,9 @@ fn resource_routes<R: Resource>() -> Vec<Route> {
     let member = format!("{collection}/{{id}}");
     let mut routes = vec![
         route(Method::GET, &collection, get(handlers::list::<R>)).doc(openapi::list::<R>),
-        route(Method::POST, &collection, post(handlers::create::<R>)).doc(openapi::create::<R>),
+        route(Method::POST, &collection, post(create::create::<R>))
+            .keeps_replies()
+            .doc(openapi::create::<R>),
         route(Method::OPTIONS, &collection, options(handlers::options::<R>)).doc(openapi::options::<R>),
         route(Method::GET, &member, get(handlers::show::<R>)).doc(openapi::show::<R>),
         route(Method::PUT, &member, put(handlers::update::<R>)).doc(openapi::update::<R>),
@@ -146,7 +156,12 @@ pub fn router(state: ApiState) -> Router {
     routes()
         .into_iter()
         .fold(Router::new(), |router, route| {
-            router.route(&route.path, route.handler)
+            let handler = if route.method == Method::POST && !route.keeps_replies {
+                route.handler.layer(from_fn(create::refuse_key))
+            } else {
+                route.handler
+            };
+            router.route(&route.path, handler)
         })
         .fallback(|| async { ApiError::no_such_path() })
         .method_not_allowed_fallback(|method: Method| async move {

@@ -52,6 +52,9 @@ pub enum OnceError {
         "The reply of {0} bytes is larger than the {MAX_REPLY_BYTES} that are kept for an idempotency key; make fewer resources with one request"
     )]
     ReplyTooLarge(usize),
+    /// The reply cannot be written.
+    #[error("The reply cannot be written: {0}")]
+    NoReply(String),
 }
 
 impl Refusal for OnceError {
@@ -59,6 +62,7 @@ impl Refusal for OnceError {
         match self {
             Self::KeyUsed(_) => "IdempotencyKeyConflict",
             Self::ReplyTooLarge(_) => "IdempotencyReplyTooLarge",
+            Self::NoReply(_) => "ServiceUnavailable",
         }
     }
 
@@ -66,6 +70,7 @@ impl Refusal for OnceError {
         match self {
             Self::KeyUsed(_) => ErrorClass::Conflict,
             Self::ReplyTooLarge(_) => ErrorClass::BadRequest,
+            Self::NoReply(_) => ErrorClass::Unavailable,
         }
     }
 }

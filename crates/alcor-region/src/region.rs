@@ -13,6 +13,7 @@ use crate::{
     env::{Source, SystemSource},
     host,
     managed::Managed,
+    once::{self, Once, OnceError, Reply},
     port_runtime, quota,
 };
 
@@ -31,6 +32,23 @@ fn unavailable(error: StoreError) -> RegionError {
         reason: error.to_string(),
         retry_after: RETRY_AFTER,
     }
+}
+
+/// Makes rows and checks quotas with each of them there.
+fn create_all<R: Managed>(
+    tx: &mut Tx<'_, RegionState>,
+    env: &Env,
+    caller: &Caller,
+    creates: Vec<R::Create>,
+) -> Result<Vec<Arc<R>>, RegionError> {
+    creates
+        .into_iter()
+        .map(|create| {
+            let row = R::create(tx, env, caller, create)?;
+            quota::check::<R>(tx, env, row.project_id())?;
+            Ok(row)
+        })
+        .collect()
 }
 
 impl Region {
@@ -105,15 +123,35 @@ impl Region {
         creates: Vec<R::Create>,
     ) -> Result<Vec<Arc<R>>, RegionError> {
         let caller = caller.clone();
+        self.write(move |tx, env| create_all::<R>(tx, env, &caller, creates))
+            .await
+    }
+
+    /// Makes rows, all or none, and keeps the reply that `render` makes of them; a repeat of the request gets that reply.
+    ///
+    /// # Errors
+    /// The first refusal; a key that was used for another request.
+    pub async fn create_once<R, F>(
+        &self,
+        caller: &Caller,
+        creates: Vec<R::Create>,
+        asked: Once,
+        render: F,
+    ) -> Result<Reply, RegionError>
+    where
+        R: Managed,
+        F: FnOnce(Vec<Arc<R>>, Arc<Snapshot<RegionState>>) -> Result<(u16, String), OnceError>
+            + Send
+            + 'static,
+    {
+        let caller = caller.clone();
         self.write(move |tx, env| {
-            creates
-                .into_iter()
-                .map(|create| {
-                    let row = R::create(tx, env, &caller, create)?;
-                    quota::check::<R>(tx, env, row.project_id())?;
-                    Ok(row)
-                })
-                .collect()
+            once::once(tx, env, asked, |tx, env| {
+                let rows = create_all::<R>(tx, env, &caller, creates)?;
+                let state = tx.state().clone();
+                let revision = tx.revision();
+                Ok(render(rows, Arc::new(Snapshot { revision, state }))?)
+            })
         })
         .await
     }

@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// A list's body.
-struct ListJson<'a, R: 'static> {
-    views: &'a [View<R>],
-    fields: &'a Fields<View<R>>,
+pub(super) struct ListJson<'a, R: 'static> {
+    pub views: &'a [View<R>],
+    pub fields: &'a Fields<View<R>>,
 }
 
 impl<R> Serialize for ListJson<'_, R> {
@@ -46,7 +46,7 @@ impl<R> Serialize for ListJson<'_, R> {
 }
 
 /// An object with one member, which is how Neutron wraps everything.
-struct Wrapped<'a, T>(&'a str, T);
+pub(super) struct Wrapped<'a, T>(pub &'a str, pub T);
 
 impl<T: Serialize> Serialize for Wrapped<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -80,7 +80,7 @@ impl<R> Serialize for Paged<'_, R> {
 }
 
 /// What the code excludes and cannot prove.
-fn internal(error: &dyn std::error::Error) -> ApiError {
+pub(super) fn internal(error: &dyn std::error::Error) -> ApiError {
     ApiError::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "HTTPInternalServerError",
@@ -90,12 +90,13 @@ fn internal(error: &dyn std::error::Error) -> ApiError {
 
 pub(super) fn respond(status: StatusCode, body: &impl Serialize) -> Result<Response, ApiError> {
     let bytes = serde_json::to_vec(body).map_err(|error| internal(&error))?;
-    Ok((
-        status,
-        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        bytes,
-    )
-        .into_response())
+    Ok(respond_with(status, bytes))
+}
+
+/// A reply whose JSON is there already.
+pub(super) fn respond_with(status: StatusCode, json: Vec<u8>) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, kind)], json).into_response()
 }
 
 pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
@@ -206,90 +207,13 @@ pub(crate) async fn show<R: Resource>(
     )
 }
 
-fn object_of(value: Value, name: &str) -> Result<serde_json::Map<String, Value>, ApiError> {
+pub(super) fn object_of(value: Value, name: &str) -> Result<serde_json::Map<String, Value>, ApiError> {
     match value {
         Value::Object(object) => Ok(object),
         _ => Err(ApiError::bad_request(format!(
             "Object '{name}' contains invalid data"
         ))),
     }
-}
-
-fn command<R: Resource>(value: Value) -> Result<R::Create, ApiError> {
-    R::create_from(Given::check(
-        R::ATTRIBUTES,
-        Verb::Post,
-        object_of(value, R::SINGULAR)?,
-    )?)
-}
-
-/// `POST /v2.0/{plural}`: one under its singular name, or many, all or nothing, under the plural.
-pub(crate) async fn create<R: Resource>(
-    State(api): State<ApiState>,
-    Identity(caller): Identity,
-    JsonBody(mut body): JsonBody,
-) -> Result<Response, ApiError> {
-    let fields = Fields::all(R::ATTRIBUTES);
-    if let Some(value) = body.remove(R::SINGULAR) {
-        let rows = api
-            .region()
-            .create::<R>(&caller, vec![command::<R>(value)?])
-            .await?;
-        let Some(row) = rows.into_iter().next() else {
-            return Err(ApiError::unavailable("The region made nothing.", 1));
-        };
-        let view = View::new(row, &api.region().snapshot(), &caller);
-        return respond(
-            StatusCode::CREATED,
-            &Wrapped(
-                R::SINGULAR,
-                ViewJson {
-                    view: &view,
-                    fields: &fields,
-                },
-            ),
-        );
-    }
-    let values = match body.remove(R::PLURAL) {
-        Some(Value::Array(values)) => values,
-        Some(_) => return Err(ApiError::bad_request("Resources required")),
-        None => {
-            return Err(ApiError::bad_request(format!(
-                "Unable to find '{}' in request body",
-                R::SINGULAR
-            )));
-        }
-    };
-    let max = api.config().max_bulk;
-    if values.is_empty() {
-        return Err(ApiError::bad_request("Resources required"));
-    }
-    if values.len() > max {
-        return Err(ApiError::bad_request(format!(
-            "{} resources in one request are more than the limit of {max}",
-            values.len()
-        )));
-    }
-    let commands = values
-        .into_iter()
-        .map(command::<R>)
-        .collect::<Result<Vec<_>, _>>()?;
-    let rows = api.region().create::<R>(&caller, commands).await?;
-    let snapshot = api.region().snapshot();
-    let views: Vec<View<R>> = rows
-        .into_iter()
-        .map(|row| View::new(row, &snapshot, &caller))
-        .collect();
-    respond(
-        StatusCode::CREATED,
-        &Wrapped(
-            R::PLURAL,
-            ListJson {
-                views: &views,
-                fields: &fields,
-            },
-        ),
-    )
 }
 
 /// An id in a path; whatever is not a UUID names nothing.

@@ -1,0 +1,204 @@
+//! `POST /v2.0/{plural}`: one resource under its singular name, or many, all or nothing, under the plural; and once only
+//! when the client names its request with an `Idempotency-Key`.
+
+use std::sync::Arc;
+
+use alcor_region::{
+    RegionState,
+    command::Caller,
+    once::{Once, OnceError},
+};
+use alcor_store::Snapshot;
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{
+    Resource, View, ViewJson,
+    handlers::{ListJson, Wrapped, internal, object_of, respond, respond_with},
+};
+use crate::{
+    attributes::{Given, Verb},
+    body::JsonBody,
+    error::ApiError,
+    parse,
+    query::Fields,
+    state::{ApiState, Identity},
+};
+
+/// The header with the client's name of its request.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The header of a reply that was kept.
+const REPEATED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Longest key in characters.
+const MAX_KEY: usize = 255;
+/// Digests of requests are UUIDs in this namespace: stable across restarts and versions.
+const REQUESTS: Uuid = Uuid::from_u128(0x9d1c_0f3e_0f5b_4f6e_9a53_6a1f_4c2d_7be1);
+
+/// What the body asks for.
+enum Wanted<R: Resource> {
+    One(R::Create),
+    Many(Vec<R::Create>),
+}
+
+fn command<R: Resource>(value: Value) -> Result<R::Create, ApiError> {
+    R::create_from(Given::check(
+        R::ATTRIBUTES,
+        Verb::Post,
+        object_of(value, R::SINGULAR)?,
+    )?)
+}
+
+fn wanted<R: Resource>(mut body: Map<String, Value>, max: usize) -> Result<Wanted<R>, ApiError> {
+    if let Some(value) = body.remove(R::SINGULAR) {
+        return command::<R>(value).map(Wanted::One);
+    }
+    let values = match body.remove(R::PLURAL) {
+        Some(Value::Array(values)) if !values.is_empty() => values,
+        Some(_) => return Err(ApiError::bad_request("Resources required")),
+        None => {
+            return Err(ApiError::bad_request(format!(
+                "Unable to find '{}' in request body",
+                R::SINGULAR
+            )));
+        }
+    };
+    if values.len() > max {
+        return Err(ApiError::bad_request(format!(
+            "{} resources in one request are more than the limit of {max}",
+            values.len()
+        )));
+    }
+    values
+        .into_iter()
+        .map(command::<R>)
+        .collect::<Result<_, _>>()
+        .map(Wanted::Many)
+}
+
+/// What was made, as the reply has it.
+struct Made<'a, R: Resource> {
+    views: Vec<View<R>>,
+    one: bool,
+    fields: &'a Fields<View<R>>,
+}
+
+impl<'a, R: Resource> Made<'a, R> {
+    fn of(
+        rows: Vec<Arc<R>>,
+        one: bool,
+        fields: &'a Fields<View<R>>,
+        snapshot: &Arc<Snapshot<RegionState>>,
+        caller: &Arc<Caller>,
+    ) -> Self {
+        let views = rows
+            .into_iter()
+            .map(|row| View::new(row, snapshot, caller))
+            .collect();
+        Self { views, one, fields }
+    }
+}
+
+impl<R: Resource> Serialize for Made<'_, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = self.fields;
+        match self.views.first() {
+            Some(view) if self.one => Wrapped(R::SINGULAR, ViewJson { view, fields }).serialize(serializer),
+            _ => {
+                let list = ListJson {
+                    views: &self.views,
+                    fields,
+                };
+                Wrapped(R::PLURAL, list).serialize(serializer)
+            }
+        }
+    }
+}
+
+/// The handler.
+pub(crate) async fn create<R: Resource>(
+    State(api): State<ApiState>,
+    Identity(caller): Identity,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let asked = asked::<R>(&headers, &caller, &body)?;
+    let (commands, one) = match wanted::<R>(body, api.config().max_bulk)? {
+        Wanted::One(command) => (vec![command], true),
+        Wanted::Many(commands) => (commands, false),
+    };
+    let fields = Fields::all(R::ATTRIBUTES);
+    let Some(asked) = asked else {
+        let rows = api.region().create::<R>(&caller, commands).await?;
+        let snapshot = api.region().snapshot();
+        return respond(
+            StatusCode::CREATED,
+            &Made::of(rows, one, &fields, &snapshot, &caller),
+        );
+    };
+    let viewer = Arc::clone(&caller);
+    let render = move |rows, snapshot: Arc<Snapshot<RegionState>>| {
+        let made = Made::of(rows, one, &fields, &snapshot, &viewer);
+        let body = serde_json::to_string(&made).map_err(|error| OnceError::NoReply(error.to_string()))?;
+        Ok((StatusCode::CREATED.as_u16(), body))
+    };
+    let reply = api
+        .region()
+        .create_once::<R, _>(&caller, commands, asked, render)
+        .await?;
+    let status = StatusCode::from_u16(reply.status).map_err(|error| internal(&error))?;
+    let mut response = respond_with(status, reply.body.into_bytes());
+    let repeated = HeaderValue::from_static(if reply.repeated { "true" } else { "false" });
+    response.headers_mut().insert(REPEATED, repeated);
+    Ok(response)
+}
+
+/// What makes this request the same as another one; nothing when the client gave it no key.
+fn asked<R: Resource>(
+    headers: &HeaderMap,
+    caller: &Caller,
+    body: &Map<String, Value>,
+) -> Result<Option<Once>, ApiError> {
+    let mut keys = headers.get_all(KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let text = key.to_str().unwrap_or_default();
+    if keys.next().is_some()
+        || text.is_empty()
+        || text.len() > MAX_KEY
+        || !text.bytes().all(|b| b.is_ascii_graphic())
+    {
+        return Err(ApiError::bad_parameter(
+            "idempotency-key",
+            &format!("The key must be given once and have 1 to {MAX_KEY} characters of ASCII without spaces"),
+        ));
+    }
+    // What is shown depends on who asks, so another kind of caller is another request.
+    let what = serde_json::to_vec(&(R::PATH, caller.is_admin, body)).map_err(|error| internal(&error))?;
+    Ok(Some(Once {
+        project_id: caller.project_id.clone(),
+        key: text.to_owned(),
+        request: Uuid::new_v5(&REQUESTS, &what).to_string(),
+    }))
+}
+
+/// Refuses a key where replies are not kept: who sends one relies on it.
+pub(crate) async fn refuse_key(request: Request, next: Next) -> Result<Response, ApiError> {
+    if let Some(key) = request.headers().get(KEY) {
+        return Err(ApiError::bad_parameter(
+            "idempotency-key",
+            &format!(
+                "The key {} was given, but replies of this request are not kept",
+                parse::cut(key.to_str().unwrap_or_default())
+            ),
+        ));
+    }
+    Ok(next.run(request).await)
+}
