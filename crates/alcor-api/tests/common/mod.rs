@@ -1,5 +1,6 @@
 //! A running API on loopback with a region on a temporary SQLite file, and a client for it.
 #![allow(dead_code, reason = "every test target uses another part of it")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
 
 pub mod contract;
 
