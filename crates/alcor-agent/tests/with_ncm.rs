@@ -144,6 +144,7 @@ fn port(network_id: Id<Network>, subnet_id: Id<Subnet>, last: u8, host: &str, re
         device_id: String::new(),
         device_owner: String::new(),
         port_security_enabled: true,
+        security_groups: Vec::new(),
         dns_name: String::new(),
         binding: Binding {
             host_id: host.to_owned(),

@@ -34,6 +34,11 @@ const fn extension(alias: &'static str, name: &'static str, description: &'stati
 /// The extensions, by alias.
 pub const EXTENSIONS: &[Extension] = &[
     extension(
+        "address-group",
+        "Address group",
+        "Named lists of prefixes for security group rules",
+    ),
+    extension(
         "allowed-address-pairs",
         "Allowed Address Pairs",
         "Further addresses that a port may send from",
@@ -64,6 +69,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "port-security",
         "Port Security",
         "Source addresses of a port are checked, or not",
+    ),
+    extension(
+        "port-security-groups-filtering",
+        "Port filtering on security groups",
+        "Ports can be filtered by their security groups",
     ),
     extension(
         "project-id",
@@ -100,6 +110,36 @@ pub const EXTENSIONS: &[Extension] = &[
         "If-Match constraints based on revision_number",
         "If-Match: revision_number=N",
     ),
+    extension(
+        "security-group",
+        "security-group",
+        "Security groups and their rules",
+    ),
+    extension(
+        "security-groups-default-rules",
+        "Default rules for security groups",
+        "Templates of the rules that new security groups begin with",
+    ),
+    extension(
+        "security-groups-normalized-cidr",
+        "Normalized CIDR field for security group rules",
+        "normalized_cidr of a rule's remote prefix",
+    ),
+    extension(
+        "security-groups-remote-address-group",
+        "Remote address group id field for security group rules",
+        "Rules about the addresses of an address group",
+    ),
+    extension(
+        "security-groups-rules-belongs-to-default-sg",
+        "Security group rule belongs to the project's default security group",
+        "belongs_to_default_sg of a rule",
+    ),
+    extension(
+        "security-groups-shared-filtering",
+        "Security group filtering on the shared field",
+        "Security groups can be filtered by shared",
+    ),
     extension("sorting", "Sorting support", "sort_key and sort_dir"),
     extension(
         "standard-attr-description",
@@ -120,5 +160,10 @@ pub const EXTENSIONS: &[Extension] = &[
         "standard-attr-timestamp",
         "Resource timestamps",
         "created_at and updated_at",
+    ),
+    extension(
+        "stateful-security-group",
+        "Stateful security group",
+        "Security groups with and without connection tracking",
     ),
 ];

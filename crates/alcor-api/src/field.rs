@@ -200,6 +200,12 @@ impl Field<'_> {
             (Self::Ip(have), Wanted::Ip(want)) => have == want,
             (Self::Cidr(have), Wanted::Cidr(want)) => have == want,
             (Self::Mac(have), Wanted::Mac(want)) => have == want,
+            // Types of a resource's own are asked for as text.
+            (Self::Int(have), Wanted::Text(want)) => want.trim().parse() == Ok(*have),
+            (Self::Uuid(have), Wanted::Text(want)) => want.parse() == Ok(*have),
+            (Self::Cidr(have), Wanted::Text(want)) => want.parse() == Ok(*have),
+            (Self::Uuids(have), Wanted::Uuid(want)) => have.contains(want),
+            (Self::Uuids(have), Wanted::Text(want)) => want.parse().is_ok_and(|want| have.contains(&want)),
             (Self::FixedIps(have), Wanted::FixedIp(filter)) => {
                 have.iter().any(|fixed_ip| filter.takes(fixed_ip))
             }

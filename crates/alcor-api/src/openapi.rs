@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, header};
 pub use operation::Operation;
-pub(crate) use resource::{create, delete, list, options, show, tags, update};
+pub(crate) use resource::{action, create, delete, list, options, show, tags, update};
 use serde_json::{Map, Value, json};
 
 use crate::router::{self, Route};

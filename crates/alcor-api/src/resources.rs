@@ -1,12 +1,16 @@
 //! The resources: each is one declaration ([`Resource`]), and the handlers in [`handlers`] are written once for all.
 
+pub mod address_group;
 pub(crate) mod create;
+pub mod default_security_group_rule;
 pub mod handlers;
 mod lookup;
 pub mod network;
 pub mod port;
 pub(crate) mod quota;
 pub mod rbac;
+pub mod security_group;
+pub mod security_group_rule;
 pub mod subnet;
 pub mod tags;
 
@@ -14,7 +18,7 @@ use std::sync::Arc;
 
 use alcor_model::{Id, resource::Standard};
 use alcor_region::{
-    Managed, RegionState,
+    Managed, Region, RegionState,
     command::{Caller, StandardCreate, StandardUpdate},
 };
 use alcor_store::Snapshot;
@@ -123,6 +127,14 @@ pub trait Resource: Managed<Key = Id<Self>> {
     fn update_from(given: Given) -> Result<Self::Update, ApiError>;
     /// A change of nothing but the tags; only for what is [`Resource::TAGGED`].
     fn update_of_tags(tags: Vec<String>) -> Self::Update;
+
+    /// What must be there before a list is given: rows that the region makes on the first look at them.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    fn before_list(_: &Region, _: &Caller) -> impl Future<Output = Result<(), ApiError>> + Send {
+        async { Ok(()) }
+    }
 
     /// Routes besides those that every resource has: actions and what lies below a row.
     fn extra_routes() -> Vec<Route> {

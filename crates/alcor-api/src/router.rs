@@ -1,6 +1,9 @@
 //! The routes, as one table, and what surrounds every request: span, timeout, answers to paths that are nothing.
 
-use alcor_model::{Network, Port, RbacPolicy, Subnet};
+use alcor_model::{
+    AddressGroup, DefaultSecurityGroupRule, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule,
+    Subnet,
+};
 use axum::{
     Router,
     extract::{Request, State},
@@ -138,6 +141,10 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(resource_routes::<Network>());
     routes.extend(resource_routes::<Subnet>());
     routes.extend(resource_routes::<Port>());
+    routes.extend(resource_routes::<SecurityGroup>());
+    routes.extend(resource_routes::<SecurityGroupRule>());
+    routes.extend(resource_routes::<DefaultSecurityGroupRule>());
+    routes.extend(resource_routes::<AddressGroup>());
     routes.extend(quota::routes());
     routes.extend(resource_routes::<RbacPolicy>());
     routes

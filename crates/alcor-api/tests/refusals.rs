@@ -284,9 +284,9 @@ async fn attributes_that_are_unknown_read_only_or_of_a_wrong_type() {
         ),
         (
             "port",
-            json!({"network_id": n, "security_groups": []}),
+            json!({"network_id": n, "zip_groups": []}),
             "HTTPBadRequest",
-            "Unrecognized attribute(s) 'security_groups'",
+            "Unrecognized attribute(s) 'zip_groups'",
         ),
     ];
     for (singular, attributes, kind, message) in cases {

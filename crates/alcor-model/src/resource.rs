@@ -3,6 +3,7 @@
 //! Field names are Neutron's where Neutron has the attribute. A field that was added later has a default, so that
 //! rows that were written before it can be read. Which kinds of rows there are is said in [`crate::row`].
 
+mod address_group;
 mod host;
 mod kept_reply;
 mod network;
@@ -10,8 +11,10 @@ mod port;
 mod quota;
 mod rbac;
 mod router;
+mod security_group;
 mod subnet;
 
+pub use address_group::AddressGroup;
 pub use host::Host;
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;
@@ -22,6 +25,10 @@ pub use rbac::{Access, RbacPolicy, SharedType};
 pub use router::{
     Association, FLOATING_IP, FloatingIp, Gateway, PortForwarding, PortRange, ROUTER_GATEWAY,
     ROUTER_INTERFACE, Router, RouterInterface,
+};
+pub use security_group::{
+    DefaultSecurityGroupRule, Direction, Ethertype, Protocol, Remote, RuleMatch, SecurityGroup,
+    SecurityGroupRule, TemplateRemote,
 };
 use serde::{Deserialize, Serialize};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Subnet};

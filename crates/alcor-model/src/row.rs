@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Id, Revision,
     resource::{
-        FloatingIp, Host, KeptReply, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router,
-        Subnet,
+        AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Network, Port, PortForwarding,
+        PortRuntime, Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Subnet,
     },
 };
 
@@ -220,6 +220,10 @@ rows! {
     Host { String, name, "host" }
     Network { Id<Network>, id, "network", standard.project_id }
     Subnet { Id<Subnet>, id, "subnet", standard.project_id }
+    AddressGroup { Id<AddressGroup>, id, "address_group", standard.project_id }
+    SecurityGroup { Id<SecurityGroup>, id, "security_group", standard.project_id }
+    SecurityGroupRule { Id<SecurityGroupRule>, id, "security_group_rule", standard.project_id }
+    DefaultSecurityGroupRule { Id<DefaultSecurityGroupRule>, id, "default_security_group_rule" }
     Port { Id<Port>, id, "port", standard.project_id }
     PortRuntime { Id<Port>, port_id, "port_runtime", project_id }
     RbacPolicy { Id<RbacPolicy>, id, "rbac_policy", standard.project_id }

@@ -5,6 +5,7 @@
 //! a command, and either writes rows or refuses and leaves nothing. What a resource of the API can do is one
 //! implementation of [`Managed`]; [`Region`] is the handle that runs it.
 
+pub mod address_group;
 pub mod alloc;
 pub mod command;
 pub mod env;
@@ -21,6 +22,7 @@ pub mod quota;
 pub mod rbac;
 mod region;
 pub mod router;
+pub mod security_group;
 pub mod state;
 pub mod subnet;
 #[cfg(test)]

@@ -20,6 +20,14 @@ pub trait Managed: Stored {
     /// The name of the quota that bounds how many of them a project has; none for what is not bounded by a quota.
     const QUOTA: Option<&'static str>;
 
+    /// Rules for what one request makes together; called before the first is made.
+    ///
+    /// # Errors
+    /// The refusal, in Neutron's terms.
+    fn check_together(_: &[Self::Create]) -> Result<(), RegionError> {
+        Ok(())
+    }
+
     /// Makes one.
     ///
     /// # Errors

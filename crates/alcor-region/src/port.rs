@@ -23,7 +23,7 @@ use crate::{
     command::{AddressPairRequest, Caller, FixedIpRequest, PortCreate, PortUpdate},
     env::check_if_match,
     managed::Managed,
-    network, router,
+    network, router, security_group,
 };
 
 impl Managed for Port {
@@ -109,13 +109,22 @@ fn create(
             asked_addresses(tx.state(), env, &network, &asker, &asked)?
         }
     };
-    let port_security_enabled = create
-        .port_security_enabled
-        .unwrap_or(network.port_security_enabled);
+    // The platform's own ports are trusted.
+    let port_security_enabled = !create.device_owner.starts_with(Port::PLATFORM_OWNER)
+        && create
+            .port_security_enabled
+            .unwrap_or(network.port_security_enabled);
+    let standard = env.standard(caller, create.standard)?;
+    let new = security_group::NewPort {
+        project_id: &standard.project_id,
+        device_owner: &create.device_owner,
+        port_security_enabled,
+    };
+    let security_groups = security_group::on_create(tx, env, caller, &new, create.security_groups)?;
     let port = Port {
         id,
         revision: tx.revision(),
-        standard: env.standard(caller, create.standard)?,
+        standard,
         network_id: network.id,
         mac_address,
         fixed_ips,
@@ -124,6 +133,7 @@ fn create(
         device_id: create.device_id,
         device_owner: create.device_owner,
         port_security_enabled,
+        security_groups,
         dns_name: create.dns_name,
         binding: Binding {
             host_id: create.binding_host_id,
@@ -194,6 +204,7 @@ fn update(
             "port security cannot be switched off while the port has allowed address pairs".into(),
         ));
     }
+    port.security_groups = security_group::on_update(tx.state(), caller, &port, update.security_groups)?;
     port.binding.host_id = update.binding_host_id.unwrap_or(port.binding.host_id);
     port.binding.profile = update.binding_profile.unwrap_or(port.binding.profile);
     if let Some(vnic_type) = update.binding_vnic_type {

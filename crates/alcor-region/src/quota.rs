@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use alcor_model::{FloatingIp, Network, Port, Quota, ResourceKey, Router, Subnet};
+use alcor_model::{
+    AddressGroup, FloatingIp, Network, Port, Quota, ResourceKey, Router, SecurityGroup, SecurityGroupRule,
+    Subnet,
+};
 use alcor_store::Tx;
 use thiserror::Error;
 
@@ -46,6 +49,9 @@ quotas! {
     "port" = 500, Port;
     "router" = 10, Router;
     "floatingip" = 50, FloatingIp;
+    "security_group" = 10, SecurityGroup;
+    "security_group_rule" = 100, SecurityGroupRule;
+    "address_group" = -1, AddressGroup;
 }
 
 /// One quota of one project.

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use alcor_model::{
-    Id, Network, Resource, ResourceKey,
+    AddressGroup, Id, Network, Resource, ResourceKey, SecurityGroup,
     resource::{Access, ROUTER_GATEWAY, RbacPolicy, SharedType, Standard},
 };
 use alcor_store::Tx;
@@ -169,10 +169,9 @@ fn shareable(
 ) -> Result<Object, RegionError> {
     match object_type {
         SharedType::Network => object_of::<Network>(state, caller, id, target),
-        SharedType::SubnetPool
-        | SharedType::AddressScope
-        | SharedType::SecurityGroup
-        | SharedType::AddressGroup => Err(RegionError::InvalidInput(format!(
+        SharedType::SecurityGroup => object_of::<SecurityGroup>(state, caller, id, target),
+        SharedType::AddressGroup => object_of::<AddressGroup>(state, caller, id, target),
+        SharedType::SubnetPool | SharedType::AddressScope => Err(RegionError::InvalidInput(format!(
             "'{}' is not a valid RBAC object type",
             object_type.as_str()
         ))),

@@ -122,6 +122,7 @@ impl Region {
         caller: &Caller,
         creates: Vec<R::Create>,
     ) -> Result<Vec<Arc<R>>, RegionError> {
+        R::check_together(&creates)?;
         let caller = caller.clone();
         self.write(move |tx, env| create_all::<R>(tx, env, &caller, creates))
             .await

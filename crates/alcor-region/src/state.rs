@@ -6,19 +6,22 @@ mod counts;
 mod l2;
 mod l3;
 mod replies;
+mod security;
 mod sharing;
 
 use std::sync::Arc;
 
 use alcor_model::{
-    FloatingIp, Host, KeptReply, Network, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource,
-    ResourceKey, Router, Row, Subnet,
+    AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Network, Port, PortForwarding,
+    PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule,
+    Subnet,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
 use l2::L2Indexes;
 use l3::L3Indexes;
 use replies::ReplyIndexes;
+use security::SecurityIndexes;
 use sharing::SharingIndexes;
 
 /// A kind of rows with a table of its own.
@@ -150,6 +153,14 @@ tables! {
         networks: Network,
         /// All subnets.
         subnets: Subnet,
+        /// All address groups.
+        address_groups: AddressGroup,
+        /// All security groups.
+        security_groups: SecurityGroup,
+        /// All rules of security groups.
+        security_group_rules: SecurityGroupRule,
+        /// All templates of rules, also those that were removed.
+        default_security_group_rules: DefaultSecurityGroupRule,
         /// All ports.
         ports: Port,
         /// What hosts last reported.
@@ -173,5 +184,6 @@ tables! {
         l3: L3Indexes,
         replies: ReplyIndexes,
         sharing: SharingIndexes,
+        security: SecurityIndexes,
     }
 }

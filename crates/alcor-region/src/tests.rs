@@ -6,6 +6,7 @@ mod once;
 mod quotas;
 mod rbac;
 mod rules;
+mod security;
 
 use std::sync::{
     Arc,

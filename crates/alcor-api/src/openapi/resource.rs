@@ -138,6 +138,13 @@ pub(crate) fn update<R: Resource>() -> Operation {
     .answers(200, wrapped::<R>())
 }
 
+/// An action on one, with a body of its own; it answers what became of it.
+pub(crate) fn action<R: Resource>(summary: &'static str, body: Value) -> Operation {
+    row::<R>(Operation::new(summary))
+        .body(body)
+        .answers(200, wrapped::<R>())
+}
+
 /// `DELETE` of one.
 pub(crate) fn delete<R: Resource>() -> Operation {
     if_match(Operation::new(format!("Deletes one of the {}", words(R::PLURAL)))).answers_empty(204)

@@ -126,6 +126,7 @@ pub(crate) async fn list<R: Resource>(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
+    R::before_list(api.region(), &caller).await?;
     let listing = tokio::task::spawn_blocking(move || list_now::<R>(&api, &caller, &headers, &uri));
     listing.await.map_err(|error| internal(&error))?
 }

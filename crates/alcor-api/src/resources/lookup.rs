@@ -108,6 +108,10 @@ pub(super) fn ports<'a>(
     if let Some(filter) = query.fixed_ip() {
         return Some(walk.sorted(ports_by_address(state, filter)));
     }
+    if let Some(groups) = query.texts("security_groups") {
+        let ids = groups.into_iter().filter_map(|text| text.parse().ok());
+        return Some(walk.sorted(ids.flat_map(|id| state.ports_under(id)).cloned().collect()));
+    }
     // The empty text is no device and no host: such ports are many and in no index.
     let named = |name| {
         query

@@ -1,16 +1,20 @@
 //! `/v2.0/ports`
 
-use alcor_model::{Id, Port, resource::Standard};
+use std::collections::HashSet;
+
+use alcor_model::{Id, Port, SecurityGroup, resource::Standard};
 use alcor_region::{
     RegionState,
     command::{PortCreate, PortUpdate, StandardUpdate},
 };
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
 use crate::{
-    attributes::{Attribute, Given},
+    attributes::{Attribute, Custom, Given},
     error::ApiError,
+    parse::{Parsed, shown},
     query::ListQuery,
 };
 
@@ -22,6 +26,58 @@ fn host(given: &mut Given) -> Option<String> {
     given
         .get_nullable::<String>("binding:host_id")
         .map(Option::unwrap_or_default)
+}
+
+/// Security groups, by id.
+static SECURITY_GROUPS: Custom = Custom {
+    name: "array",
+    parse: security_groups,
+    schema: || {
+        json!({
+            "type": ["array", "null"],
+            "items": {"type": "string", "format": "uuid"},
+            "maxItems": Port::MAX_SECURITY_GROUPS,
+        })
+    },
+};
+
+/// A list of different UUIDs; `null` is the empty list.
+fn security_groups(name: &str, value: Value) -> Result<Option<Parsed>, ApiError> {
+    let fail = |reason: String| ApiError::invalid_attribute(name, &reason);
+    let list = match value {
+        Value::Null => Vec::new(),
+        Value::Array(list) if list.len() <= Port::MAX_SECURITY_GROUPS => list,
+        Value::Array(list) => {
+            return Err(fail(format!(
+                "{} elements are more than the limit of {}",
+                list.len(),
+                Port::MAX_SECURITY_GROUPS
+            )));
+        }
+        other => return Err(fail(format!("'{}' is not a list", shown(&other)))),
+    };
+    let mut seen = HashSet::with_capacity(list.len());
+    for item in &list {
+        let id = item
+            .as_str()
+            .and_then(|text| Uuid::parse_str(text).ok())
+            .ok_or_else(|| fail(format!("'{}' is not a valid UUID", shown(item))))?;
+        if !seen.insert(id) {
+            return Err(fail(format!("Duplicate items in the list: '{}'", shown(item))));
+        }
+    }
+    Ok(Some(Parsed::Json(Value::Array(list))))
+}
+
+fn groups(given: &mut Given) -> Option<Vec<Id<SecurityGroup>>> {
+    let list = given.get::<Value>("security_groups")?;
+    Some(
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item.as_str()?.parse().ok())
+            .collect(),
+    )
 }
 
 impl Resource for Port {
@@ -71,6 +127,11 @@ impl Resource for Port {
             ))
             .writable()
             .listed(),
+            Attribute::new("security_groups", Kind::Custom(&SECURITY_GROUPS), |v: &V| {
+                Field::Uuids(v.row.security_groups.iter().map(|group| group.uuid()).collect())
+            })
+            .writable()
+            .filterable(),
             Attribute::new("dns_name", Kind::DnsName, |v: &V| Field::Text(&v.row.dns_name))
                 .writable()
                 .filterable(),
@@ -130,6 +191,7 @@ impl Resource for Port {
             device_id: given.get("device_id").unwrap_or_default(),
             device_owner: given.get("device_owner").unwrap_or_default(),
             port_security_enabled: given.get("port_security_enabled"),
+            security_groups: groups(given),
             dns_name: given.get("dns_name").unwrap_or_default(),
             binding_host_id: host(given).unwrap_or_default(),
             binding_vnic_type: given.get("binding:vnic_type"),
@@ -148,6 +210,7 @@ impl Resource for Port {
             device_id: given.get("device_id"),
             device_owner: given.get("device_owner"),
             port_security_enabled: given.get("port_security_enabled"),
+            security_groups: groups(given),
             dns_name: given.get("dns_name"),
             binding_host_id: host(given),
             binding_vnic_type: given.get("binding:vnic_type"),

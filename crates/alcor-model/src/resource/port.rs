@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Network, Standard, Subnet};
+use super::{Network, SecurityGroup, Standard, Subnet};
 use crate::{Id, MacAddr, Revision};
 
 /// One address of a port.
@@ -67,6 +67,9 @@ pub struct Port {
     pub device_owner: String,
     /// Whether source addresses are checked.
     pub port_security_enabled: bool,
+    /// The security groups it is under; sorted, at most [`Port::MAX_SECURITY_GROUPS`].
+    #[serde(default)]
+    pub security_groups: Vec<Id<SecurityGroup>>,
     /// Host name that DHCP hands out.
     pub dns_name: String,
     /// Where it is plugged.
@@ -78,6 +81,11 @@ impl Port {
     pub const MAX_FIXED_IPS: usize = 16;
     /// Limit of allowed address pairs on one port (Neutron's default is 10).
     pub const MAX_ADDRESS_PAIRS: usize = 10;
+    /// Limit of security groups of one port.
+    pub const MAX_SECURITY_GROUPS: usize = 100;
+    /// How the `device_owner` of a port of the platform itself begins (routers, DHCP): it is trusted, and no security
+    /// group applies to it.
+    pub const PLATFORM_OWNER: &'static str = "network:";
 
     /// The name of the interface that the port's device has on its host: `tap` and the first 11 characters
     /// of the id, as Nova makes it.
@@ -85,6 +93,11 @@ impl Port {
         let mut name = format!("tap{id}");
         name.truncate(14);
         name
+    }
+
+    /// True for a port of the platform itself.
+    pub fn is_trusted(&self) -> bool {
+        self.device_owner.starts_with(Self::PLATFORM_OWNER)
     }
 
     /// True when the port is bound to a host.

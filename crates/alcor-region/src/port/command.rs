@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use alcor_model::{Id, MacAddr, Network, Subnet};
+use alcor_model::{Id, MacAddr, Network, SecurityGroup, Subnet};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
@@ -47,6 +47,8 @@ pub struct PortCreate {
     pub device_owner: String,
     /// Default: the network's.
     pub port_security_enabled: Option<bool>,
+    /// Default: the project's default group.
+    pub security_groups: Option<Vec<Id<SecurityGroup>>>,
     /// Default empty.
     pub dns_name: String,
     /// Host to bind to; empty for none.
@@ -70,6 +72,7 @@ impl PortCreate {
             device_id: String::new(),
             device_owner: String::new(),
             port_security_enabled: None,
+            security_groups: None,
             dns_name: String::new(),
             binding_host_id: String::new(),
             binding_vnic_type: None,
@@ -97,6 +100,8 @@ pub struct PortUpdate {
     pub device_owner: Option<String>,
     /// New state.
     pub port_security_enabled: Option<bool>,
+    /// New groups, all of them.
+    pub security_groups: Option<Vec<Id<SecurityGroup>>>,
     /// New name.
     pub dns_name: Option<String>,
     /// New host; empty unbinds.

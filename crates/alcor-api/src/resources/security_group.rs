@@ -1,0 +1,119 @@
+//! `/v2.0/security-groups`
+
+use std::sync::Arc;
+
+use alcor_model::{
+    SecurityGroup, SecurityGroupRule,
+    resource::{SharedType, Standard},
+};
+use alcor_region::{
+    Region,
+    command::{Caller, StandardUpdate},
+    security_group::{SecurityGroupCreate, SecurityGroupUpdate, ensure_default},
+};
+use serde_json::Value;
+
+use super::{Resource, View, ViewJson, attribute_table, standard_create, standard_update};
+use crate::{
+    attributes::{Attribute, Given},
+    error::ApiError,
+    field::Field,
+    query::Fields,
+};
+
+/// The group's rules, each as its own resource shows it.
+fn rules(view: &View<SecurityGroup>) -> Field<'_> {
+    let fields = Fields::all(SecurityGroupRule::ATTRIBUTES);
+    let rules = view
+        .snapshot
+        .state
+        .rules_of(view.row.id)
+        .map(|rule| {
+            let view = View {
+                row: Arc::clone(rule),
+                snapshot: Arc::clone(&view.snapshot),
+                caller: Arc::clone(&view.caller),
+            };
+            // A row of plain values always serialises; the fallback keeps the path free of panics.
+            serde_json::to_value(ViewJson {
+                view: &view,
+                fields: &fields,
+            })
+            .unwrap_or_default()
+        })
+        .collect();
+    Field::Json(Value::Array(rules))
+}
+
+/// Makes the default group of the caller's own project, whoever looks at its groups first.
+pub(super) async fn ensure_own_default(region: &Region, caller: &Caller) -> Result<(), ApiError> {
+    let project_id = caller.project_id.clone();
+    if project_id.is_empty()
+        || region
+            .snapshot()
+            .state
+            .default_security_group(&project_id)
+            .is_some()
+    {
+        return Ok(());
+    }
+    region
+        .write(move |tx, env| ensure_default(tx, env, &project_id))
+        .await?;
+    Ok(())
+}
+
+impl Resource for SecurityGroup {
+    const SINGULAR: &'static str = "security_group";
+    const PLURAL: &'static str = "security_groups";
+    const PATH: &'static str = "security-groups";
+    const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
+        SecurityGroup,
+        [
+            Attribute::new("stateful", Kind::Bool, |v: &V| Field::Bool(v.row.stateful))
+                .writable()
+                .filterable(),
+            Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(
+                v.snapshot.state.shared_with(
+                    SharedType::SecurityGroup,
+                    v.row.id.uuid(),
+                    &v.caller.project_id
+                )
+            ))
+            .filterable(),
+            Attribute::new("security_group_rules", Kind::ShownList, rules),
+        ]
+    );
+
+    fn standard(&self) -> &Standard {
+        &self.standard
+    }
+
+    async fn before_list(region: &Region, caller: &Caller) -> Result<(), ApiError> {
+        ensure_own_default(region, caller).await
+    }
+
+    fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {
+        Ok(SecurityGroupCreate {
+            standard: standard_create(&mut given)?,
+            stateful: given.get("stateful"),
+        })
+    }
+
+    fn update_from(mut given: Given) -> Result<Self::Update, ApiError> {
+        Ok(SecurityGroupUpdate {
+            standard: standard_update(&mut given),
+            stateful: given.get("stateful"),
+        })
+    }
+
+    fn update_of_tags(tags: Vec<String>) -> Self::Update {
+        SecurityGroupUpdate {
+            standard: StandardUpdate {
+                tags: Some(tags),
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+}
