@@ -393,7 +393,7 @@ async fn lists_are_filtered() {
             .await,
         "security_groups",
     );
-    assert_eq!(found, [web.clone()]);
+    assert_eq!(found, [web]);
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ fn create_all<R: Managed>(
     caller: &Caller,
     creates: Vec<R::Create>,
 ) -> Result<Vec<Arc<R>>, RegionError> {
+    R::check_together(&creates)?;
     creates
         .into_iter()
         .map(|create| {
@@ -122,7 +123,6 @@ impl Region {
         caller: &Caller,
         creates: Vec<R::Create>,
     ) -> Result<Vec<Arc<R>>, RegionError> {
-        R::check_together(&creates)?;
         let caller = caller.clone();
         self.write(move |tx, env| create_all::<R>(tx, env, &caller, creates))
             .await

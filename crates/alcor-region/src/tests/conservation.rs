@@ -1,7 +1,10 @@
 //! Whatever was done: the live state is the one that the stored rows give, indexes and allocators included, and the
 //! feed leads to it.
 
-use alcor_model::{Change, Kind, Revision, resource::PortStatus};
+use alcor_model::{
+    Change, Kind, Revision, SecurityGroup, SecurityGroupRule,
+    resource::{Direction, Ethertype, PortStatus, Protocol, Remote},
+};
 use alcor_store::State as _;
 use proptest::prelude::*;
 
@@ -10,6 +13,7 @@ use crate::{
     RegionState,
     alloc::NumberSpace,
     command::{FixedIpRequest, NetworkUpdate, PortReport, PortUpdate, StandardUpdate, SubnetUpdate},
+    security_group::{RuleCreate, RuleRequest, SecurityGroupCreate},
 };
 
 /// One random command; the numbers choose among what is there.
@@ -25,9 +29,14 @@ enum Step {
     ChangeMac(u8, u8),
     Report(u8, bool),
     Host(u8),
+    Group(u8),
+    Rule(u8, u8),
+    Regroup(u8, u8),
     DeleteNetwork(u8),
     DeleteSubnet(u8),
     DeletePort(u8),
+    DeleteGroup(u8),
+    DeleteRule(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -46,6 +55,12 @@ fn step() -> impl Strategy<Value = Step> {
         (n(), n()).prop_map(|(a, b)| Step::ChangeMac(a, b)),
         (n(), any::<bool>()).prop_map(|(a, b)| Step::Report(a, b)),
         n().prop_map(Step::Host),
+        n().prop_map(Step::Group),
+        (n(), n()).prop_map(|(a, b)| Step::Rule(a, b)),
+        (n(), n()).prop_map(|(a, b)| Step::Rule(a, b)),
+        (n(), n()).prop_map(|(a, b)| Step::Regroup(a, b)),
+        n().prop_map(Step::DeleteGroup),
+        n().prop_map(Step::DeleteRule),
         n().prop_map(Step::DeleteNetwork),
         n().prop_map(Step::DeleteSubnet),
         n().prop_map(Step::DeletePort),
@@ -172,6 +187,9 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
                 .register_host(&format!("h{}", n % 4), [10, 0, 0, n.max(1)].into())
                 .await?;
         }
+        Step::Group(_) | Step::Rule(..) | Step::Regroup(..) | Step::DeleteGroup(_) | Step::DeleteRule(_) => {
+            return security_step(region, step).await;
+        }
         Step::DeleteNetwork(n) => {
             let Some(id) = network(n) else { return Ok(()) };
             region.delete::<Network>(&admin, id, None).await?;
@@ -186,6 +204,106 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
         }
     }
     Ok(())
+}
+
+/// Runs a step about security groups.
+async fn security_step(region: &Region, step: Step) -> Result<(), RegionError> {
+    let snapshot = region.snapshot();
+    let state = &snapshot.state;
+    let group = |n| pick(state.security_groups().iter().map(|row| row.id), n);
+    let admin = admin();
+    match step {
+        Step::Group(n) => {
+            let create = SecurityGroupCreate {
+                stateful: Some(n % 4 != 0),
+                ..SecurityGroupCreate::default()
+            };
+            region.create::<SecurityGroup>(&admin, vec![create]).await?;
+        }
+        Step::Rule(n, kind) => {
+            let Some(security_group_id) = group(n) else {
+                return Ok(());
+            };
+            let request = RuleRequest {
+                direction: Direction::Ingress,
+                ethertype: Ethertype::Ipv4,
+                protocol: Protocol::parse(if kind % 2 == 0 { "tcp" } else { "6" }),
+                port_range_min: Some(1 + u16::from(kind % 3)),
+                port_range_max: Some(3),
+                remote_ip_prefix: None,
+                remote_group_id: group(kind).filter(|_| kind % 5 != 0),
+                remote_address_group_id: None,
+            };
+            let create = RuleCreate {
+                standard: StandardCreate::default(),
+                security_group_id,
+                request,
+            };
+            region.create::<SecurityGroupRule>(&admin, vec![create]).await?;
+        }
+        Step::Regroup(n, count) => {
+            let Some(port) = pick(state.ports().iter().cloned(), n) else {
+                return Ok(());
+            };
+            let groups = (0..count % 4).filter_map(|more| group(n.wrapping_add(more)));
+            let update = PortUpdate {
+                security_groups: Some(groups.collect()),
+                ..PortUpdate::default()
+            };
+            region.update::<Port>(&admin, port.id, update, None).await?;
+        }
+        Step::DeleteGroup(n) => {
+            let Some(id) = group(n) else { return Ok(()) };
+            region.delete::<SecurityGroup>(&admin, id, None).await?;
+        }
+        Step::DeleteRule(n) => {
+            let rules = state.security_group_rules().iter().map(|row| row.id);
+            let Some(id) = pick(rules, n) else { return Ok(()) };
+            region.delete::<SecurityGroupRule>(&admin, id, None).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What a naive scan over groups, rules and ports finds.
+fn assert_security_fits_a_scan(state: &RegionState) {
+    let rules = |fits: &dyn Fn(&SecurityGroupRule) -> bool| -> Vec<_> {
+        let all = state.security_group_rules().iter();
+        all.filter(|rule| fits(rule)).map(|rule| rule.id).collect()
+    };
+    for group in state.security_groups().iter() {
+        let own: Vec<_> = state.rules_of(group.id).map(|rule| rule.id).collect();
+        assert_eq!(own, rules(&|rule| rule.security_group_id == group.id));
+        let about: Vec<_> = state.rules_about(group.id).map(|rule| rule.id).collect();
+        assert_eq!(
+            about,
+            rules(&|rule| rule.matches.remote == Remote::Group(group.id))
+        );
+        let under: Vec<_> = state.ports_under(group.id).map(|port| port.id).collect();
+        let scan = state
+            .ports()
+            .iter()
+            .filter(|port| port.security_groups.contains(&group.id));
+        assert_eq!(under, scan.map(|port| port.id).collect::<Vec<_>>());
+        let default = state.default_security_group(&group.standard.project_id);
+        assert_eq!(default == Some(group.id), group.is_default);
+    }
+    for rule in state.security_group_rules().iter() {
+        assert_eq!(
+            state.rule_like(rule.security_group_id, &rule.matches),
+            Some(rule.id)
+        );
+        assert!(state.security_groups().contains(&rule.security_group_id));
+        if let Remote::Group(remote) = rule.matches.remote {
+            assert!(state.security_groups().contains(&remote));
+        }
+    }
+    for port in state.ports().iter() {
+        for group in &port.security_groups {
+            assert!(state.security_groups().contains(group));
+        }
+    }
 }
 
 /// The state that the rows alone give, as a restart makes it.
@@ -301,6 +419,7 @@ proptest! {
             }
             let live = place.region.snapshot();
             assert_indexes_fit_a_scan(&live.state);
+            assert_security_fits_a_scan(&live.state);
             assert_same(&live.state, &rebuilt(&live.state), "rebuilt from rows");
             assert_same(&live.state, &replayed(&place.region).await, "replayed from the feed");
             let path = place.dir.path().join("region.sqlite");
