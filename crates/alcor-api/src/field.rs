@@ -164,6 +164,8 @@ pub enum Wanted {
     NotAllTags(Vec<String>),
     /// None of these tags.
     NoTag(Vec<String>),
+    /// This time or a later one.
+    Since(Timestamp),
     /// Something that no row can have.
     Nothing,
 }
@@ -189,6 +191,32 @@ impl FixedIpFilter {
     }
 }
 
+/// Whether a value of a resource's own type is what a filter asks for; of a list, one element is enough.
+fn json_is(have: &Value, wanted: &Wanted) -> bool {
+    match (have, wanted) {
+        (Value::Array(list), wanted) => list.iter().any(|one| json_is(one, wanted)),
+        (Value::String(have), Wanted::Text(want)) => have == want,
+        (Value::Number(have), Wanted::Text(want)) => have.to_string() == *want,
+        (Value::Number(have), Wanted::Int(want)) => have.as_u64() == Some(*want),
+        (Value::Bool(have), Wanted::Bool(want)) => have == want,
+        (Value::String(have), Wanted::Uuid(want)) => Uuid::parse_str(have).is_ok_and(|have| have == *want),
+        (Value::String(have), Wanted::Ip(want)) => have.parse::<IpAddr>().is_ok_and(|have| have == *want),
+        _ => false,
+    }
+}
+
+fn json_order(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Null, Value::Null) => Ordering::Equal,
+        (Value::Null, _) => Ordering::Less,
+        (_, Value::Null) => Ordering::Greater,
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Number(a), Value::Number(b)) => a.as_i64().cmp(&b.as_i64()).then(a.as_u64().cmp(&b.as_u64())),
+        _ => Ordering::Equal,
+    }
+}
+
 impl Field<'_> {
     /// Whether the value is what a filter asks for.
     pub fn is(&self, wanted: &Wanted) -> bool {
@@ -200,12 +228,16 @@ impl Field<'_> {
             (Self::Ip(have), Wanted::Ip(want)) => have == want,
             (Self::Cidr(have), Wanted::Cidr(want)) => have == want,
             (Self::Mac(have), Wanted::Mac(want)) => have == want,
+            (Self::Time(have), Wanted::Since(want)) => have >= want,
             // Types of a resource's own are asked for as text.
             (Self::Int(have), Wanted::Text(want)) => want.trim().parse() == Ok(*have),
             (Self::Uuid(have), Wanted::Text(want)) => want.parse() == Ok(*have),
+            (Self::Ip(have), Wanted::Text(want)) => want.parse() == Ok(*have),
             (Self::Cidr(have), Wanted::Text(want)) => want.parse() == Ok(*have),
+            (Self::Texts(have), Wanted::Text(want)) => have.contains(want),
             (Self::Uuids(have), Wanted::Uuid(want)) => have.contains(want),
             (Self::Uuids(have), Wanted::Text(want)) => want.parse().is_ok_and(|want| have.contains(&want)),
+            (Self::Json(have), wanted) => json_is(have, wanted),
             (Self::FixedIps(have), Wanted::FixedIp(filter)) => {
                 have.iter().any(|fixed_ip| filter.takes(fixed_ip))
             }
@@ -231,6 +263,7 @@ impl Field<'_> {
             (Self::Cidr(a), Self::Cidr(b)) => a.cmp(b),
             (Self::Mac(a), Self::Mac(b)) => a.cmp(b),
             (Self::Time(a), Self::Time(b)) => a.cmp(b),
+            (Self::Json(a), Self::Json(b)) => json_order(a, b),
             _ => Ordering::Equal,
         }
     }

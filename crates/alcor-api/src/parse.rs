@@ -166,7 +166,11 @@ fn boolean(value: &Value) -> Result<bool, ApiError> {
     .ok_or_else(|| ApiError::invalid_input(&format!("'{}' cannot be converted to boolean", shown(value))))
 }
 
+/// A text that fits and can be kept anywhere: databases have no NUL in their texts.
 fn short_text(text: String, max: usize) -> Result<String, String> {
+    if text.contains('\0') {
+        return Err(format!("'{}' contains a NUL character", cut(&text)));
+    }
     // Bytes are at least characters, so most texts need no counting.
     if text.len() > max && text.chars().count() > max {
         return Err(format!("'{}' exceeds maximum length of {max}", cut(&text)));

@@ -18,6 +18,9 @@ pub const MAX_PARAMETERS: usize = 2_000;
 /// Filters by tags: all of them, any, not all, none.
 pub const TAG_FILTERS: [&str; 4] = ["tags", "tags-any", "not-tags", "not-tags-any"];
 
+/// The filter of rows that changed at a time or later.
+pub const CHANGED_SINCE: &str = "changed_since";
+
 /// One filter: the attribute has one of these values.
 pub struct Filter<V: 'static> {
     /// The attribute.
@@ -111,7 +114,14 @@ impl<V> ListQuery<V> {
                 "fields" | "sort_key" | "sort_dir" => {}
                 "limit" => parsed.limit = limit(value)?,
                 "marker" => parsed.marker = Some(value.clone()),
-                "page_reverse" => parsed.page_reverse = value.eq_ignore_ascii_case("true"),
+                "page_reverse" => parsed.page_reverse = parse::boolean_text(value).unwrap_or(false),
+                CHANGED_SINCE => match find(table, "updated_at") {
+                    Some(attribute) => parsed.filters.push(Filter {
+                        attribute,
+                        wanted: vec![changed_since(value)?],
+                    }),
+                    None => unknown.push(key.as_str()),
+                },
                 key if tagged && TAG_FILTERS.contains(&key) => tags.push((key, value.as_str())),
                 _ => match find(table, key).filter(|attribute| attribute.filter) {
                     Some(attribute) => parsed.add_filter(attribute, value)?,
@@ -119,17 +129,7 @@ impl<V> ListQuery<V> {
                 },
             }
         }
-        if !unknown.is_empty() {
-            unknown.dedup();
-            let names: Vec<String> = unknown
-                .iter()
-                .map(|name| format!("'{}'", parse::cut(name)))
-                .collect();
-            return Err(ApiError::bad_request(format!(
-                "[{}] is invalid attribute for filtering",
-                names.join(", ")
-            )));
-        }
+        refuse_unknown(unknown)?;
         parsed.add_tag_filters(table, &tags);
         Ok(parsed)
     }
@@ -259,6 +259,67 @@ impl<V> ListQuery<V> {
             .find(|order| order.is_ne())
             .unwrap_or(Ordering::Equal)
     }
+}
+
+/// The query of one row: `fields`, and filters that change nothing.
+///
+/// # Errors
+/// 400 for what the resource does not have.
+pub fn check_show<V>(table: &'static [Attribute<V>], query: &[(String, String)]) -> Result<(), ApiError> {
+    let known = |name: &str| {
+        name == "fields"
+            || TAG_FILTERS.contains(&name)
+            || find(table, name).is_some_and(|attribute| attribute.filter)
+    };
+    refuse_unknown(
+        query
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !known(name))
+            .collect(),
+    )
+}
+
+/// Most names of unknown parameters that a refusal repeats.
+const MAX_UNKNOWN_SHOWN: usize = 10;
+
+fn refuse_unknown(mut unknown: Vec<&str>) -> Result<(), ApiError> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    unknown.dedup();
+    let names: Vec<String> = unknown
+        .iter()
+        .take(MAX_UNKNOWN_SHOWN)
+        .map(|name| format!("'{}'", parse::cut(name)))
+        .collect();
+    Err(ApiError::bad_request(format!(
+        "[{}] is invalid attribute for filtering",
+        names.join(", ")
+    )))
+}
+
+/// `changed_since=<time>`: ISO 8601, in UTC where no zone is given.
+fn changed_since(value: &str) -> Result<Wanted, ApiError> {
+    let utc = || {
+        value
+            .parse::<jiff::civil::DateTime>()
+            .ok()?
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .ok()
+            .map(|zoned| zoned.timestamp())
+    };
+    value
+        .parse::<jiff::Timestamp>()
+        .ok()
+        .or_else(utc)
+        .map(Wanted::Since)
+        .ok_or_else(|| {
+            ApiError::invalid_input(&format!(
+                "The input {CHANGED_SINCE} must be in the following format: YYYY-MM-DDTHH:MM:SS, not '{}'",
+                parse::cut(value)
+            ))
+        })
 }
 
 fn limit(value: &str) -> Result<Option<usize>, ApiError> {

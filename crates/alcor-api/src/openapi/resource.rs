@@ -82,6 +82,15 @@ pub(crate) fn list<R: Resource>() -> Operation {
             operation = operation.query(name, json!({"type": "string"}));
         }
     }
+    if R::ATTRIBUTES
+        .iter()
+        .any(|attribute| attribute.name == "updated_at")
+    {
+        operation = operation.query(
+            query::CHANGED_SINCE,
+            json!({"type": "string", "format": "date-time"}),
+        );
+    }
     let sort_keys = names::<R>(|_, sort| sort);
     operation
         .query("sort_key", schema::list(json!({"enum": sort_keys})))

@@ -33,6 +33,11 @@ pub fn text(max: usize) -> Value {
     json!({"type": "string", "maxLength": max})
 }
 
+/// Text that a client may give.
+fn given_text(max: usize) -> Value {
+    json!({"type": "string", "maxLength": max, "pattern": "^[^\\u0000]*$"})
+}
+
 /// A UUID.
 pub fn uuid() -> Value {
     json!({"type": "string", "format": "uuid"})
@@ -128,6 +133,8 @@ pub fn shown(kind: Kind) -> Value {
 pub fn accepted(kind: Kind) -> Value {
     let digits = json!({"type": "string", "pattern": "^\\s*[0-9]+\\s*$"});
     match kind {
+        Kind::Text(max) => given_text(max),
+        Kind::TextOrNull(max) => nullable(given_text(max)),
         Kind::Bool => {
             json!({"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}, {"type": "string", "pattern": TRUTH}]})
         }

@@ -194,7 +194,9 @@ pub(crate) async fn show<R: Resource>(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let fields = Fields::from_query(R::ATTRIBUTES, &pairs(&uri)?);
+    let pairs = pairs(&uri)?;
+    query::check_show(R::ATTRIBUTES, &pairs)?;
+    let fields = Fields::from_query(R::ATTRIBUTES, &pairs);
     let view = view::<R>(&api, &caller, &id)?;
     respond(
         StatusCode::OK,
@@ -306,8 +308,14 @@ pub(crate) async fn options<R: Resource>() -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// Refuses text in a path or body that is too long or empty to be a tag.
+/// Refuses text in a path that is too long to be a tag, or that databases do not keep.
 pub(super) fn checked_tag(tag: &str) -> Result<(), ApiError> {
+    if tag.contains('\0') {
+        return Err(ApiError::invalid_input(&format!(
+            "'{}' contains a NUL character",
+            parse::cut(tag)
+        )));
+    }
     if tag.chars().count() > super::MAX_TAG {
         return Err(ApiError::invalid_input(&format!(
             "'{}' exceeds maximum length of {}",
