@@ -145,6 +145,7 @@ fn port(network_id: Id<Network>, subnet_id: Id<Subnet>, last: u8, host: &str, re
         device_owner: String::new(),
         port_security_enabled: true,
         security_groups: Vec::new(),
+        label: None,
         dns_name: String::new(),
         binding: Binding {
             host_id: host.to_owned(),

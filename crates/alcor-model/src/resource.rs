@@ -6,6 +6,7 @@
 mod address_group;
 mod host;
 mod kept_reply;
+mod label;
 mod network;
 mod port;
 mod quota;
@@ -18,6 +19,7 @@ pub use address_group::AddressGroup;
 pub use host::Host;
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;
+pub use label::Label;
 pub use network::Network;
 pub use port::{AddressPair, Binding, FixedIp, Port, PortRuntime, PortStatus};
 pub use quota::Quota;

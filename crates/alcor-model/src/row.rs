@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Id, Revision,
     resource::{
-        AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Network, Port, PortForwarding,
-        PortRuntime, Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Subnet,
+        AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network, Port,
+        PortForwarding, PortRuntime, Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Subnet,
     },
 };
 
@@ -224,6 +224,7 @@ rows! {
     SecurityGroup { Id<SecurityGroup>, id, "security_group", standard.project_id }
     SecurityGroupRule { Id<SecurityGroupRule>, id, "security_group_rule", standard.project_id }
     DefaultSecurityGroupRule { Id<DefaultSecurityGroupRule>, id, "default_security_group_rule" }
+    Label { Id<Label>, id, "label" }
     Port { Id<Port>, id, "port", standard.project_id }
     PortRuntime { Id<Port>, port_id, "port_runtime", project_id }
     RbacPolicy { Id<RbacPolicy>, id, "rbac_policy", standard.project_id }

@@ -13,6 +13,7 @@ pub mod error;
 mod external;
 pub mod floating_ip;
 pub mod host;
+pub mod label;
 mod managed;
 pub mod network;
 pub mod once;

@@ -9,7 +9,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{Caller, NetworkCreate, NetworkUpdate},
     env::check_if_match,
-    external, floating_ip,
+    external, floating_ip, label,
     managed::Managed,
     rbac,
 };
@@ -185,6 +185,7 @@ fn delete(
         tx.delete(ResourceKey::Subnet(subnet));
     }
     rbac::forget(tx, id);
+    label::forget_network(tx, id);
     tx.delete(ResourceKey::Network(id));
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{AddressPairRequest, Caller, FixedIpRequest, PortCreate, PortUpdate},
     env::check_if_match,
+    label,
     managed::Managed,
     network, router, security_group,
 };
@@ -121,6 +122,7 @@ fn create(
         port_security_enabled,
     };
     let security_groups = security_group::on_create(tx, env, caller, &new, create.security_groups)?;
+    let label = label::of_groups(tx, env, network.id, port_security_enabled, &security_groups)?;
     let port = Port {
         id,
         revision: tx.revision(),
@@ -134,6 +136,7 @@ fn create(
         device_owner: create.device_owner,
         port_security_enabled,
         security_groups,
+        label,
         dns_name: create.dns_name,
         binding: Binding {
             host_id: create.binding_host_id,
@@ -205,6 +208,13 @@ fn update(
         ));
     }
     port.security_groups = security_group::on_update(tx.state(), caller, &port, update.security_groups)?;
+    port.label = label::of_groups(
+        tx,
+        env,
+        port.network_id,
+        port.port_security_enabled,
+        &port.security_groups,
+    )?;
     port.binding.host_id = update.binding_host_id.unwrap_or(port.binding.host_id);
     port.binding.profile = update.binding_profile.unwrap_or(port.binding.profile);
     if let Some(vnic_type) = update.binding_vnic_type {
@@ -215,8 +225,8 @@ fn update(
         tx.delete(ResourceKey::PortRuntime(id));
     }
     router::ports::check_update(tx.state(), &before, &port)?;
-    tx.put(Resource::Port(Arc::new(port)));
-    let port = written(tx, id)?;
+    let port = tx.write(port);
+    label::left(tx, before.network_id, before.label);
     router::ports::changed(tx, env, &port);
     Ok(port)
 }
@@ -242,8 +252,16 @@ fn delete(
 /// Removes a port, whoever owns it, and what leads to it.
 pub(crate) fn remove(tx: &mut Tx<'_, RegionState>, env: &Env, id: Id<Port>) {
     router::ports::gone(tx, env, id);
+    let had = tx
+        .state()
+        .ports()
+        .get(&id)
+        .map(|port| (port.network_id, port.label));
     tx.delete(ResourceKey::PortRuntime(id));
     tx.delete(ResourceKey::Port(id));
+    if let Some((network, label)) = had {
+        label::left(tx, network, label);
+    }
 }
 
 /// A port that the caller may change.

@@ -5,6 +5,7 @@
 mod counts;
 mod l2;
 mod l3;
+mod labels;
 mod replies;
 mod security;
 mod sharing;
@@ -12,14 +13,15 @@ mod sharing;
 use std::sync::Arc;
 
 use alcor_model::{
-    AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Network, Port, PortForwarding,
-    PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule,
-    Subnet,
+    AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network, Port,
+    PortForwarding, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup,
+    SecurityGroupRule, Subnet,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
 use l2::L2Indexes;
 use l3::L3Indexes;
+use labels::LabelIndexes;
 use replies::ReplyIndexes;
 use security::SecurityIndexes;
 use sharing::SharingIndexes;
@@ -161,6 +163,8 @@ tables! {
         security_group_rules: SecurityGroupRule,
         /// All templates of rules, also those that were removed.
         default_security_group_rules: DefaultSecurityGroupRule,
+        /// What numbers mean in networks.
+        labels: Label,
         /// All ports.
         ports: Port,
         /// What hosts last reported.
@@ -182,6 +186,7 @@ tables! {
         counts: Counts,
         l2: L2Indexes,
         l3: L3Indexes,
+        label_indexes: LabelIndexes,
         replies: ReplyIndexes,
         sharing: SharingIndexes,
         security: SecurityIndexes,

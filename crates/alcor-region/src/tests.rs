@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod conservation;
+mod labels;
 mod once;
 mod quotas;
 mod rbac;

@@ -70,6 +70,10 @@ pub struct Port {
     /// The security groups it is under; sorted, at most [`Port::MAX_SECURITY_GROUPS`].
     #[serde(default)]
     pub security_groups: Vec<Id<SecurityGroup>>,
+    /// The number that stands for them in the network ([`super::Label`]), 0 for no groups; none when packets of the port
+    /// are not filtered.
+    #[serde(default)]
+    pub label: Option<u16>,
     /// Host name that DHCP hands out.
     pub dns_name: String,
     /// Where it is plugged.

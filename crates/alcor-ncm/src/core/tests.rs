@@ -90,6 +90,7 @@ impl World {
             device_owner: String::new(),
             port_security_enabled: true,
             security_groups: Vec::new(),
+            label: None,
             dns_name: String::new(),
             binding: Binding {
                 host_id: host.map(|host| format!("h{host}")).unwrap_or_default(),

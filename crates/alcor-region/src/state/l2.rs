@@ -258,6 +258,7 @@ impl Indexed for Subnet {
 impl Indexed for Port {
     fn index(&self, state: &mut RegionState) {
         state.security.port_added(self);
+        state.label_indexes.port_added(self);
         let l2 = &mut state.l2;
         l2.ports_by_network.insert(self.network_id, self.id);
         l2.port_by_mac
@@ -280,6 +281,7 @@ impl Indexed for Port {
 
     fn unindex(&self, state: &mut RegionState) {
         state.security.port_removed(self);
+        state.label_indexes.port_removed(self);
         let l2 = &mut state.l2;
         l2.ports_by_network.remove(self.network_id, self.id);
         l2.port_by_mac
