@@ -9,10 +9,13 @@ use imbl::OrdMap;
 use super::{Indexed, RegionState};
 use crate::alloc::NumberSpace;
 
+/// A set, sorted.
+type Groups = Vec<Id<SecurityGroup>>;
+
 /// What is derived from the rows of labels, and of ports as far as they have one.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct LabelIndexes {
-    by_set: UniqueIndex<(Id<Network>, Vec<Id<SecurityGroup>>), Id<Label>>,
+    by_set: UniqueIndex<(Id<Network>, Groups), Id<Label>>,
     by_number: UniqueIndex<(Id<Network>, u16), Id<Label>>,
     /// Taken numbers of each network that has any.
     numbers: OrdMap<Id<Network>, Arc<NumberSpace>>,
