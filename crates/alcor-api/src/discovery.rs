@@ -7,9 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{error::ApiError, extensions::EXTENSIONS};
+use crate::{error::ApiError, extensions::EXTENSIONS, router::collections};
 
 /// `http://host:port` as the client wrote it.
 pub fn base_url(headers: &HeaderMap) -> String {
@@ -30,19 +30,16 @@ pub async fn versions(headers: HeaderMap) -> Response {
 /// `GET /v2.0`
 pub async fn resources(headers: HeaderMap) -> Response {
     let base = base_url(&headers);
-    let one = |singular: &str, plural: &str| {
-        json!({
-            "name": singular,
-            "collection": plural,
-            "links": [{"rel": "self", "href": format!("{base}/v2.0/{plural}")}],
+    let list: Vec<Value> = collections()
+        .iter()
+        .map(|collection| {
+            json!({
+                "name": collection.singular,
+                "collection": collection.plural,
+                "links": [{"rel": "self", "href": format!("{base}/v2.0/{}", collection.path)}],
+            })
         })
-    };
-    let list = [
-        one("extension", "extensions"),
-        one("network", "networks"),
-        one("subnet", "subnets"),
-        one("port", "ports"),
-    ];
+        .collect();
     Json(json!({"resources": list})).into_response()
 }
 

@@ -22,6 +22,6 @@ pub mod server;
 pub mod state;
 
 pub use admin::{BoxFuture, HostDirectory, NoHosts};
-pub use router::{Route, route_table, router};
+pub use router::{Collection, Route, collections, route_table, router};
 pub use server::{check_bind, serve};
 pub use state::{ApiConfig, ApiState};

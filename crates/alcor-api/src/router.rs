@@ -1,5 +1,7 @@
 //! The routes, as one table, and what surrounds every request: span, timeout, answers to paths that are nothing.
 
+use std::sync::LazyLock;
+
 use alcor_model::{
     AddressGroup, DefaultSecurityGroupRule, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule,
     Subnet,
@@ -29,6 +31,7 @@ pub struct Route {
     handler: MethodRouter<ApiState>,
     operation: Option<fn() -> Operation>,
     keeps_replies: bool,
+    lists: Option<Collection>,
 }
 
 impl Route {
@@ -42,6 +45,12 @@ impl Route {
     /// It does what a client asks for with one `Idempotency-Key` once; others refuse the header.
     fn keeps_replies(mut self) -> Self {
         self.keeps_replies = true;
+        self
+    }
+
+    /// It lists the rows of a collection.
+    fn lists(mut self, collection: Collection) -> Self {
+        self.lists = Some(collection);
         self
     }
 
@@ -75,6 +84,7 @@ pub fn route(method: Method, path: impl Into<String>, handler: MethodRouter<ApiS
         handler,
         operation: None,
         keeps_replies: false,
+        lists: None,
     }
 }
 
@@ -82,7 +92,15 @@ fn resource_routes<R: Resource>() -> Vec<Route> {
     let collection = format!("/v2.0/{}", R::PATH);
     let member = format!("{collection}/{{id}}");
     let mut routes = vec![
-        route(Method::GET, &collection, get(handlers::list::<R>)).doc(openapi::list::<R>),
+        route(Method::GET, &collection, get(handlers::list::<R>))
+            .lists(Collection {
+                singular: R::SINGULAR,
+                plural: R::PLURAL,
+                path: R::PATH,
+                quota: R::QUOTA,
+                tagged: R::TAGGED,
+            })
+            .doc(openapi::list::<R>),
         route(Method::POST, &collection, post(create::create::<R>))
             .keeps_replies()
             .doc(openapi::create::<R>),
@@ -148,6 +166,28 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(quota::routes());
     routes.extend(resource_routes::<RbacPolicy>());
     routes
+}
+
+/// A collection of resources of the Neutron API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// `security_group`
+    pub singular: &'static str,
+    /// `security_groups`
+    pub plural: &'static str,
+    /// The last part of its path: `security-groups`.
+    pub path: &'static str,
+    /// The quota that bounds how many of them a project has.
+    pub quota: Option<&'static str>,
+    /// Whether its rows have tags.
+    pub tagged: bool,
+}
+
+/// The collections that are declared, in the order of the routes.
+pub fn collections() -> &'static [Collection] {
+    static COLLECTIONS: LazyLock<Vec<Collection>> =
+        LazyLock::new(|| routes().into_iter().filter_map(|route| route.lists).collect());
+    &COLLECTIONS
 }
 
 /// Every method and path that is served, for tests and documents.

@@ -184,3 +184,17 @@ async fn members_see_their_own_quota_only() {
         json!({"tenant": {"tenant_id": "mine"}})
     );
 }
+
+/// A quota that nobody can set or see would be none.
+#[test]
+fn every_collections_quota_is_in_the_table() {
+    for collection in alcor_api::collections() {
+        if let Some(name) = collection.quota {
+            assert!(
+                alcor_region::quota::find(name).is_some(),
+                "{} is not in quota::QUOTAS",
+                name
+            );
+        }
+    }
+}

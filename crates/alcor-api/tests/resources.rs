@@ -506,7 +506,12 @@ async fn discovery_says_what_is_there() {
     assert_eq!(body["versions"][0]["id"], "v2.0");
     assert_eq!(body["versions"][0]["links"][0]["href"], json!(api.url("/v2.0/")));
     let (_, body) = api.get("/v2.0").await;
-    assert_eq!(body["resources"].as_array().unwrap().len(), 4);
+    let listed = body["resources"].as_array().unwrap();
+    assert_eq!(listed.len(), alcor_api::collections().len());
+    for resource in listed {
+        let path = text(&resource["links"][0]["href"]).replace(&api.url(""), "");
+        assert_eq!(api.get(&path).await.0, 200, "{path}");
+    }
     let (_, body) = api.get("/v2.0/extensions").await;
     let aliases: BTreeSet<String> = body["extensions"]
         .as_array()

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use alcor_model::{
-    AddressGroup, FloatingIp, Network, Port, Quota, ResourceKey, Router, SecurityGroup, SecurityGroupRule,
-    Subnet,
+    AddressGroup, FloatingIp, Network, Port, Quota, RbacPolicy, ResourceKey, Router, SecurityGroup,
+    SecurityGroupRule, Subnet,
 };
 use alcor_store::Tx;
 use thiserror::Error;
@@ -49,6 +49,7 @@ quotas! {
     "port" = 500, Port;
     "router" = 10, Router;
     "floatingip" = 50, FloatingIp;
+    "rbac_policy" = 10, RbacPolicy;
     "security_group" = 10, SecurityGroup;
     "security_group_rule" = 100, SecurityGroupRule;
     "address_group" = -1, AddressGroup;
