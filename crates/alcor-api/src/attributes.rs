@@ -347,5 +347,6 @@ from_parsed! {
     HostRoutes => Vec<alcor_model::resource::HostRoute>,
     FixedIps => Vec<alcor_region::command::FixedIpRequest>,
     AddressPairs => Vec<alcor_region::command::AddressPairRequest>,
+    Texts => Vec<String>,
     Json => serde_json::Value,
 }

@@ -91,6 +91,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "A limit below what there is already is refused",
     ),
     extension(
+        "quota-check-limit-default",
+        "Quota engine limit check by default",
+        "A limit below what there is already is refused unless forced",
+    ),
+    extension(
         "quota_details",
         "Quota details management support",
         "What a project owns, beside its limits",
@@ -165,5 +170,15 @@ pub const EXTENSIONS: &[Extension] = &[
         "stateful-security-group",
         "Stateful security group",
         "Security groups with and without connection tracking",
+    ),
+    extension(
+        "tag-creation",
+        "Tag creation extension",
+        "Several tags are added to a resource at once",
+    ),
+    extension(
+        "tag-ports-during-bulk-creation",
+        "Tag Ports During Bulk Creation",
+        "Ports are made with their tags",
     ),
 ];

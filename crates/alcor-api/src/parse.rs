@@ -13,7 +13,11 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{attributes::Kind, error::ApiError};
+use crate::{
+    attributes::Kind,
+    error::ApiError,
+    resources::{MAX_TAG, tags::MAX_TAGS},
+};
 
 /// Limit of allocation pools in one subnet.
 pub const MAX_POOLS: usize = 100;
@@ -49,6 +53,8 @@ pub enum Parsed {
     Object(Map<String, Value>),
     /// Ranges.
     Pools(Vec<AllocationPool>),
+    /// Texts.
+    Texts(Vec<String>),
     /// Addresses.
     Ips(Vec<IpAddr>),
     /// Routes.
@@ -123,7 +129,9 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
         (Kind::FixedIps, value) => Parsed::FixedIps(fixed_ips(name, &value)?),
         (Kind::AddressPairs, value) => Parsed::AddressPairs(address_pairs(name, &value)?),
         (Kind::DnsName, other) => return Err(fail(format!("'{}' is not a valid string", shown(&other)))),
-        (Kind::Tags | Kind::Time | Kind::ShownList | Kind::ShownObject, other) => {
+        (Kind::Tags, Value::Null) => return Ok(None),
+        (Kind::Tags, value) => Parsed::Texts(tags(&value).map_err(fail)?),
+        (Kind::Time | Kind::ShownList | Kind::ShownObject, other) => {
             return Err(fail(format!("'{}' cannot be set", shown(&other))));
         }
     };
@@ -338,6 +346,17 @@ pub fn unique_texts(value: &Value, max: usize) -> Result<Vec<String>, String> {
         .filter_map(Value::as_str)
         .map(|text| short_text(text.to_owned(), max))
         .collect()
+}
+
+/// Tags of a new resource.
+fn tags(value: &Value) -> Result<Vec<String>, String> {
+    let tags = unique_texts(value, MAX_TAG)?;
+    if tags.len() > MAX_TAGS {
+        return Err(format!(
+            "The number of tags exceed the per-resource limit of {MAX_TAGS}"
+        ));
+    }
+    Ok(tags)
 }
 
 /// An object with no other keys than these.

@@ -169,6 +169,7 @@ pub fn standard_create(given: &mut Given) -> Result<StandardCreate, ApiError> {
         project_id: given.owner()?,
         name: given.get("name").unwrap_or_default(),
         description: given.get("description").unwrap_or_default(),
+        tags: given.get("tags").unwrap_or_default(),
     })
 }
 
@@ -202,7 +203,14 @@ macro_rules! attribute_table {
         ];
         TABLE
     }};
-    ($row:ty, [$($own:expr),* $(,)?]) => {{
+    ($row:ty, [$($own:expr),* $(,)?]) => {
+        attribute_table!(@full $row, Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)), [$($own),*])
+    };
+    // With tags that may be given at creation.
+    (tags in POST $row:ty, [$($own:expr),* $(,)?]) => {
+        attribute_table!(@full $row, Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)).post(), [$($own),*])
+    };
+    (@full $row:ty, $tags:expr, [$($own:expr),*]) => {{
         use crate::{attributes::{Attribute, Kind}, field::Field, resources::{MAX_TEXT, View}};
         type V = View<$row>;
         const TABLE: &[Attribute<V>] = &[
@@ -214,7 +222,7 @@ macro_rules! attribute_table {
             Attribute::new("description", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.description))
                 .writable()
                 .listed(),
-            Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)),
+            $tags,
             Attribute::new("created_at", Kind::Time, |v: &V| Field::Time(v.row.standard.created_at)).sortable(),
             Attribute::new("updated_at", Kind::Time, |v: &V| Field::Time(v.row.standard.updated_at)).sortable(),
             Attribute::new("revision_number", Kind::Int(0, u64::MAX), |v: &V| Field::Int(v.row.standard.revision_number))

@@ -295,3 +295,47 @@ async fn lists_can_be_asked_for_what_changed() {
         "changed_since must be in the following format: YYYY-MM-DDTHH:MM:SS",
     );
 }
+
+#[tokio::test]
+async fn ports_are_made_with_tags_and_others_are_not() {
+    let api = Api::start().await;
+    let network = text(&api.make("network", json!({})).await["id"]);
+    let port = |tags: Value| json!({"port": {"network_id": network, "tags": tags}});
+    let (status, body) = api.post("/v2.0/ports", port(json!(["b", "a"]))).await;
+    assert_eq!((status, &body["port"]["tags"]), (201, &json!(["a", "b"])));
+    for (tags, reason) in [
+        (json!(["a", "a"]), "Duplicate items in the list: 'a'"),
+        (json!("a"), "'a' is not a list"),
+        (json!(["x".repeat(256)]), "exceeds maximum length of 255"),
+        (
+            (0..51).map(|n| json!(n.to_string())).collect(),
+            "exceed the per-resource limit of 50",
+        ),
+    ] {
+        let answer = api.post("/v2.0/ports", port(tags)).await;
+        assert_refused(&answer, 400, "HTTPBadRequest", reason);
+    }
+    let tagged = json!({"network": {"tags": ["a"]}});
+    assert_refused(
+        &api.post("/v2.0/networks", tagged).await,
+        400,
+        "HTTPBadRequest",
+        "Attribute 'tags' not allowed in POST",
+    );
+}
+
+/// Tags of everything that has some: added, replaced, filtered by, bounded.
+#[tokio::test]
+async fn every_tagged_collection_has_the_routes_of_tags() {
+    let routes: BTreeSet<(String, String)> = alcor_api::route_table()
+        .into_iter()
+        .map(|(method, path)| (method.to_string(), path))
+        .collect();
+    for collection in alcor_api::collections() {
+        let path = format!("/v2.0/{}/{{id}}/tags", collection.path);
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let there = routes.contains(&(method.to_owned(), path.clone()));
+            assert_eq!(there, collection.tagged, "{method} {path}");
+        }
+    }
+}

@@ -32,6 +32,8 @@ pub struct StandardCreate {
     pub name: String,
     /// Defaults to the empty text.
     pub description: String,
+    /// Defaults to none.
+    pub tags: Vec<String>,
 }
 
 /// Standard attributes that a client may change.

@@ -107,7 +107,7 @@ impl Env {
             project_id,
             name: create.name,
             description: create.description,
-            tags: Vec::new(),
+            tags: sorted(create.tags),
             created_at: now,
             updated_at: now,
             revision_number: 1,
@@ -128,10 +128,8 @@ impl Env {
         if let Some(description) = update.description {
             standard.description = description;
         }
-        if let Some(mut tags) = update.tags {
-            tags.sort();
-            tags.dedup();
-            standard.tags = tags;
+        if let Some(tags) = update.tags {
+            standard.tags = sorted(tags);
         }
         self.touch(standard);
         Ok(())
@@ -142,6 +140,13 @@ impl Env {
         standard.updated_at = self.source.now();
         standard.revision_number += 1;
     }
+}
+
+/// Tags as rows have them.
+fn sorted(mut tags: Vec<String>) -> Vec<String> {
+    tags.sort();
+    tags.dedup();
+    tags
 }
 
 /// `If-Match: revision_number=N`

@@ -84,7 +84,7 @@ impl Resource for Port {
     const SINGULAR: &'static str = "port";
     const PLURAL: &'static str = "ports";
     const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
-        Port,
+        tags in POST Port,
         [
             Attribute::new("network_id", Kind::Uuid, |v: &V| Field::Uuid(
                 v.row.network_id.uuid()
