@@ -39,11 +39,21 @@ pub const EXTENSIONS: &[Extension] = &[
         "Named lists of prefixes for security group rules",
     ),
     extension(
+        "address-scope",
+        "Address scope",
+        "Subnet pools whose addresses do not overlap",
+    ),
+    extension(
         "allowed-address-pairs",
         "Allowed Address Pairs",
         "Further addresses that a port may send from",
     ),
     extension("binding", "Port Binding", "Where a port is plugged"),
+    extension(
+        "default-subnetpools",
+        "Default Subnetpools",
+        "A pool that is meant when nobody names one",
+    ),
     extension(
         "dvr",
         "Distributed Virtual Router",
@@ -168,9 +178,19 @@ pub const EXTENSIONS: &[Extension] = &[
         "Limits by project, and their defaults",
     ),
     extension(
+        "rbac-address-scope",
+        "Add address_scope type to RBAC",
+        "Address scopes shared with single projects",
+    ),
+    extension(
         "rbac-policies",
         "RBAC Policies",
         "Networks shared with single projects",
+    ),
+    extension(
+        "rbac-subnetpool",
+        "Add subnetpool type to RBAC",
+        "Subnet pools shared with single projects",
     ),
     extension(
         "revision-if-match",
@@ -238,6 +258,36 @@ pub const EXTENSIONS: &[Extension] = &[
         "stateful-security-group",
         "Stateful security group",
         "Security groups with and without connection tracking",
+    ),
+    extension(
+        "subnet-dns-publish-fixed-ip",
+        "Subnet DNS publish fixed IP",
+        "Whether names of a subnet's ports may be made known",
+    ),
+    extension(
+        "subnet-external-network",
+        "Subnet belongs to external network",
+        "A subnet shows whether its network is external",
+    ),
+    extension(
+        "subnet-service-types",
+        "Subnet service types",
+        "Subnets for ports of some kinds only",
+    ),
+    extension(
+        "subnet_allocation",
+        "Subnet Allocation",
+        "Subnets are taken from pools",
+    ),
+    extension(
+        "subnet_onboard",
+        "Subnet Onboard",
+        "Subnets come into a pool with their blocks",
+    ),
+    extension(
+        "subnetpool-prefix-ops",
+        "Subnet Pool Prefix Operations",
+        "Prefixes are added to pools and taken out",
     ),
     extension(
         "tag-creation",

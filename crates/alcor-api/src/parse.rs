@@ -105,6 +105,7 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
         (Kind::Uuid | Kind::UuidOrNull, value) => Parsed::Uuid(uuid(&value).map_err(fail)?),
         (Kind::IpOrNull, Value::Null) => Parsed::Null,
         (Kind::IpOrNull, value) => Parsed::Ip(ip(&value).map_err(fail)?),
+        (Kind::Cidr, Value::Null) => return Ok(None),
         (Kind::Cidr, value) => Parsed::Cidr(block(name, &value)?),
         (Kind::Mac, value) => Parsed::Mac(mac(&value).map_err(fail)?),
         (Kind::OnlyNull | Kind::OnlyEmptyList, Value::Null) => return Ok(None),
@@ -265,7 +266,7 @@ fn ip(value: &Value) -> Result<IpAddr, String> {
         .ok_or_else(|| format!("'{}' is not a valid IP address", shown(value)))
 }
 
-fn cidr(value: &Value) -> Result<IpNet, String> {
+pub(crate) fn cidr(value: &Value) -> Result<IpNet, String> {
     let Some(text) = value.as_str() else {
         return Err(format!("'{}' is not a valid IP subnet", shown(value)));
     };

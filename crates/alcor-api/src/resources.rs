@@ -1,6 +1,7 @@
 //! The resources: each is one declaration ([`Resource`]), and the handlers in [`handlers`] are written once for all.
 
 pub mod address_group;
+pub mod address_scope;
 pub(crate) mod create;
 pub mod default_security_group_rule;
 pub mod floating_ip;
@@ -15,11 +16,15 @@ pub mod router;
 pub mod security_group;
 pub mod security_group_rule;
 pub mod subnet;
+pub mod subnet_pool;
 pub mod tags;
 
 use std::sync::Arc;
 
-use alcor_model::{Id, resource::Standard};
+use alcor_model::{
+    Id,
+    resource::{SharedType, Standard},
+};
 use alcor_region::{
     Managed, Region, RegionState,
     command::{Caller, StandardCreate, StandardUpdate},
@@ -57,6 +62,12 @@ impl<R> Clone for View<R> {
 }
 
 impl<R> View<R> {
+    /// Whether an object is shared with the project of who looks, by name or with everybody.
+    pub fn is_shared(&self, object_type: SharedType, id: Uuid) -> bool {
+        let state = &self.snapshot.state;
+        state.shared_with(object_type, id, &self.caller.project_id)
+    }
+
     /// A row of the state as a caller sees it.
     pub fn new(row: Arc<R>, snapshot: &Arc<Snapshot<RegionState>>, caller: &Arc<Caller>) -> Self {
         Self {

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use alcor_model::{
-    AddressGroup, DefaultSecurityGroupRule, FloatingIp, Network, Port, RbacPolicy, SecurityGroup,
-    SecurityGroupRule, Subnet,
+    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Network, Port, RbacPolicy,
+    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 use axum::{
     Router,
@@ -168,6 +168,8 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(port_forwarding::routes());
     routes.extend(quota::routes());
     routes.extend(resource_routes::<RbacPolicy>());
+    routes.extend(resource_routes::<AddressScope>());
+    routes.extend(resource_routes::<SubnetPool>());
     routes
 }
 
