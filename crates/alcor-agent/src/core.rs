@@ -602,7 +602,7 @@ impl Agent {
                 RowKey::Subnet(network, _) | RowKey::Network(network) => {
                     self.advertise_soon(now, network);
                 }
-                RowKey::Neighbour(..) => {}
+                RowKey::Policy(..) | RowKey::Label(..) | RowKey::Neighbour(..) => {}
             }
         }
         // Ports that the delta named are reported whether anything changed or not.

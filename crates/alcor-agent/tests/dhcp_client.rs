@@ -67,6 +67,7 @@ fn udhcpc_takes_the_lease() {
         vni: Vni::try_from(7).unwrap(),
         mtu: 1450,
         admin_state_up: true,
+        underlay: None,
     };
     let subnet = SubnetRow {
         id: subnet_id,
@@ -94,6 +95,7 @@ fn udhcpc_takes_the_lease() {
         admin_state_up: true,
         port_security_enabled: true,
         dns_name: "web".to_owned(),
+        label: None,
     };
     let folder = tempfile::tempdir().unwrap();
     let (script, told) = (folder.path().join("script"), folder.path().join("told"));

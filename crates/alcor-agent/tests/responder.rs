@@ -38,6 +38,7 @@ impl World {
             vni: Vni::try_from(7).unwrap(),
             mtu: 1450,
             admin_state_up: true,
+            underlay: None,
         };
         let subnet = |cidr: &str, gateway: &str, dns: &[&str], slaac| SubnetRow {
             id: Id::generate(),
@@ -75,6 +76,7 @@ impl World {
             admin_state_up: true,
             port_security_enabled: true,
             dns_name: String::new(),
+            label: None,
         };
         Self {
             network,

@@ -101,11 +101,9 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
             Some(text) if allowed.contains(&text) => Parsed::Text(text.to_owned()),
             _ => return Err(fail(format!("'{}' is not in {allowed:?}", shown(&value)))),
         },
-        (Kind::UuidOrNull, Value::Null) => Parsed::Null,
-        (Kind::Uuid | Kind::UuidOrNull, value) => Parsed::Uuid(uuid(&value).map_err(fail)?),
+        (Kind::Uuid, value) => Parsed::Uuid(uuid(&value).map_err(fail)?),
         (Kind::IpOrNull, Value::Null) => Parsed::Null,
         (Kind::IpOrNull, value) => Parsed::Ip(ip(&value).map_err(fail)?),
-        (Kind::Cidr, Value::Null) => return Ok(None),
         (Kind::Cidr, value) => Parsed::Cidr(block(name, &value)?),
         (Kind::Mac, value) => Parsed::Mac(mac(&value).map_err(fail)?),
         (Kind::OnlyNull | Kind::OnlyEmptyList, Value::Null) => return Ok(None),
@@ -166,7 +164,7 @@ pub fn boolean_text(text: &str) -> Option<bool> {
     }
 }
 
-pub(crate) fn boolean(value: &Value) -> Result<bool, ApiError> {
+fn boolean(value: &Value) -> Result<bool, ApiError> {
     match value {
         Value::Bool(truth) => Some(*truth),
         Value::Number(number) => boolean_text(&number.to_string()),
@@ -252,7 +250,7 @@ fn in_range(number: i128, min: u64, max: u64) -> Result<u64, String> {
     }
 }
 
-pub(crate) fn uuid(value: &Value) -> Result<Uuid, String> {
+fn uuid(value: &Value) -> Result<Uuid, String> {
     value
         .as_str()
         .and_then(|text| Uuid::parse_str(text).ok())
@@ -266,7 +264,7 @@ fn ip(value: &Value) -> Result<IpAddr, String> {
         .ok_or_else(|| format!("'{}' is not a valid IP address", shown(value)))
 }
 
-pub(crate) fn cidr(value: &Value) -> Result<IpNet, String> {
+fn cidr(value: &Value) -> Result<IpNet, String> {
     let Some(text) = value.as_str() else {
         return Err(format!("'{}' is not a valid IP subnet", shown(value)));
     };
@@ -417,14 +415,6 @@ fn host_routes(name: &str, value: &Value) -> Result<Vec<HostRoute>, ApiError> {
         "Unable to complete operation. The number of host routes exceeds the limit {MAX_HOST_ROUTES}."
     );
     bounded(value, MAX_HOST_ROUTES, "HostRoutesExhausted", &message)?;
-    routes(name, value, MAX_HOST_ROUTES)
-}
-
-/// Routes, no more than the limit, none of them twice.
-///
-/// # Errors
-/// 400 with Neutron's words.
-pub(crate) fn routes(name: &str, value: &Value, max: usize) -> Result<Vec<HostRoute>, ApiError> {
     let fail = |reason: String| ApiError::invalid_attribute(name, &reason);
     let read = |item: &Value| {
         let map = object_of(item, "hostroute", &["destination", "nexthop"])?;
@@ -433,7 +423,7 @@ pub(crate) fn routes(name: &str, value: &Value, max: usize) -> Result<Vec<HostRo
             nexthop: ip(member(map, "nexthop", "hostroute")?)?,
         })
     };
-    let list = each(value, "hostroute", max, read).map_err(fail)?;
+    let list = each(value, "hostroute", MAX_HOST_ROUTES, read).map_err(fail)?;
     let keys: Vec<(IpNet, IpAddr)> = list
         .iter()
         .map(|route| (route.destination, route.nexthop))
@@ -457,7 +447,7 @@ fn optional<T>(
     }
 }
 
-pub(crate) fn fixed_ips(name: &str, value: &Value) -> Result<Vec<FixedIpRequest>, ApiError> {
+fn fixed_ips(name: &str, value: &Value) -> Result<Vec<FixedIpRequest>, ApiError> {
     bounded(
         value,
         Port::MAX_FIXED_IPS,

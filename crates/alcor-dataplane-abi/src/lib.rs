@@ -5,6 +5,8 @@
 //! path of a packet is written twice on purpose (model and kernel programs) and compared by tests.
 #![no_std]
 
+pub mod connection;
+pub mod flow;
 pub mod layout;
 
 /// Declares a `u32` enum whose variants have a stable snake_case text for counters, logs and the API.
@@ -55,6 +57,11 @@ reasons! {
         PuntLimit = 21 => "punt_limit",
         Internal = 22 => "internal",
         Loop = 23 => "loop",
+        EgressDenied = 24 => "egress_denied",
+        IngressDenied = 25 => "ingress_denied",
+        UnknownFragment = 26 => "unknown_fragment",
+        ConnectionLimit = 27 => "connection_limit",
+        UnknownUnderlay = 28 => "unknown_underlay",
     }
 }
 

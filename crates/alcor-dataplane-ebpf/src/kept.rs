@@ -18,7 +18,7 @@ fn key(of: &RowKey) -> Option<Plain<KeptKey>> {
         RowKey::Network(id) => (NETWORK, id.uuid()),
         RowKey::Subnet(_, id) => (SUBNET, id.uuid()),
         RowKey::Port(_, id) => (PORT, id.uuid()),
-        RowKey::Neighbour(..) => return None,
+        RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => return None,
     };
     Some(Plain(KeptKey {
         kind,
@@ -77,7 +77,7 @@ fn encode(row: &Row) -> Result<Option<Vec<u8>>, DataplaneError> {
         Row::Network(row) => serde_json::to_vec(row),
         Row::Subnet(row) => serde_json::to_vec(row),
         Row::Port(row) => serde_json::to_vec(row),
-        Row::Neighbour(_) => return Ok(None),
+        Row::Neighbour(_) | Row::Policy(_) | Row::Label(_) => return Ok(None),
     };
     text.map(Some)
         .map_err(|source| error::kernel("writing a row down", source))

@@ -50,10 +50,19 @@ pub(crate) struct Scope {
     ports: BTreeSet<Id<Port>>,
 }
 
+/// Rows of security are refused until the programs filter: a port that is to be filtered carries nothing.
+const NO_FILTER: DataplaneError = DataplaneError::Unsupported {
+    dataplane: "ebpf",
+    what: "security groups",
+};
+
 impl Tables {
     /// Says no to a row that cannot be. A row that is accepted can be put.
     pub(crate) fn check(&self, row: &Row) -> Result<(), DataplaneError> {
         match row {
+            Row::Policy(_) | Row::Label(_) => Err(NO_FILTER),
+            Row::Port(row) if row.filter().is_some() => Err(NO_FILTER),
+            Row::Network(row) if row.underlay.is_some() => Err(NO_FILTER),
             Row::Network(row) => match self.vnis.get(&row.vni.get()) {
                 Some(&owner) if owner != row.id => Err(DataplaneError::VniInUse { vni: row.vni, owner }),
                 _ if self.networks.contains_key(&row.id) => Ok(()),
@@ -114,7 +123,7 @@ impl Tables {
             RowKey::Network(_) => Some(Row::Network(network.row.clone())),
             RowKey::Subnet(_, id) => network.subnets.get(id).cloned().map(Row::Subnet),
             RowKey::Port(_, id) => network.ports.get(id).map(|(_, row)| Row::Port(row.clone())),
-            RowKey::Neighbour(..) => None,
+            RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => None,
         }
     }
 
@@ -149,7 +158,7 @@ impl Tables {
                 let known = self.port_handles.iter().find(|(_, port)| *port == id);
                 known.map_or_else(|| first_free(&self.port_handles), |(handle, _)| *handle)
             }
-            RowKey::Subnet(..) | RowKey::Neighbour(..) => 0,
+            RowKey::Subnet(..) | RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => 0,
         }
     }
 
@@ -180,7 +189,7 @@ impl Tables {
                         .extend(network.ips.get(&fixed.ip_address).into_iter().flatten());
                 }
             }
-            RowKey::Network(_) | RowKey::Neighbour(..) => {}
+            RowKey::Network(_) | RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => {}
         }
         scope
     }
@@ -215,7 +224,7 @@ impl Tables {
                 }
             }
             Row::Port(row) => self.put_port(row, handle),
-            Row::Neighbour(_) => {}
+            Row::Neighbour(_) | Row::Policy(_) | Row::Label(_) => {}
         }
     }
 
@@ -285,7 +294,7 @@ impl Tables {
                 self.homes.remove(id);
                 self.port_handles.remove(&handle);
             }
-            RowKey::Neighbour(..) => {}
+            RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => {}
         }
     }
 

@@ -6,10 +6,12 @@
 //!
 //! The path of a packet is specified in [`path`]; the model implements it in plain Rust.
 
+pub mod compiled;
 pub mod model;
 pub mod packet;
 pub mod path;
 pub mod row;
+pub mod security;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -20,6 +22,7 @@ use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
 pub use model::Model;
 pub use row::{NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
+pub use security::{LabelRow, PolicyRow};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -135,6 +138,14 @@ pub enum DataplaneError {
         what: &'static str,
         /// The limit.
         limit: usize,
+    },
+    /// This data plane cannot do what the row asks for, and does not act as if it could.
+    #[error("the {dataplane} data plane has no {what}")]
+    Unsupported {
+        /// Its name.
+        dataplane: &'static str,
+        /// What it has not.
+        what: &'static str,
     },
     /// The port has no device.
     #[error("port {0} has no device on this host")]

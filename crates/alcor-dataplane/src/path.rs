@@ -57,19 +57,58 @@
 //!    on to stage 10.
 //! 9. Else **switch**: `fdb(network, destination MAC)`; unknown: `UnknownDestination` (event with the IP destination). It is the
 //!    port itself: `Loop`.
-//! 10. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the network's MTU
-//!     (and not a GSO packet whose segments fit): `Oversize`. A local port: down or without a device: `PortDown`; else
-//!     `Deliver` (routed back to the sender itself: delivered too). Remote: `Tunnel` with the network's VNI, label 0 for now.
+//! 10. **Filter out**: [the filter](#the-filter) of the sender, egress, with the label of the peer: a local port's own, else the
+//!     neighbour row's; 0 for the gateway's answer of stage 8. A ping to the gateway is filtered like any packet, its answer is not.
+//! 11. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the network's MTU
+//!     (and not a GSO packet whose segments fit): `Oversize`. A local port: down or without a device: `PortDown`. Remote:
+//!     `Tunnel` with the network's VNI and the sender's label.
+//! 12. **Filter in**, for a local port: the filter of the receiver, ingress, with the sender's label. Then `Deliver` (routed back to the
+//!     sender itself: delivered too).
 //!
 //! Without port security the source checks are skipped where it says so; group source MACs, RAs and what has no
 //! destination are dropped all the same. "Allowed" sources: the port's fixed IPs, and allowed pairs (the source MAC and address both match a pair).
+//! What is answered or handed to the agent before stage 10 (ARP, ND, RS, DHCP, an expired TTL) is never filtered, nor is what the agent injects.
 //!
 //! # From the tunnel
-//! 1. No network row with this VNI: `UnknownVni`. Network down: `PortDown`. Shorter than an Ethernet header: `Malformed`.
+//! 1. No network row with this VNI: `UnknownVni`. The outer source is in none of the network's underlay blocks (when it has any said):
+//!    `UnknownUnderlay`, so a label is only believed from a host. Network down: `PortDown`. Shorter than an Ethernet header: `Malformed`.
 //! 2. Destination MAC is a group address: `NoFlood`. `local(network, mac)` does not know it: `NoLocalPort`. Port down or without a
-//!    device: `PortDown`. Else `Deliver`, unchanged. Nothing goes from a tunnel into a tunnel.
+//!    device: `PortDown`. The filter of the receiver, ingress, with the label of the tunnel header. Else `Deliver`, unchanged. Nothing goes
+//!    from a tunnel into a tunnel.
 //!
 //! Drops from a port are counted for the port, drops from the tunnel for no port, except `PortDown` of a receiver
-//! (for the receiver; a network that is down has none).
+//! (for the receiver; a network that is down has none) and what the receiver's filter drops.
+//!
+//! # Labels and rules
+//! A label row says which groups a label of the network means; a policy row has the rules of one group. A port has one label (`Some(0)` is no
+//! group). **A port without a label, or without port security, is not filtered**, sends with label 0 and is nobody's member. The rules of a port are those of
+//! all groups of its label; a label or group without a row allows nothing. A rule row is in force as a whole or not at all, for all packets from
+//! one moment on; one that does not fit ([`crate::compiled`] has the limits) is refused and the old one stays. So whatever order rows come
+//! in, each decision of a filter is one that the rows before a change or after it would make, or stricter.
+//!
+//! A rule matches a packet that goes in its direction, in its family, whose protocol and *point* (destination port; ICMP type and code; 0 in
+//! other protocols) are in its service, and whose other side is in one of its prefixes (by address) or has its group in the label's set. Nothing
+//! else allows; nothing denies. Every group of the port stateful: connections are tracked as follows. One that is not: each
+//! packet must match a rule of its own direction.
+//!
+//! # The filter
+//! 1. Not filtered: it passes. Neither IPv4 nor IPv6: `UnsupportedEtherType`. Not as stages 5 and 6 want it, or an upper layer cut short in a
+//!    packet or first fragment (20 bytes of TCP; 8 of UDP, UDP-Lite, SCTP, DCCP, ICMP, ICMPv6): `Malformed`.
+//! 2. **Fragments**: a later fragment is judged with the upper layer of the first one (without TCP flags), which must have passed this filter in the last
+//!    [`FRAGMENT`](alcor_dataplane_abi::connection::FRAGMENT); else, or where it would overlap a TCP header: `UnknownFragment`. The key is addresses, id and (IPv4)
+//!    protocol. When too many packets wait, the one that began first is forgotten.
+//! 3. ICMPv6 of types 133-137: `SpoofedNd`: discovery never crosses the network.
+//! 4. [`identify`](alcor_dataplane_abi::flow::identify): the packet is of a connection (own address, other address, protocol, ports or query), an error, or
+//!    single. Single, or an answer to a query that nobody asked: the rules decide.
+//! 5. An **ICMP error** that quotes a packet of a known connection, which the error's receiver sent: as [`related`](alcor_dataplane_abi::connection::related)
+//!    says. Any other: the rules decide.
+//! 6. A packet of a **connection**: as [`step`](alcor_dataplane_abi::connection::step) says. The first packet asks the rules; what belongs to
+//!    an allowed connection passes in both directions; TCP without a SYN may begin one too (nobody has seen the SYN of what moved here). When the
+//!    rules of the port, or the label of the other side, are others than when it was last judged, the rules are asked again **about its
+//!    beginning**. If they say no, the connection is *revoked*: its packets are dropped in both directions (though the answering side might be allowed
+//!    to begin one) until it is forgotten, the rules change again or a SYN begins a new one.
+//!    The label of a packet that goes out counts only when this side began: it is the row's, and may be older than what the other side says itself.
+//! 7. Rules that say no: `IngressDenied` or `EgressDenied`; nothing is remembered of what never was allowed. No room: entries over their time
+//!    go, then one that is not answered, closed or revoked; all answered: `ConnectionLimit`. Each port has room of its own.
 //!
 //! Where two rows could answer (two neighbours with one MAC), they agree on the host; a data plane may take either.

@@ -3,7 +3,7 @@
 //! Each row stands for itself: a neighbour may arrive before its network (it is refused with
 //! `UnknownNetwork`; the agent orders what it has). Revisions are the agent's business.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU16};
 
 use alcor_model::{
     Id, MacAddr, Network, Port, Subnet, Vni,
@@ -11,6 +11,8 @@ use alcor_model::{
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::security::{LabelRow, PolicyRow, SecurityGroup};
 
 /// A network that has ports on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,10 @@ pub struct NetworkRow {
     pub mtu: u16,
     /// Down: its ports carry nothing.
     pub admin_state_up: bool,
+    /// Blocks that the tunnel addresses of hosts lie in: what comes from elsewhere is dropped. `None`: everybody
+    /// is believed.
+    #[serde(default)]
+    pub underlay: Option<Vec<IpNet>>,
 }
 
 /// A subnet of such a network.
@@ -67,6 +73,21 @@ pub struct PortRow {
     pub port_security_enabled: bool,
     /// Name that DHCP hands out; empty for none.
     pub dns_name: String,
+    /// The set of its security groups: a label of the network, 0 for no groups, which allows nothing. `None`, or no
+    /// port security: nothing is filtered, and it is nobody's member.
+    #[serde(default)]
+    pub label: Option<u16>,
+}
+
+impl PortRow {
+    /// The label whose rules filter the port's packets, if they are filtered.
+    pub const fn filter(&self) -> Option<u16> {
+        if self.port_security_enabled {
+            self.label
+        } else {
+            None
+        }
+    }
 }
 
 /// An address of a port on another host.
@@ -91,6 +112,10 @@ pub enum Row {
     Network(NetworkRow),
     /// See [`SubnetRow`].
     Subnet(SubnetRow),
+    /// See [`PolicyRow`].
+    Policy(PolicyRow),
+    /// See [`LabelRow`].
+    Label(LabelRow),
     /// See [`PortRow`].
     Port(PortRow),
     /// See [`NeighbourRow`].
@@ -103,6 +128,8 @@ impl Row {
         match self {
             Self::Network(row) => RowKey::Network(row.id),
             Self::Subnet(row) => RowKey::Subnet(row.network_id, row.id),
+            Self::Policy(row) => RowKey::Policy(row.network_id, row.group_id),
+            Self::Label(row) => RowKey::Label(row.network_id, row.label),
             Self::Port(row) => RowKey::Port(row.network_id, row.id),
             Self::Neighbour(row) => RowKey::Neighbour(row.network_id, row.ip),
         }
@@ -116,6 +143,10 @@ pub enum RowKey {
     Network(Id<Network>),
     /// A subnet of a network.
     Subnet(Id<Network>, Id<Subnet>),
+    /// The rules of a group in a network.
+    Policy(Id<Network>, Id<SecurityGroup>),
+    /// A label of a network.
+    Label(Id<Network>, NonZeroU16),
     /// A port of a network.
     Port(Id<Network>, Id<Port>),
     /// An address in a network.
@@ -128,16 +159,20 @@ impl RowKey {
         match self {
             Self::Network(network)
             | Self::Subnet(network, _)
+            | Self::Policy(network, _)
+            | Self::Label(network, _)
             | Self::Port(network, _)
             | Self::Neighbour(network, _) => *network,
         }
     }
 
-    /// `network`, `subnet`, `port` or `neighbour`.
+    /// `network`, `subnet`, `policy`, `label`, `port` or `neighbour`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Network(_) => "network",
             Self::Subnet(..) => "subnet",
+            Self::Policy(..) => "policy",
+            Self::Label(..) => "label",
             Self::Port(..) => "port",
             Self::Neighbour(..) => "neighbour",
         }

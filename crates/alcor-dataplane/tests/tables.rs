@@ -157,6 +157,7 @@ fn limits_hold_for_new_rows_and_room_comes_back() {
         subnets: 1,
         ports: 1,
         neighbours: 1,
+        ..Limits::default()
     });
     let network_row = |number, vni| put(Row::Network(network(number, vni)));
     let rows = |number: u128| {

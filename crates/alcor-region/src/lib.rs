@@ -6,7 +6,6 @@
 //! implementation of [`Managed`]; [`Region`] is the handle that runs it.
 
 pub mod address_group;
-pub mod address_scope;
 pub mod alloc;
 pub mod command;
 pub mod env;
@@ -20,7 +19,6 @@ pub mod network;
 pub mod once;
 pub mod port;
 pub mod port_runtime;
-mod prefixes;
 pub mod quota;
 pub mod rbac;
 mod region;
@@ -28,7 +26,6 @@ pub mod router;
 pub mod security_group;
 pub mod state;
 pub mod subnet;
-pub mod subnet_pool;
 #[cfg(test)]
 mod tests;
 

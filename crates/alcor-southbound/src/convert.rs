@@ -1,6 +1,8 @@
 //! Protobuf messages to typed values and back. Everything that arrives is checked here, once; what gets past is
 //! well-formed.
 
+mod security;
+
 use std::net::IpAddr;
 
 use alcor_dataplane::{NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
@@ -108,6 +110,24 @@ fn decode_prefix(what: &'static str, prefix: Option<&v1::Prefix>) -> Result<IpNe
     IpNet::new(ip, length).map_err(|_| range())
 }
 
+fn encode_prefixes(blocks: &[IpNet]) -> v1::Prefixes {
+    v1::Prefixes {
+        prefixes: blocks.iter().copied().map(encode_prefix).collect(),
+    }
+}
+
+fn decode_prefixes(what: &'static str, blocks: &v1::Prefixes) -> Result<Vec<IpNet>, DecodeError> {
+    let blocks = blocks.prefixes.iter();
+    blocks.map(|block| decode_prefix(what, Some(block))).collect()
+}
+
+fn decode_u16(what: &'static str, got: u32) -> Result<u16, DecodeError> {
+    u16::try_from(got).map_err(|_| DecodeError::Range {
+        what,
+        got: u64::from(got),
+    })
+}
+
 /// A row in the message's form.
 pub fn encode_row(revision: Revision, row: &Row) -> v1::Row {
     let body = match row {
@@ -115,7 +135,10 @@ pub fn encode_row(revision: Revision, row: &Row) -> v1::Row {
             vni: row.vni.get(),
             mtu: u32::from(row.mtu),
             admin_state_up: row.admin_state_up,
+            underlay: row.underlay.as_deref().map(encode_prefixes),
         }),
+        Row::Policy(row) => v1::row::Body::Policy(security::encode_policy(row)),
+        Row::Label(row) => v1::row::Body::Label(security::encode_label(row)),
         Row::Subnet(row) => v1::row::Body::Subnet(encode_subnet(row)),
         Row::Port(row) => v1::row::Body::Port(encode_port(row)),
         Row::Neighbour(row) => v1::row::Body::Neighbour(v1::Neighbour {
@@ -174,6 +197,7 @@ fn encode_port(row: &PortRow) -> v1::Port {
         admin_state_up: row.admin_state_up,
         port_security_enabled: row.port_security_enabled,
         dns_name: row.dns_name.clone(),
+        label: row.label.map(u32::from),
     }
 }
 
@@ -183,6 +207,8 @@ pub fn encode_tombstone(revision: Revision, key: &RowKey) -> v1::Row {
     let key = match key {
         RowKey::Network(_) => Key::Network(true),
         RowKey::Subnet(_, id) => Key::SubnetId(encode_id(*id)),
+        RowKey::Policy(_, id) => Key::PolicyGroupId(encode_id(*id)),
+        RowKey::Label(_, label) => Key::Label(u32::from(label.get())),
         RowKey::Port(_, id) => Key::PortId(encode_id(*id)),
         RowKey::Neighbour(_, ip) => Key::NeighbourIp(encode_ip(*ip)),
     };
@@ -210,7 +236,18 @@ pub fn decode_row(network: Id<Network>, row: &v1::Row) -> Result<(Revision, RowC
                 got: u64::from(message.mtu),
             })?,
             admin_state_up: message.admin_state_up,
+            underlay: message
+                .underlay
+                .as_ref()
+                .map(|blocks| decode_prefixes("a block of the underlay", blocks))
+                .transpose()?,
         })),
+        v1::row::Body::Policy(message) => {
+            RowChange::Put(Row::Policy(security::decode_policy(network, message)?))
+        }
+        v1::row::Body::Label(message) => {
+            RowChange::Put(Row::Label(security::decode_label(network, message)?))
+        }
         v1::row::Body::Subnet(message) => RowChange::Put(Row::Subnet(decode_subnet(network, message)?)),
         v1::row::Body::Port(message) => RowChange::Put(Row::Port(decode_port(network, message)?)),
         v1::row::Body::Neighbour(message) => RowChange::Put(Row::Neighbour(NeighbourRow {
@@ -218,10 +255,7 @@ pub fn decode_row(network: Id<Network>, row: &v1::Row) -> Result<(Revision, RowC
             ip: decode_ip("the neighbour's ip", &message.ip)?,
             mac: decode_mac("the neighbour's mac", &message.mac)?,
             host: decode_ip("the neighbour's host", &message.host)?,
-            label: u16::try_from(message.label).map_err(|_| DecodeError::Range {
-                what: "label",
-                got: u64::from(message.label),
-            })?,
+            label: decode_u16("label", message.label)?,
         })),
         v1::row::Body::Tombstone(message) => RowChange::Remove(decode_tombstone(network, message)?),
     };
@@ -239,6 +273,8 @@ fn decode_tombstone(network: Id<Network>, message: &v1::Tombstone) -> Result<Row
             Key::Network(_) => RowKey::Network(network),
             Key::SubnetId(id) => RowKey::Subnet(network, decode_id("the tombstone's subnet id", id)?),
             Key::PortId(id) => RowKey::Port(network, decode_id("the tombstone's port id", id)?),
+            Key::PolicyGroupId(id) => RowKey::Policy(network, decode_id("the tombstone's group id", id)?),
+            Key::Label(label) => RowKey::Label(network, security::decode_label_number(*label)?),
             Key::NeighbourIp(ip) => RowKey::Neighbour(network, decode_ip("the tombstone's ip", ip)?),
         },
     )
@@ -303,6 +339,10 @@ fn decode_port(network: Id<Network>, message: &v1::Port) -> Result<PortRow, Deco
         admin_state_up: message.admin_state_up,
         port_security_enabled: message.port_security_enabled,
         dns_name: message.dns_name.clone(),
+        label: message
+            .label
+            .map(|label| decode_u16("label", label))
+            .transpose()?,
     })
 }
 
@@ -349,6 +389,7 @@ mod tests {
             vni: 0,
             mtu: 1450,
             admin_state_up: true,
+            underlay: None,
         });
         assert_eq!(
             decode_row(network, &row(Some(vni))),

@@ -50,6 +50,7 @@ pub fn row(key: Key, revision: u64) -> Row {
             vni: Vni::try_from(100 + u32::from(n)).unwrap(),
             mtu: 1400 + u16::try_from(revision % 50).unwrap(),
             admin_state_up: true,
+            underlay: None,
         }),
         Key::Subnet(n) => Row::Subnet(SubnetRow {
             id: subnet_id(n),
@@ -74,6 +75,7 @@ pub fn row(key: Key, revision: u64) -> Row {
             admin_state_up: true,
             port_security_enabled: flag,
             dns_name: format!("r{revision}"),
+            label: None,
         }),
         Key::Neighbour(n, p) => Row::Neighbour(NeighbourRow {
             network_id: network_id(n),

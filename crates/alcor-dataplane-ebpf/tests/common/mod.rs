@@ -123,6 +123,7 @@ pub fn rows(host: usize) -> Vec<Row> {
         vni: Vni::try_from(VNI).unwrap(),
         mtu: 1450,
         admin_state_up: true,
+        underlay: None,
     })];
     for (index, (cidr, gateway)) in [
         ("10.0.0.0/24", "10.0.0.1"),
@@ -166,6 +167,7 @@ pub fn rows(host: usize) -> Vec<Row> {
                 admin_state_up: true,
                 port_security_enabled: true,
                 dns_name: String::new(),
+                label: None,
             }));
         } else {
             rows.extend([ipv4(vm), ipv6(vm)].map(|ip| {

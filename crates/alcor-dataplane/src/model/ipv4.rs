@@ -13,22 +13,24 @@ use crate::{
 
 const PORT_DHCP_SERVER: u16 = 67;
 const PORT_DHCP_CLIENT: u16 = 68;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(super) const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const ICMP_ECHO_REQUEST: u8 = 8;
 /// UDP header; ICMP echo header.
 const UPPER_LEN: usize = 8;
 
-struct Header<'a> {
-    packet: Packet,
-    protocol: u8,
-    fragment: u16,
+pub(super) struct Header<'a> {
+    pub(super) packet: Packet,
+    pub(super) protocol: u8,
+    /// Offset and "more to come"; 0 in a whole packet.
+    pub(super) fragment: u16,
+    pub(super) fragment_id: u16,
     /// What follows the header, up to the total length.
-    upper: &'a [u8],
+    pub(super) upper: &'a [u8],
 }
 
 /// `None` when the header is not whole or its lengths contradict each other.
-fn read(bytes: &[u8]) -> Option<Header<'_>> {
+pub(super) fn read(bytes: &[u8]) -> Option<Header<'_>> {
     let first = u8_at(bytes, 0)?;
     let header_len = usize::from(first & 0x0f) * 4;
     let total_len = usize::from(u16_at(bytes, 2)?);
@@ -50,6 +52,7 @@ fn read(bytes: &[u8]) -> Option<Header<'_>> {
         packet,
         protocol,
         fragment,
+        fragment_id: u16_at(bytes, 4)?,
         upper,
     })
 }

@@ -12,7 +12,7 @@ use crate::{
     DropReason, PuntReason,
     packet::{
         ETH_LEN, ETHERTYPE_IPV6, Ethernet, IPV6_LEN, PROTO_DESTINATION_OPTIONS, PROTO_FRAGMENT,
-        PROTO_HOP_BY_HOP, PROTO_ICMPV6, PROTO_ROUTING, PROTO_UDP, ipv6_at, mac_at, put, u8_at, u16_at,
+        PROTO_HOP_BY_HOP, PROTO_ICMPV6, PROTO_ROUTING, PROTO_UDP, array, ipv6_at, mac_at, put, u8_at, u16_at,
         word_sum,
     },
 };
@@ -21,6 +21,7 @@ use crate::{
 const MAX_EXTENSION_HEADERS: usize = 4;
 /// Units of 8 bytes, behind three bits of flags.
 const FRAGMENT_OFFSET: u16 = 0xfff8;
+const FRAGMENT_RESERVED: u16 = 0x0006;
 /// The least that the path must see of ICMPv6 and UDP.
 const UPPER_LEN: usize = 8;
 const PORT_DHCPV6_CLIENT: u16 = 546;
@@ -46,17 +47,28 @@ const FLAG_SOLICITED: u8 = 0x40;
 const FLAG_OVERRIDE: u8 = 0x20;
 
 /// The upper layer, when the packet tells it.
-struct Upper<'a> {
+pub(super) struct Upper<'a> {
     /// `None` in a fragment that is not the first.
-    protocol: Option<u8>,
-    extended: bool,
-    bytes: &'a [u8],
+    pub(super) protocol: Option<u8>,
+    pub(super) extended: bool,
+    pub(super) bytes: &'a [u8],
+    /// The fragment header, unless the packet is whole.
+    pub(super) fragment: Option<Fragment>,
+}
+
+/// What a fragment header says.
+#[derive(Clone, Copy)]
+pub(super) struct Fragment {
+    pub(super) id: u32,
+    /// In bytes.
+    pub(super) offset: u16,
 }
 
 /// Walks the extension headers. `None` when there are too many or one is not whole.
-fn upper(first: u8, payload: &[u8]) -> Option<Upper<'_>> {
+pub(super) fn upper(first: u8, payload: &[u8]) -> Option<Upper<'_>> {
     let mut next = first;
     let mut rest = payload;
+    let mut fragment = None;
     for walked in 0..=MAX_EXTENSION_HEADERS {
         let len = match next {
             PROTO_HOP_BY_HOP | PROTO_ROUTING | PROTO_DESTINATION_OPTIONS => {
@@ -68,6 +80,7 @@ fn upper(first: u8, payload: &[u8]) -> Option<Upper<'_>> {
                     protocol: Some(next),
                     extended: walked > 0,
                     bytes: rest,
+                    fragment,
                 });
             }
         };
@@ -75,12 +88,20 @@ fn upper(first: u8, payload: &[u8]) -> Option<Upper<'_>> {
             return None;
         }
         let (header, behind) = rest.split_at_checked(len)?;
-        if next == PROTO_FRAGMENT && u16_at(header, 2)? & FRAGMENT_OFFSET != 0 {
-            return Some(Upper {
-                protocol: None,
-                extended: true,
-                bytes: behind,
-            });
+        if next == PROTO_FRAGMENT {
+            let field = u16_at(header, 2)?;
+            let offset = field & FRAGMENT_OFFSET;
+            let id = array(header, 4).map(u32::from_be_bytes)?;
+            // Offset 0 and no more to come: a whole packet.
+            fragment = (field & !FRAGMENT_RESERVED != 0).then_some(Fragment { id, offset });
+            if offset != 0 {
+                return Some(Upper {
+                    protocol: None,
+                    extended: true,
+                    bytes: behind,
+                    fragment,
+                });
+            }
         }
         next = u8_at(header, 0)?;
         rest = behind;
@@ -89,7 +110,7 @@ fn upper(first: u8, payload: &[u8]) -> Option<Upper<'_>> {
 }
 
 /// Reads the packet and its upper layer, both within the payload length.
-fn read(bytes: &[u8]) -> Option<(Packet, Upper<'_>)> {
+pub(super) fn read(bytes: &[u8]) -> Option<(Packet, Upper<'_>)> {
     let payload_len = usize::from(u16_at(bytes, 4)?);
     if u8_at(bytes, 0)? >> 4 != 6 {
         return None;

@@ -4,15 +4,22 @@
 //! It follows [`crate::path`] stage by stage. Not here: any I/O; GSO packets (a frame is one packet).
 
 mod arp;
+mod flow;
 mod ipv4;
 mod ipv6;
 mod path;
 mod route;
-mod send;
+mod rules;
 mod tables;
+mod track;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
 
+use alcor_dataplane_abi::{connection::Connection, flow::Sides};
 use alcor_model::{Id, Port};
 use bytes::Bytes;
 pub use tables::Limits;
@@ -33,6 +40,8 @@ pub struct Model {
     devices: BTreeMap<Id<Port>, String>,
     missing_devices: BTreeSet<String>,
     drops: Drops,
+    trackers: BTreeMap<Id<Port>, track::Tracker>,
+    now: Duration,
     injected: VecDeque<(Id<Port>, Bytes)>,
     event_sender: mpsc::Sender<Event>,
     event_receiver: Option<mpsc::Receiver<Event>>,
@@ -54,6 +63,8 @@ impl Model {
             devices: BTreeMap::new(),
             missing_devices: BTreeSet::new(),
             drops: Drops::new(),
+            trackers: BTreeMap::new(),
+            now: Duration::ZERO,
             injected: VecDeque::new(),
             event_sender,
             event_receiver: Some(event_receiver),
@@ -63,9 +74,15 @@ impl Model {
 
     /// Takes one frame along the path: counts it when it is dropped, tells the agent when it must know.
     pub fn process(&mut self, ingress: Ingress, frame: &[u8]) -> Verdict {
+        let mut path = path::Path {
+            tables: &self.tables,
+            devices: &self.devices,
+            trackers: &mut self.trackers,
+            now: u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX),
+        };
         let ended = match ingress {
-            Ingress::Port(port) => path::from_port(&self.tables, &self.devices, port, frame),
-            Ingress::Tunnel { vni, .. } => path::from_tunnel(&self.tables, &self.devices, vni, frame),
+            Ingress::Port(port) => path.of_port(port, frame),
+            Ingress::Tunnel { source, vni, label } => path.of_tunnel(source, vni, label, frame),
         };
         if let Verdict::Drop(reason) = ended.verdict {
             *self.drops.entry((ended.drop_port, reason)).or_default() += 1;
@@ -76,6 +93,22 @@ impl Model {
             self.lost_events += 1;
         }
         ended.verdict
+    }
+
+    /// Moves the model's clock, which stands still otherwise: connections are forgotten when their time is over.
+    pub const fn advance(&mut self, by: Duration) {
+        self.now = self.now.saturating_add(by);
+    }
+
+    /// The connections of a port that are tracked now: own address, other address, ports, state.
+    pub fn connections(&self, port: Id<Port>) -> Vec<(IpAddr, IpAddr, Sides, Connection)> {
+        let now = u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX);
+        let tracker = self.trackers.get(&port);
+        tracker
+            .into_iter()
+            .flat_map(|tracker| tracker.live(now))
+            .map(|((own, other, sides), connection)| (*own, *other, *sides, *connection))
+            .collect()
     }
 
     /// Events that found the channel full, or nobody at its other end.
@@ -111,7 +144,9 @@ impl Dataplane for Model {
     }
 
     fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>> {
-        changes.iter().map(|change| self.tables.apply(change)).collect()
+        let outcomes = changes.iter().map(|change| self.tables.apply(change)).collect();
+        self.trackers.retain(|port, _| self.tables.port(*port).is_some());
+        outcomes
     }
 
     fn attach(&mut self, port: Id<Port>, device: &str) -> Result<(), DataplaneError> {

@@ -1,31 +1,44 @@
-//! The two ways into the path: stages 1-3 for frames of a port, and all stages for frames of the tunnel.
+//! The two ways into the path: stages 1-3 for frames of a port, and all stages for frames of the tunnel. And
+//! the filters at its end.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use alcor_dataplane_abi::connection::Direction;
 use alcor_model::{Id, Port};
 use bytes::Bytes;
 
 use super::{
-    arp, ipv4, ipv6, route, send,
-    tables::{NetworkTables, Tables, is_allowed_mac},
+    arp, flow, ipv4, ipv6, route,
+    tables::{NetworkTables, Peer, Tables, is_allowed_mac},
+    track::{Passing, Tracker},
 };
 use crate::{
     DropReason, Event, PortRow, PuntReason, Verdict,
-    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet},
+    packet::{ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet},
 };
 
 /// What every stage may look at: one frame of a port that is up.
 pub(super) struct Context<'a> {
     pub(super) port: &'a PortRow,
     pub(super) network: &'a NetworkTables,
-    pub(super) devices: &'a BTreeMap<Id<Port>, String>,
     pub(super) frame: &'a [u8],
     pub(super) ethernet: Ethernet,
 }
 
+/// Where stages 8 and 9 want the frame to go.
+pub(super) enum Exit<'a> {
+    /// To the gateway; this is its answer.
+    Gateway(Vec<u8>),
+    /// To a peer, as it leaves.
+    Peer(Peer<'a>, Vec<u8>),
+}
+
 /// Why a stage does not hand the frame to the next one.
 pub(super) enum End {
+    /// Dropped, and counted for the sender.
     Drop(DropReason),
+    /// Dropped, and counted for this port.
+    DropAt(Id<Port>, DropReason),
     /// Dropped as `UnknownDestination`; the agent is told the address.
     Unknown(IpAddr),
     Punt(PuntReason),
@@ -66,53 +79,163 @@ impl Ended {
     }
 }
 
-/// The path "from a port".
-pub(super) fn from_port(
-    tables: &Tables,
-    devices: &BTreeMap<Id<Port>, String>,
-    port: Id<Port>,
-    frame: &[u8],
-) -> Ended {
-    let known = tables.port(port).filter(|_| devices.contains_key(&port));
-    let Some((row, network)) = known else {
-        return Ended::quiet(Verdict::Drop(DropReason::UnknownPort), None);
-    };
-    let mut event = None;
-    let verdict = match stages(row, network, devices, frame) {
-        Ok(verdict) => verdict,
-        Err(End::Drop(reason)) => Verdict::Drop(reason),
-        Err(End::Reply(frame)) => Verdict::Reply { frame: frame.into() },
-        Err(End::Unknown(address)) => {
-            event = Some(Event::UnknownDestination {
-                port,
-                network: network.row.id,
-                address,
-            });
-            Verdict::Drop(DropReason::UnknownDestination)
+/// A data plane while it works on one frame.
+pub(super) struct Path<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) devices: &'a BTreeMap<Id<Port>, String>,
+    pub(super) trackers: &'a mut BTreeMap<Id<Port>, Tracker>,
+    pub(super) now: u64,
+}
+
+impl Path<'_> {
+    /// The path "from a port".
+    pub(super) fn of_port(&mut self, port: Id<Port>, frame: &[u8]) -> Ended {
+        let known = self
+            .tables
+            .port(port)
+            .filter(|_| self.devices.contains_key(&port));
+        let Some((row, network)) = known else {
+            return Ended::quiet(Verdict::Drop(DropReason::UnknownPort), None);
+        };
+        let ended = stages(row, network, frame).and_then(|exit| self.leave(row, network, exit, frame));
+        let mut event = None;
+        let verdict = match ended {
+            Ok(verdict) => verdict,
+            Err(End::Drop(reason)) => Verdict::Drop(reason),
+            Err(End::DropAt(receiver, reason)) => {
+                return Ended::quiet(Verdict::Drop(reason), Some(receiver));
+            }
+            Err(End::Reply(frame)) => Verdict::Reply { frame: frame.into() },
+            Err(End::Unknown(address)) => {
+                event = Some(Event::UnknownDestination {
+                    port,
+                    network: network.row.id,
+                    address,
+                });
+                Verdict::Drop(DropReason::UnknownDestination)
+            }
+            Err(End::Punt(reason)) => {
+                event = Some(Event::Punt {
+                    port,
+                    reason,
+                    frame: Bytes::copy_from_slice(frame),
+                });
+                Verdict::Punt(reason)
+            }
+        };
+        Ended {
+            verdict,
+            drop_port: Some(port),
+            event,
         }
-        Err(End::Punt(reason)) => {
-            event = Some(Event::Punt {
-                port,
-                reason,
+    }
+
+    /// Stages 10 to 12.
+    fn leave(
+        &mut self,
+        port: &PortRow,
+        network: &NetworkTables,
+        exit: Exit<'_>,
+        frame: &[u8],
+    ) -> Result<Verdict, End> {
+        let label = match &exit {
+            Exit::Gateway(_) => 0,
+            Exit::Peer(peer, _) => peer.label(),
+        };
+        self.filter(Direction::Egress, port, network, label, frame)?;
+        let (peer, frame) = match exit {
+            Exit::Gateway(reply) => return Err(End::Reply(reply)),
+            Exit::Peer(peer, frame) => (peer, frame),
+        };
+        if frame.len() - ETH_LEN.min(frame.len()) > usize::from(network.row.mtu) {
+            return Err(DropReason::Oversize.into());
+        }
+        let label = port.filter().unwrap_or_default();
+        match peer {
+            Peer::Local(receiver) => {
+                if !self.is_up(receiver) {
+                    return Err(DropReason::PortDown.into());
+                }
+                self.filter(Direction::Ingress, receiver, network, label, &frame)
+                    .map_err(|reason| End::DropAt(receiver.id, reason))?;
+                Ok(Verdict::Deliver {
+                    port: receiver.id,
+                    frame: frame.into(),
+                })
+            }
+            Peer::Remote(neighbour) => Ok(Verdict::Tunnel {
+                host: neighbour.host,
+                vni: network.row.vni,
+                label,
+                frame: frame.into(),
+            }),
+        }
+    }
+
+    fn is_up(&self, receiver: &PortRow) -> bool {
+        receiver.admin_state_up && self.devices.contains_key(&receiver.id)
+    }
+
+    /// The filter of one port; everything passes when it has none.
+    fn filter(
+        &mut self,
+        direction: Direction,
+        port: &PortRow,
+        network: &NetworkTables,
+        label: u16,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        let Some(rules) = network.rules(port) else {
+            return Ok(());
+        };
+        let passing = Passing {
+            direction,
+            label,
+            flow: flow::read(frame)?,
+            rules,
+            now: self.now,
+            limits: self.tables.limits(),
+        };
+        self.trackers.entry(port.id).or_default().judge(&passing)
+    }
+
+    /// The path "from the tunnel".
+    pub(super) fn of_tunnel(&mut self, source: IpAddr, vni: u32, label: u16, frame: &[u8]) -> Ended {
+        let drop = |reason| Ended::quiet(Verdict::Drop(reason), None);
+        let Some(network) = self.tables.by_vni(vni) else {
+            return drop(DropReason::UnknownVni);
+        };
+        if !network.believes(source) {
+            return drop(DropReason::UnknownUnderlay);
+        }
+        if !network.row.admin_state_up {
+            return drop(DropReason::PortDown);
+        }
+        let Some(ethernet) = Ethernet::read(frame) else {
+            return drop(DropReason::Malformed);
+        };
+        if ethernet.destination.is_multicast() {
+            return drop(DropReason::NoFlood);
+        }
+        let Some(receiver) = network.local(ethernet.destination) else {
+            return drop(DropReason::NoLocalPort);
+        };
+        let verdict = if !self.is_up(receiver) {
+            Verdict::Drop(DropReason::PortDown)
+        } else if let Err(reason) = self.filter(Direction::Ingress, receiver, network, label, frame) {
+            Verdict::Drop(reason)
+        } else {
+            Verdict::Deliver {
+                port: receiver.id,
                 frame: Bytes::copy_from_slice(frame),
-            });
-            Verdict::Punt(reason)
-        }
-    };
-    Ended {
-        verdict,
-        drop_port: Some(port),
-        event,
+            }
+        };
+        Ended::quiet(verdict, Some(receiver.id))
     }
 }
 
-/// Stages 1 to 10.
-fn stages(
-    port: &PortRow,
-    network: &NetworkTables,
-    devices: &BTreeMap<Id<Port>, String>,
-    frame: &[u8],
-) -> Result<Verdict, End> {
+/// Stages 1 to 9.
+fn stages<'a>(port: &'a PortRow, network: &'a NetworkTables, frame: &'a [u8]) -> Result<Exit<'a>, End> {
     if !port.admin_state_up || !network.row.admin_state_up {
         return Err(DropReason::PortDown.into());
     }
@@ -124,7 +247,6 @@ fn stages(
     let context = Context {
         port,
         network,
-        devices,
         frame,
         ethernet,
     };
@@ -140,7 +262,7 @@ fn stages(
     if ethernet.destination == alcor_model::net::GATEWAY_MAC {
         route::route(&context, &packet)
     } else {
-        send::switch(&context, &packet)
+        route::switch(&context, &packet)
     }
 }
 
@@ -148,31 +270,4 @@ fn stages(
 pub(super) fn is_group(ethernet: &Ethernet, destination: IpAddr) -> bool {
     let broadcast = matches!(destination, IpAddr::V4(ip) if ip.is_broadcast());
     ethernet.destination.is_multicast() || destination.is_multicast() || broadcast
-}
-
-/// The path "from the tunnel".
-pub(super) fn from_tunnel(
-    tables: &Tables,
-    devices: &BTreeMap<Id<Port>, String>,
-    vni: u32,
-    frame: &[u8],
-) -> Ended {
-    let drop = |reason| Ended::quiet(Verdict::Drop(reason), None);
-    let Some(network) = tables.by_vni(vni) else {
-        return drop(DropReason::UnknownVni);
-    };
-    if !network.row.admin_state_up {
-        return drop(DropReason::PortDown);
-    }
-    let Some(ethernet) = Ethernet::read(frame) else {
-        return drop(DropReason::Malformed);
-    };
-    if ethernet.destination.is_multicast() {
-        return drop(DropReason::NoFlood);
-    }
-    let Some(receiver) = network.local(ethernet.destination) else {
-        return drop(DropReason::NoLocalPort);
-    };
-    let verdict = send::deliver(receiver, devices, Bytes::copy_from_slice(frame));
-    Ended::quiet(verdict.unwrap_or_else(Verdict::Drop), Some(receiver.id))
 }

@@ -1,14 +1,14 @@
-//! Stage 8: the gateway. It answers pings and forwards between the subnets of one network.
+//! Stages 8 and 9: to whom the frame goes. The gateway answers pings and forwards between the subnets of one
+//! network; all else is switched by MAC.
 
 use alcor_model::net::GATEWAY_MAC;
 
 use super::{
-    path::{Context, End, Packet},
-    send,
-    tables::is_link_local,
+    path::{Context, End, Exit, Packet},
+    tables::{Peer, is_link_local},
 };
 use crate::{
-    DropReason, PuntReason, Verdict,
+    DropReason, PuntReason,
     packet::{ETH_LEN, Ethernet, IPV4_LEN, IPV6_LEN, array, put, replace_word, u8_at},
 };
 
@@ -26,13 +26,24 @@ const IPV6_HOP_LIMIT: usize = ETH_LEN + 7;
 const IPV6_ADDRESSES: usize = ETH_LEN + 8;
 const IPV6_ICMP: usize = ETH_LEN + IPV6_LEN;
 
-pub(super) fn route(context: &Context<'_>, packet: &Packet) -> Result<Verdict, End> {
+pub(super) fn switch<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {
+    let peer = context
+        .network
+        .fdb(context.ethernet.destination)
+        .ok_or(End::Unknown(packet.destination))?;
+    if matches!(peer, Peer::Local(receiver) if receiver.id == context.port.id) {
+        return Err(DropReason::Loop.into());
+    }
+    Ok(Exit::Peer(peer, context.frame.to_vec()))
+}
+
+pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {
     let network = context.network;
     if network.is_gateway(packet.destination) {
-        return Err(match packet.echo_request {
-            true => End::Reply(echo_reply(context, packet)),
-            false => End::Drop(DropReason::ToGateway),
-        });
+        return match packet.echo_request {
+            true => Ok(Exit::Gateway(echo_reply(context, packet))),
+            false => Err(DropReason::ToGateway.into()),
+        };
     }
     if is_link_local(packet.source) || is_link_local(packet.destination) {
         return Err(DropReason::NoRoute.into());
@@ -54,7 +65,7 @@ pub(super) fn route(context: &Context<'_>, packet: &Packet) -> Result<Verdict, E
         ..context.ethernet
     };
     put(&mut frame, 0, &ethernet.bytes());
-    send::send(context, peer, frame)
+    Ok(Exit::Peer(peer, frame))
 }
 
 fn set_ttl(frame: &mut [u8], packet: &Packet, ttl: u8) {

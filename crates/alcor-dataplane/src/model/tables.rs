@@ -4,13 +4,16 @@
 //! here is in a hurry.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
 };
 
 use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
 
-use crate::{DataplaneError, NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
+use super::rules::{InForce, Rules};
+use crate::{
+    DataplaneError, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowChange, RowKey, SubnetRow,
+};
 
 /// How many rows of each kind a data plane takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,14 @@ pub struct Limits {
     pub ports: usize,
     /// Neighbours, all networks together.
     pub neighbours: usize,
+    /// Policies, all networks together.
+    pub policies: usize,
+    /// Labels, all networks together.
+    pub labels: usize,
+    /// Tracked connections of one port.
+    pub connections_per_port: usize,
+    /// Packets of one port whose later fragments are waited for.
+    pub fragments_per_port: usize,
 }
 
 impl Default for Limits {
@@ -32,6 +43,10 @@ impl Default for Limits {
             subnets: 16_384,
             ports: 4096,
             neighbours: 2_097_152,
+            policies: 16_384,
+            labels: 262_144,
+            connections_per_port: 65_536,
+            fragments_per_port: 1024,
         }
     }
 }
@@ -43,6 +58,7 @@ pub(super) struct NetworkTables {
     subnets: BTreeMap<Id<Subnet>, SubnetRow>,
     ports: BTreeMap<Id<Port>, PortRow>,
     neighbours: BTreeMap<IpAddr, NeighbourRow>,
+    rules: Rules,
 }
 
 /// Where an address is.
@@ -59,6 +75,14 @@ impl Peer<'_> {
             Self::Remote(neighbour) => neighbour.mac,
         }
     }
+
+    /// The label of the port at the other end; 0 when it has none.
+    pub(super) fn label(&self) -> u16 {
+        match self {
+            Self::Local(port) => port.filter().unwrap_or_default(),
+            Self::Remote(neighbour) => neighbour.label,
+        }
+    }
 }
 
 impl NetworkTables {
@@ -68,7 +92,24 @@ impl NetworkTables {
             subnets: BTreeMap::new(),
             ports: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            rules: Rules::default(),
         }
+    }
+
+    /// The rules that filter the port's packets, if they are filtered.
+    pub(super) fn rules(&self, port: &PortRow) -> Option<&InForce> {
+        self.rules.of(port.filter()?)
+    }
+
+    /// Whether packets out of the tunnel from this address are believed.
+    pub(super) fn believes(&self, host: IpAddr) -> bool {
+        let blocks = self.row.underlay.as_ref();
+        blocks.is_none_or(|blocks| blocks.iter().any(|block| block.contains(&host)))
+    }
+
+    /// The labels that ports have.
+    fn used_labels(&self) -> BTreeSet<u16> {
+        self.ports.values().filter_map(PortRow::filter).collect()
     }
 
     /// `local(network, mac)`.
@@ -174,6 +215,10 @@ pub(super) struct Tables {
     homes: BTreeMap<Id<Port>, Id<Network>>,
     subnet_count: usize,
     neighbour_count: usize,
+    policy_count: usize,
+    label_count: usize,
+    /// The last epoch that was given out.
+    epochs: u32,
 }
 
 impl Tables {
@@ -182,6 +227,10 @@ impl Tables {
             limits,
             ..Self::default()
         }
+    }
+
+    pub(super) const fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub(super) fn by_vni(&self, vni: u32) -> Option<&NetworkTables> {
@@ -203,6 +252,8 @@ impl Tables {
             .collect();
         for network in networks {
             rows.extend(network.subnets.values().cloned().map(Row::Subnet));
+            rows.extend(network.rules.policies.values().cloned().map(Row::Policy));
+            rows.extend(network.rules.labels.values().cloned().map(Row::Label));
             rows.extend(network.ports.values().cloned().map(Row::Port));
             rows.extend(network.neighbours.values().copied().map(Row::Neighbour));
         }
@@ -214,6 +265,8 @@ impl Tables {
         match change {
             RowChange::Put(Row::Network(row)) => self.put_network(row),
             RowChange::Put(Row::Subnet(row)) => self.put_subnet(row),
+            RowChange::Put(Row::Policy(row)) => self.put_policy(row),
+            RowChange::Put(Row::Label(row)) => self.put_label(row),
             RowChange::Put(Row::Port(row)) => self.put_port(row),
             RowChange::Put(Row::Neighbour(row)) => self.put_neighbour(row),
             RowChange::Remove(key) => {
@@ -258,15 +311,51 @@ impl Tables {
                 owner: owner.id,
             });
         }
-        match self.homes.get(&row.id) {
-            // A port id lies in one network at a time: a row in another network moves it.
-            Some(&home) if home != row.network_id => self.remove(&RowKey::Port(home, row.id)),
-            Some(_) => {}
-            None => room("port", self.homes.len(), self.limits.ports)?,
+        let home = self.homes.get(&row.id).copied();
+        if home.is_none() {
+            room("port", self.homes.len(), self.limits.ports)?;
         }
-        self.homes.insert(row.id, row.network_id);
+        let mut used = network.used_labels();
+        used.extend(row.filter());
+        // Before the port has the label: if the rules do not fit, it is not the port's.
+        network.rules.compile(&used, &mut self.epochs)?;
+        // A port id lies in one network at a time: a row in another network moves it.
+        if let Some(home) = home.filter(|home| *home != row.network_id) {
+            self.remove(&RowKey::Port(home, row.id));
+        }
         let network = network_mut(&mut self.networks, row.network_id)?;
         network.ports.insert(row.id, row.clone());
+        self.homes.insert(row.id, row.network_id);
+        self.compile(row.network_id)
+    }
+
+    /// After ports changed: only labels that one has are compiled.
+    fn compile(&mut self, network: Id<Network>) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, network)?;
+        network.rules.compile(&network.used_labels(), &mut self.epochs)
+    }
+
+    fn put_policy(&mut self, row: &PolicyRow) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        let is_new = !network.rules.policies.contains_key(&row.group_id);
+        if is_new {
+            room("policy", self.policy_count, self.limits.policies)?;
+        }
+        let used = network.used_labels();
+        network.rules.put_policy(row.clone(), &used, &mut self.epochs)?;
+        self.policy_count += usize::from(is_new);
+        Ok(())
+    }
+
+    fn put_label(&mut self, row: &LabelRow) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        let is_new = !network.rules.labels.contains_key(&row.label);
+        if is_new {
+            room("label", self.label_count, self.limits.labels)?;
+        }
+        let used = network.used_labels();
+        network.rules.put_label(row.clone(), &used, &mut self.epochs)?;
+        self.label_count += usize::from(is_new);
         Ok(())
     }
 
@@ -293,6 +382,12 @@ impl Tables {
             RowKey::Subnet(_, id) => {
                 self.subnet_count -= usize::from(network.subnets.remove(id).is_some());
             }
+            RowKey::Policy(_, id) => {
+                self.policy_count -= usize::from(network.rules.policies.remove(id).is_some());
+            }
+            RowKey::Label(_, label) => {
+                self.label_count -= usize::from(network.rules.labels.remove(label).is_some());
+            }
             RowKey::Port(_, id) => {
                 if network.ports.remove(id).is_some() {
                     self.homes.remove(id);
@@ -301,6 +396,11 @@ impl Tables {
             RowKey::Neighbour(_, ip) => {
                 self.neighbour_count -= usize::from(network.neighbours.remove(ip).is_some());
             }
+        }
+        if matches!(key, RowKey::Policy(..) | RowKey::Label(..) | RowKey::Port(..)) {
+            // Fewer rules always fit.
+            let compiled = self.compile(key.network_id());
+            debug_assert!(compiled.is_ok(), "{compiled:?}");
         }
     }
 
@@ -311,6 +411,8 @@ impl Tables {
         self.vnis.remove(&network.row.vni.get());
         self.subnet_count -= network.subnets.len();
         self.neighbour_count -= network.neighbours.len();
+        self.policy_count -= network.rules.policies.len();
+        self.label_count -= network.rules.labels.len();
         for port in network.ports.keys() {
             self.homes.remove(port);
         }

@@ -173,6 +173,7 @@ fn network_row(rng: &mut Rng, id: Id<Network>, index: usize) -> Option<Row> {
         vni,
         mtu,
         admin_state_up: rng.chance(94),
+        underlay: None,
     }))
 }
 
@@ -225,6 +226,7 @@ fn port(rng: &mut Rng, state: &State, network_id: Id<Network>, station: u8) -> P
         admin_state_up: rng.chance(92),
         port_security_enabled: rng.chance(75),
         dns_name: String::new(),
+        label: None,
     }
 }
 

@@ -88,6 +88,7 @@ pub fn network(number: u128, vni: u32) -> NetworkRow {
         vni,
         mtu: MTU as u16,
         admin_state_up: number != GREY,
+        underlay: None,
     }
 }
 
@@ -119,6 +120,7 @@ pub fn port(number: u128, network: u128, addresses: &[(u128, &str)]) -> PortRow 
         admin_state_up: number != DOWN,
         port_security_enabled: number != OPEN,
         dns_name: String::new(),
+        label: None,
     }
 }
 

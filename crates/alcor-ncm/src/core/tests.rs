@@ -156,6 +156,7 @@ fn text(row: &Row) -> String {
         Row::Subnet(_) => "subnet".to_owned(),
         Row::Port(port) => format!("{:?}", port.fixed_ips),
         Row::Neighbour(row) => format!("{} {}", row.mac, row.host),
+        Row::Policy(_) | Row::Label(_) => row.key().kind().to_owned(),
     }
 }
 

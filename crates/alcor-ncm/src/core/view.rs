@@ -76,6 +76,7 @@ fn network_row(row: &Network) -> Row {
         vni: row.segmentation_id,
         mtu: row.mtu,
         admin_state_up: row.admin_state_up,
+        underlay: None,
     })
 }
 
@@ -105,6 +106,7 @@ fn port_row(row: &Port) -> Row {
         admin_state_up: row.admin_state_up,
         port_security_enabled: row.port_security_enabled,
         dns_name: row.dns_name.clone(),
+        label: None,
     })
 }
 
