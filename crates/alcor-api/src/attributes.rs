@@ -51,6 +51,8 @@ pub enum Kind {
     IntOrNull(u64, u64),
     /// A UUID.
     Uuid,
+    /// A UUID or `null`.
+    UuidOrNull,
     /// An IP address or `null`.
     IpOrNull,
     /// A prefix with its length.
@@ -98,7 +100,7 @@ impl Kind {
             Self::Text(_) | Self::TextOrNull(_) | Self::DnsName | Self::OneOf(_) => "string",
             Self::Bool | Self::OnlyFalse => "boolean",
             Self::Int(..) | Self::IntOrNull(..) | Self::OneOfInt(_) => "integer",
-            Self::Uuid => "uuid",
+            Self::Uuid | Self::UuidOrNull => "uuid",
             Self::IpOrNull => "ip-address",
             Self::Cidr => "cidr",
             Self::Mac => "mac-address",
@@ -165,6 +167,12 @@ impl<V> Attribute<V> {
     /// May be set at creation and changed later.
     pub const fn writable(mut self) -> Self {
         self.post = true;
+        self.put = true;
+        self
+    }
+
+    /// May be changed, but not be set at creation.
+    pub const fn changeable(mut self) -> Self {
         self.put = true;
         self
     }

@@ -39,21 +39,93 @@ pub const EXTENSIONS: &[Extension] = &[
         "Named lists of prefixes for security group rules",
     ),
     extension(
+        "address-scope",
+        "Address scope",
+        "Subnet pools whose addresses do not overlap",
+    ),
+    extension(
         "allowed-address-pairs",
         "Allowed Address Pairs",
         "Further addresses that a port may send from",
     ),
     extension("binding", "Port Binding", "Where a port is plugged"),
     extension(
+        "default-subnetpools",
+        "Default Subnetpools",
+        "A pool that is meant when nobody names one",
+    ),
+    extension(
+        "dvr",
+        "Distributed Virtual Router",
+        "distributed of a router, kept and shown",
+    ),
+    extension(
         "empty-string-filtering",
         "Empty String Filtering",
         "Filters match the empty text",
+    ),
+    extension(
+        "expose-port-forwarding-in-fip",
+        "Expose Floating IP port forwardings",
+        "port_forwardings of a floating IP",
+    ),
+    extension(
+        "ext-gw-mode",
+        "Neutron L3 Configurable external gateway mode",
+        "enable_snat of a router's external gateway",
+    ),
+    extension(
+        "external-net",
+        "Neutron external network",
+        "Networks that routers may have their way out through",
+    ),
+    extension("extraroute", "Neutron Extra Route", "Static routes of a router"),
+    extension(
+        "extraroute-atomic",
+        "Atomically add/remove extra routes",
+        "add_extraroutes and remove_extraroutes",
     ),
     extension(
         "filter-validation",
         "Filter parameters validation",
         "Unknown filters are refused",
     ),
+    extension(
+        "fip-port-details",
+        "Floating IP Port Details Extension",
+        "port_details of a floating IP",
+    ),
+    extension(
+        "floating-ip-port-forwarding",
+        "Floating IP Port Forwarding",
+        "Ports of a floating IP that lead to several places",
+    ),
+    extension(
+        "floating-ip-port-forwarding-description",
+        "Floating IP Port Forwarding new attribute description",
+        "A description on every port forwarding",
+    ),
+    extension(
+        "floating-ip-port-forwarding-detail",
+        "Floating IP port forwarding detail",
+        "Port forwardings are shown one by one",
+    ),
+    extension(
+        "floating-ip-port-forwarding-port-ranges",
+        "Floating IP Port Forwarding support port ranges",
+        "Ranges of ports in port forwardings",
+    ),
+    extension(
+        "floating-ip-router-writable",
+        "Floating IP Router (writable)",
+        "The router of a floating IP can be chosen",
+    ),
+    extension(
+        "floatingip-pools",
+        "Floating IP Pools Extension",
+        "The subnets that floating IPs come from",
+    ),
+    extension("l3-ha", "HA Router extension", "ha of a router, kept and shown"),
     extension("net-mtu", "Network MTU", "A network's MTU is shown"),
     extension(
         "net-mtu-writable",
@@ -106,14 +178,30 @@ pub const EXTENSIONS: &[Extension] = &[
         "Limits by project, and their defaults",
     ),
     extension(
+        "rbac-address-scope",
+        "Add address_scope type to RBAC",
+        "Address scopes shared with single projects",
+    ),
+    extension(
         "rbac-policies",
         "RBAC Policies",
         "Networks shared with single projects",
     ),
     extension(
+        "rbac-subnetpool",
+        "Add subnetpool type to RBAC",
+        "Subnet pools shared with single projects",
+    ),
+    extension(
         "revision-if-match",
         "If-Match constraints based on revision_number",
         "If-Match: revision_number=N",
+    ),
+    extension("router", "Neutron L3 Router", "Routers and floating IPs"),
+    extension(
+        "router-admin-state-down-before-update",
+        "Enforce Router's Admin State Down Before Update Extension",
+        "distributed and ha change while the router is down",
     ),
     extension(
         "security-group",
@@ -170,6 +258,36 @@ pub const EXTENSIONS: &[Extension] = &[
         "stateful-security-group",
         "Stateful security group",
         "Security groups with and without connection tracking",
+    ),
+    extension(
+        "subnet-dns-publish-fixed-ip",
+        "Subnet DNS publish fixed IP",
+        "Whether names of a subnet's ports may be made known",
+    ),
+    extension(
+        "subnet-external-network",
+        "Subnet belongs to external network",
+        "A subnet shows whether its network is external",
+    ),
+    extension(
+        "subnet-service-types",
+        "Subnet service types",
+        "Subnets for ports of some kinds only",
+    ),
+    extension(
+        "subnet_allocation",
+        "Subnet Allocation",
+        "Subnets are taken from pools",
+    ),
+    extension(
+        "subnet_onboard",
+        "Subnet Onboard",
+        "Subnets come into a pool with their blocks",
+    ),
+    extension(
+        "subnetpool-prefix-ops",
+        "Subnet Pool Prefix Operations",
+        "Prefixes are added to pools and taken out",
     ),
     extension(
         "tag-creation",

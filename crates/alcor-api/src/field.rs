@@ -69,6 +69,12 @@ impl From<Option<IpAddr>> for Field<'_> {
     }
 }
 
+impl From<Option<Uuid>> for Field<'_> {
+    fn from(value: Option<Uuid>) -> Self {
+        value.map_or(Self::Null, Self::Uuid)
+    }
+}
+
 impl<'a> From<Option<&'a str>> for Field<'a> {
     fn from(value: Option<&'a str>) -> Self {
         value.map_or(Self::Null, Self::Text)
@@ -222,6 +228,7 @@ impl Field<'_> {
     pub fn is(&self, wanted: &Wanted) -> bool {
         match (self, wanted) {
             (Self::Text(have), Wanted::Text(want)) => have == want,
+            (Self::Json(Value::String(have)), Wanted::Text(want)) => have == want,
             (Self::Bool(have), Wanted::Bool(want)) => have == want,
             (Self::Int(have), Wanted::Int(want)) => have == want,
             (Self::Uuid(have), Wanted::Uuid(want)) => have == want,

@@ -101,9 +101,11 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
             Some(text) if allowed.contains(&text) => Parsed::Text(text.to_owned()),
             _ => return Err(fail(format!("'{}' is not in {allowed:?}", shown(&value)))),
         },
-        (Kind::Uuid, value) => Parsed::Uuid(uuid(&value).map_err(fail)?),
+        (Kind::UuidOrNull, Value::Null) => Parsed::Null,
+        (Kind::Uuid | Kind::UuidOrNull, value) => Parsed::Uuid(uuid(&value).map_err(fail)?),
         (Kind::IpOrNull, Value::Null) => Parsed::Null,
         (Kind::IpOrNull, value) => Parsed::Ip(ip(&value).map_err(fail)?),
+        (Kind::Cidr, Value::Null) => return Ok(None),
         (Kind::Cidr, value) => Parsed::Cidr(block(name, &value)?),
         (Kind::Mac, value) => Parsed::Mac(mac(&value).map_err(fail)?),
         (Kind::OnlyNull | Kind::OnlyEmptyList, Value::Null) => return Ok(None),
@@ -164,7 +166,7 @@ pub fn boolean_text(text: &str) -> Option<bool> {
     }
 }
 
-fn boolean(value: &Value) -> Result<bool, ApiError> {
+pub(crate) fn boolean(value: &Value) -> Result<bool, ApiError> {
     match value {
         Value::Bool(truth) => Some(*truth),
         Value::Number(number) => boolean_text(&number.to_string()),
@@ -250,7 +252,7 @@ fn in_range(number: i128, min: u64, max: u64) -> Result<u64, String> {
     }
 }
 
-fn uuid(value: &Value) -> Result<Uuid, String> {
+pub(crate) fn uuid(value: &Value) -> Result<Uuid, String> {
     value
         .as_str()
         .and_then(|text| Uuid::parse_str(text).ok())
@@ -264,7 +266,7 @@ fn ip(value: &Value) -> Result<IpAddr, String> {
         .ok_or_else(|| format!("'{}' is not a valid IP address", shown(value)))
 }
 
-fn cidr(value: &Value) -> Result<IpNet, String> {
+pub(crate) fn cidr(value: &Value) -> Result<IpNet, String> {
     let Some(text) = value.as_str() else {
         return Err(format!("'{}' is not a valid IP subnet", shown(value)));
     };
@@ -415,6 +417,14 @@ fn host_routes(name: &str, value: &Value) -> Result<Vec<HostRoute>, ApiError> {
         "Unable to complete operation. The number of host routes exceeds the limit {MAX_HOST_ROUTES}."
     );
     bounded(value, MAX_HOST_ROUTES, "HostRoutesExhausted", &message)?;
+    routes(name, value, MAX_HOST_ROUTES)
+}
+
+/// Routes, no more than the limit, none of them twice.
+///
+/// # Errors
+/// 400 with Neutron's words.
+pub(crate) fn routes(name: &str, value: &Value, max: usize) -> Result<Vec<HostRoute>, ApiError> {
     let fail = |reason: String| ApiError::invalid_attribute(name, &reason);
     let read = |item: &Value| {
         let map = object_of(item, "hostroute", &["destination", "nexthop"])?;
@@ -423,7 +433,7 @@ fn host_routes(name: &str, value: &Value) -> Result<Vec<HostRoute>, ApiError> {
             nexthop: ip(member(map, "nexthop", "hostroute")?)?,
         })
     };
-    let list = each(value, "hostroute", MAX_HOST_ROUTES, read).map_err(fail)?;
+    let list = each(value, "hostroute", max, read).map_err(fail)?;
     let keys: Vec<(IpNet, IpAddr)> = list
         .iter()
         .map(|route| (route.destination, route.nexthop))
@@ -447,7 +457,7 @@ fn optional<T>(
     }
 }
 
-fn fixed_ips(name: &str, value: &Value) -> Result<Vec<FixedIpRequest>, ApiError> {
+pub(crate) fn fixed_ips(name: &str, value: &Value) -> Result<Vec<FixedIpRequest>, ApiError> {
     bounded(
         value,
         Port::MAX_FIXED_IPS,

@@ -393,7 +393,7 @@ fn wanted_value<V>(attribute: &Attribute<V>, value: &str) -> Result<Wanted, ApiE
                 )));
             }
         },
-        Kind::Uuid => Uuid::parse_str(value).map_or(Wanted::Nothing, Wanted::Uuid),
+        Kind::Uuid | Kind::UuidOrNull => Uuid::parse_str(value).map_or(Wanted::Nothing, Wanted::Uuid),
         Kind::IpOrNull => value.parse().map_or(Wanted::Nothing, Wanted::Ip),
         Kind::Cidr => Wanted::Cidr(value.parse().map_err(|_| {
             ApiError::invalid_input(&format!("{} is not in a CIDR format", parse::cut(value)))
@@ -571,8 +571,13 @@ pub fn not_found(singular: &str, id: &str) -> ApiError {
         }
         word
     };
-    let exception: String = singular.split('_').map(capital).collect();
-    let words = capital(&singular.replace('_', " "));
+    let (exception, words) = match singular {
+        "floatingip" => ("FloatingIP".to_owned(), "Floating IP".to_owned()),
+        _ => (
+            singular.split('_').map(capital).collect(),
+            capital(&singular.replace('_', " ")),
+        ),
+    };
     let message = format!("{words} {} could not be found.", parse::cut(id));
     ApiError::new(StatusCode::NOT_FOUND, format!("{exception}NotFound"), message)
 }

@@ -1,22 +1,30 @@
 //! The resources: each is one declaration ([`Resource`]), and the handlers in [`handlers`] are written once for all.
 
 pub mod address_group;
+pub mod address_scope;
 pub(crate) mod create;
 pub mod default_security_group_rule;
+pub mod floating_ip;
 pub mod handlers;
 mod lookup;
 pub mod network;
 pub mod port;
+pub mod port_forwarding;
 pub(crate) mod quota;
 pub mod rbac;
+pub mod router;
 pub mod security_group;
 pub mod security_group_rule;
 pub mod subnet;
+pub mod subnet_pool;
 pub mod tags;
 
 use std::sync::Arc;
 
-use alcor_model::{Id, resource::Standard};
+use alcor_model::{
+    Id,
+    resource::{SharedType, Standard},
+};
 use alcor_region::{
     Managed, Region, RegionState,
     command::{Caller, StandardCreate, StandardUpdate},
@@ -54,6 +62,12 @@ impl<R> Clone for View<R> {
 }
 
 impl<R> View<R> {
+    /// Whether an object is shared with the project of who looks, by name or with everybody.
+    pub fn is_shared(&self, object_type: SharedType, id: Uuid) -> bool {
+        let state = &self.snapshot.state;
+        state.shared_with(object_type, id, &self.caller.project_id)
+    }
+
     /// A row of the state as a caller sees it.
     pub fn new(row: Arc<R>, snapshot: &Arc<Snapshot<RegionState>>, caller: &Arc<Caller>) -> Self {
         Self {
@@ -188,34 +202,45 @@ pub const MAX_TEXT: usize = 255;
 /// Longest tag in characters (Neutron's limit).
 pub const MAX_TAG: usize = 255;
 
-/// A resource's table: what every resource has, and its own. `bare` leaves out what a few resources do not have: name,
-/// description, tags, times, revision number.
+/// A resource's table: what every resource has, and its own. `unnamed` leaves out the name; `bare` leaves out what a few
+/// resources do not have: name, description, tags, times, revision number; `own` leaves out everything but the id.
 macro_rules! attribute_table {
-    (bare $row:ty, [$($own:expr),* $(,)?]) => {{
-        #[allow(unused_imports, reason = "not every table has every type")]
-        use crate::{attributes::{Attribute, Kind}, field::Field, resources::{MAX_TEXT, View}};
-        type V = View<$row>;
-        const TABLE: &[Attribute<V>] = &[
-            Attribute::new("id", Kind::Uuid, |v: &V| Field::Uuid(v.row.id.uuid())).listed(),
+    (own $row:ty, [$($own:expr),* $(,)?]) => {
+        crate::resources::attribute_table!(@all $row, [$($own),*])
+    };
+    (bare $row:ty, [$($own:expr),* $(,)?]) => {
+        crate::resources::attribute_table!(@all $row, [
             $($own,)*
             Attribute::new("project_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.project_id)).post().listed(),
-            Attribute::new("tenant_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.project_id)).post().listed(),
-        ];
-        TABLE
-    }};
+            Attribute::new("tenant_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.project_id)).post().listed()
+        ])
+    };
+    (unnamed $row:ty, [$($own:expr),* $(,)?]) => {
+        crate::resources::attribute_table!(
+            @full $row,
+            Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)),
+            [$($own),*]
+        )
+    };
     ($row:ty, [$($own:expr),* $(,)?]) => {
-        attribute_table!(@full $row, Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)), [$($own),*])
+        crate::resources::attribute_table!(unnamed $row, [
+            Attribute::new("name", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.name)).writable().listed(),
+            $($own),*
+        ])
     };
     // With tags that may be given at creation.
     (tags in POST $row:ty, [$($own:expr),* $(,)?]) => {
-        attribute_table!(@full $row, Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)).post(), [$($own),*])
+        crate::resources::attribute_table!(
+            @full $row,
+            Attribute::new("tags", Kind::Tags, |v: &V| Field::Texts(&v.row.standard.tags)).post(),
+            [
+                Attribute::new("name", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.name)).writable().listed(),
+                $($own),*
+            ]
+        )
     };
-    (@full $row:ty, $tags:expr, [$($own:expr),*]) => {{
-        use crate::{attributes::{Attribute, Kind}, field::Field, resources::{MAX_TEXT, View}};
-        type V = View<$row>;
-        const TABLE: &[Attribute<V>] = &[
-            Attribute::new("id", Kind::Uuid, |v: &V| Field::Uuid(v.row.id.uuid())).listed(),
-            Attribute::new("name", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.name)).writable().listed(),
+    (@full $row:ty, $tags:expr, [$($own:expr),*]) => {
+        crate::resources::attribute_table!(@all $row, [
             $($own,)*
             Attribute::new("project_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.project_id)).post().listed(),
             Attribute::new("tenant_id", Kind::Text(MAX_TEXT), |v: &V| Field::Text(&v.row.standard.project_id)).post().listed(),
@@ -226,7 +251,16 @@ macro_rules! attribute_table {
             Attribute::new("created_at", Kind::Time, |v: &V| Field::Time(v.row.standard.created_at)).sortable(),
             Attribute::new("updated_at", Kind::Time, |v: &V| Field::Time(v.row.standard.updated_at)).sortable(),
             Attribute::new("revision_number", Kind::Int(0, u64::MAX), |v: &V| Field::Int(v.row.standard.revision_number))
-                .listed(),
+                .listed()
+        ])
+    };
+    (@all $row:ty, [$($attribute:expr),*]) => {{
+        #[allow(unused_imports, reason = "not every table has every type")]
+        use crate::{attributes::{Attribute, Kind}, field::Field, resources::{MAX_TEXT, View}};
+        type V = View<$row>;
+        const TABLE: &[Attribute<V>] = &[
+            Attribute::new("id", Kind::Uuid, |v: &V| Field::Uuid(v.row.id.uuid())).listed(),
+            $($attribute),*
         ];
         TABLE
     }};

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use alcor_model::{
-    AddressGroup, DefaultSecurityGroupRule, Network, Port, RbacPolicy, SecurityGroup, SecurityGroupRule,
-    Subnet,
+    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Network, Port, RbacPolicy,
+    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 use axum::{
     Router,
@@ -20,7 +20,7 @@ use crate::{
     admin, discovery,
     error::ApiError,
     openapi::{self, Operation},
-    resources::{Resource, create, handlers, quota, tags},
+    resources::{Resource, create, handlers, port_forwarding, quota, tags},
     state::ApiState,
 };
 
@@ -43,7 +43,7 @@ impl Route {
     }
 
     /// It does what a client asks for with one `Idempotency-Key` once; others refuse the header.
-    fn keeps_replies(mut self) -> Self {
+    pub(crate) fn keeps_replies(mut self) -> Self {
         self.keeps_replies = true;
         self
     }
@@ -163,8 +163,13 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(resource_routes::<SecurityGroupRule>());
     routes.extend(resource_routes::<DefaultSecurityGroupRule>());
     routes.extend(resource_routes::<AddressGroup>());
+    routes.extend(resource_routes::<alcor_model::Router>());
+    routes.extend(resource_routes::<FloatingIp>());
+    routes.extend(port_forwarding::routes());
     routes.extend(quota::routes());
     routes.extend(resource_routes::<RbacPolicy>());
+    routes.extend(resource_routes::<AddressScope>());
+    routes.extend(resource_routes::<SubnetPool>());
     routes
 }
 

@@ -14,6 +14,7 @@ mod rbac;
 mod router;
 mod security_group;
 mod subnet;
+mod subnet_pool;
 
 pub use address_group::AddressGroup;
 pub use host::Host;
@@ -34,6 +35,7 @@ pub use security_group::{
 };
 use serde::{Deserialize, Serialize};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Subnet};
+pub use subnet_pool::{AddressScope, SubnetPool};
 
 /// What every API resource carries besides its own attributes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

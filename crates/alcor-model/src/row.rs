@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Id, Revision,
     resource::{
-        AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network, Port,
-        PortForwarding, PortRuntime, Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Subnet,
+        AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network,
+        Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule,
+        Subnet, SubnetPool,
     },
 };
 
@@ -218,6 +219,8 @@ rows! {
     Quota { String, project_id, "quota" }
     KeptReply { String, name, "kept_reply" }
     Host { String, name, "host" }
+    AddressScope { Id<AddressScope>, id, "address_scope", standard.project_id }
+    SubnetPool { Id<SubnetPool>, id, "subnetpool", standard.project_id }
     Network { Id<Network>, id, "network", standard.project_id }
     Subnet { Id<Subnet>, id, "subnet", standard.project_id }
     AddressGroup { Id<AddressGroup>, id, "address_group", standard.project_id }

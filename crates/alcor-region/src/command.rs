@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use alcor_model::{
-    Id, Network, Port, Vni,
+    Id, Network, Port, SubnetPool, Vni,
     resource::{AllocationPool, HostRoute, Ipv6Mode},
 };
 use ipnet::IpNet;
@@ -94,8 +94,20 @@ pub struct SubnetCreate {
     pub standard: StandardCreate,
     /// The network.
     pub network_id: Id<Network>,
-    /// The block; host bits are cleared by the decider, as Neutron does.
-    pub cidr: IpNet,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// The block; host bits are cleared by the decider, as Neutron does. `None`: one is taken from a pool.
+    pub cidr: Option<IpNet>,
+    /// Length of the prefix of the block that is taken from a pool; default: the pool's.
+    pub prefixlen: Option<u64>,
+    /// The pool that the block is taken from.
+    pub subnetpool_id: Option<Id<SubnetPool>>,
+    /// The pool is the default one of the family.
+    pub use_default_subnetpool: bool,
+    /// Which ports get addresses of it without asking for it; all when empty.
+    pub service_types: Vec<String>,
+    /// Default false.
+    pub dns_publish_fixed_ip: Option<bool>,
     /// `None`: the first address of the block. `Some(None)`: no gateway.
     pub gateway_ip: Option<Option<IpAddr>>,
     /// `None`: everything but the gateway, the network address and (IPv4) the broadcast address.
@@ -127,6 +139,10 @@ pub struct SubnetUpdate {
     pub host_routes: Option<Vec<HostRoute>>,
     /// New state.
     pub enable_dhcp: Option<bool>,
+    /// New kinds of ports.
+    pub service_types: Option<Vec<String>>,
+    /// New state.
+    pub dns_publish_fixed_ip: Option<bool>,
 }
 
 /// What a host reported about a port.

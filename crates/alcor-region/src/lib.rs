@@ -6,6 +6,7 @@
 //! implementation of [`Managed`]; [`Region`] is the handle that runs it.
 
 pub mod address_group;
+pub mod address_scope;
 pub mod alloc;
 pub mod command;
 pub mod env;
@@ -19,6 +20,7 @@ pub mod network;
 pub mod once;
 pub mod port;
 pub mod port_runtime;
+mod prefixes;
 pub mod quota;
 pub mod rbac;
 mod region;
@@ -26,6 +28,7 @@ pub mod router;
 pub mod security_group;
 pub mod state;
 pub mod subnet;
+pub mod subnet_pool;
 #[cfg(test)]
 mod tests;
 

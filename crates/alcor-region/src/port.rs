@@ -99,9 +99,10 @@ fn create(
     };
     let id = new_id(tx.state(), env)?;
     let fixed_ips = match create.fixed_ips {
-        None => default_addresses(tx.state(), env, &network, mac_address)?,
+        None => default_addresses(tx.state(), env, &network, &create.device_owner, mac_address)?,
         Some(asked) => {
             let asker = Asker {
+                device_owner: &create.device_owner,
                 caller,
                 is_router: create.device_owner == ROUTER_INTERFACE,
                 mac: mac_address,
@@ -186,6 +187,7 @@ fn update(
     }
     if let Some(asked) = update.fixed_ips {
         let asker = Asker {
+            device_owner: &port.device_owner,
             caller,
             is_router: port.device_owner == ROUTER_INTERFACE,
             mac: port.mac_address,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use alcor_model::{
     AddressGroup, FloatingIp, Network, Port, Quota, RbacPolicy, ResourceKey, Router, SecurityGroup,
-    SecurityGroupRule, Subnet,
+    SecurityGroupRule, Subnet, SubnetPool,
 };
 use alcor_store::Tx;
 use thiserror::Error;
@@ -50,6 +50,7 @@ quotas! {
     "router" = 10, Router;
     "floatingip" = 50, FloatingIp;
     "rbac_policy" = 10, RbacPolicy;
+    "subnetpool" = -1, SubnetPool;
     "security_group" = 10, SecurityGroup;
     "security_group_rule" = 100, SecurityGroupRule;
     "address_group" = -1, AddressGroup;

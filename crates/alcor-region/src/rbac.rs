@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use alcor_model::{
     AddressGroup, Id, Network, Resource, ResourceKey, SecurityGroup,
-    resource::{Access, ROUTER_GATEWAY, RbacPolicy, SharedType, Standard},
+    resource::{Access, AddressScope, ROUTER_GATEWAY, RbacPolicy, SharedType, Standard, SubnetPool},
 };
 use alcor_store::Tx;
 use thiserror::Error;
@@ -171,10 +171,8 @@ fn shareable(
         SharedType::Network => object_of::<Network>(state, caller, id, target),
         SharedType::SecurityGroup => object_of::<SecurityGroup>(state, caller, id, target),
         SharedType::AddressGroup => object_of::<AddressGroup>(state, caller, id, target),
-        SharedType::SubnetPool | SharedType::AddressScope => Err(RegionError::InvalidInput(format!(
-            "'{}' is not a valid RBAC object type",
-            object_type.as_str()
-        ))),
+        SharedType::SubnetPool => object_of::<SubnetPool>(state, caller, id, target),
+        SharedType::AddressScope => object_of::<AddressScope>(state, caller, id, target),
     }
 }
 

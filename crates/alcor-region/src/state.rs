@@ -6,6 +6,7 @@ mod counts;
 mod l2;
 mod l3;
 mod labels;
+mod pools;
 mod replies;
 mod security;
 mod sharing;
@@ -13,15 +14,16 @@ mod sharing;
 use std::sync::Arc;
 
 use alcor_model::{
-    AddressGroup, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network, Port,
+    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network, Port,
     PortForwarding, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup,
-    SecurityGroupRule, Subnet,
+    SecurityGroupRule, Subnet, SubnetPool,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
 use l2::L2Indexes;
 use l3::L3Indexes;
 use labels::LabelIndexes;
+use pools::PoolIndexes;
 use replies::ReplyIndexes;
 use security::SecurityIndexes;
 use sharing::SharingIndexes;
@@ -181,6 +183,10 @@ tables! {
         kept_replies: KeptReply,
         /// What is shared with whom.
         rbac_policies: RbacPolicy,
+        /// All address scopes.
+        address_scopes: AddressScope,
+        /// All subnet pools.
+        subnet_pools: SubnetPool,
     }
     indexes {
         counts: Counts,
@@ -188,6 +194,7 @@ tables! {
         l3: L3Indexes,
         label_indexes: LabelIndexes,
         replies: ReplyIndexes,
+        pools: PoolIndexes,
         sharing: SharingIndexes,
         security: SecurityIndexes,
     }

@@ -1,5 +1,7 @@
 //! Subnets: blocks that do not overlap in their network, gateways, pools, and what Neutron checks of them.
 
+mod checks;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
@@ -7,18 +9,21 @@ use std::{
 };
 
 use alcor_model::{
-    Id, Network, Resource, ResourceKey, Subnet,
-    resource::{AllocationPool, FixedIp, HostRoute, Ipv6Mode, ROUTER_INTERFACE},
+    Id, Network, Port, Resource, ResourceKey, Subnet,
+    resource::{FixedIp, ROUTER_INTERFACE, SubnetPool},
 };
 use alcor_store::Tx;
+use checks::{check_block, check_modes, check_pools, check_whole, default_gateway, default_pools};
 use ipnet::IpNet;
+use thiserror::Error;
 
 use crate::{
-    Env, RegionError, RegionState,
+    Env, ErrorClass, Refusal, RegionError, RegionState,
     command::{Caller, SubnetCreate, SubnetUpdate},
     env::check_if_match,
     managed::Managed,
     network,
+    subnet_pool::{self, SubnetPoolError},
 };
 
 /// DNS servers of one subnet (Neutron's `max_dns_nameservers`).
@@ -29,6 +34,42 @@ pub const HOST_ROUTES_MAX: usize = 20;
 pub const ALLOCATION_POOLS_MAX: usize = 64;
 /// Subnets of one network.
 pub const SUBNETS_PER_NETWORK_MAX: usize = 64;
+
+/// What the rules of subnets refuse beyond [`RegionError`]'s own words.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SubnetError {
+    /// All subnets are for ports of other kinds.
+    #[error(
+        "No valid service subnet for the given device owner, network {network}, service type {device_owner}."
+    )]
+    NoMatchingSubnet {
+        /// The network.
+        network: Id<Network>,
+        /// The kind of port.
+        device_owner: String,
+    },
+    /// A router's interface has the gateway's address.
+    #[error("Gateway ip {ip} already in use by port {port}. Unable to update.")]
+    GatewayInUse {
+        /// The address.
+        ip: IpAddr,
+        /// The router's port.
+        port: Id<Port>,
+    },
+}
+
+impl Refusal for SubnetError {
+    fn neutron_type(&self) -> &'static str {
+        match self {
+            Self::NoMatchingSubnet { .. } => "IpAddressGenerationFailureNoMatchingSubnet",
+            Self::GatewayInUse { .. } => "GatewayIpInUse",
+        }
+    }
+
+    fn class(&self) -> ErrorClass {
+        ErrorClass::Conflict
+    }
+}
 
 impl Managed for Subnet {
     type Create = SubnetCreate;
@@ -87,39 +128,42 @@ fn create(
         create.network_id,
         "create_subnet",
     )?);
-    let cidr = create.cidr.trunc();
+    let standard = env.standard(caller, create.standard)?;
+    let request = BlockRequest {
+        ip_version: create.ip_version,
+        cidr: create.cidr,
+        prefixlen: create.prefixlen,
+        pool: create.subnetpool_id,
+        use_default_pool: create.use_default_subnetpool,
+        has_ranges: create.allocation_pools.is_some(),
+    };
+    let (cidr, subnetpool_id) = choose_block(tx.state(), caller, &network, &standard.project_id, request)?;
     check_block(tx.state(), &network, cidr)?;
-    check_modes(
-        cidr,
-        create.ipv6_address_mode,
-        create.ipv6_ra_mode,
-        create.enable_dhcp.unwrap_or(true),
-    )?;
+    let enable_dhcp = create.enable_dhcp.unwrap_or(true);
+    check_modes(cidr, create.ipv6_address_mode, create.ipv6_ra_mode, enable_dhcp)?;
     let gateway_ip = match create.gateway_ip {
-        None => default_gateway(cidr),
+        None => default_gateway(cidr, create.cidr.is_some()),
         Some(given) => given,
     };
-    let given_pools = create.allocation_pools.is_some();
-    let allocation_pools = create
-        .allocation_pools
-        .unwrap_or_else(|| default_pools(cidr, gateway_ip));
     let subnet = Subnet {
         id: env.new_id(),
         revision: tx.revision(),
-        standard: env.standard(caller, create.standard)?,
+        standard,
         network_id: network.id,
         cidr,
         gateway_ip,
-        allocation_pools: if given_pools {
-            check_pools(cidr, allocation_pools)?
-        } else {
-            allocation_pools
+        allocation_pools: match create.allocation_pools {
+            Some(given) => check_pools(cidr, given)?,
+            None => default_pools(cidr, gateway_ip),
         },
         dns_nameservers: create.dns_nameservers,
         host_routes: create.host_routes,
-        enable_dhcp: create.enable_dhcp.unwrap_or(true),
+        enable_dhcp,
         ipv6_address_mode: create.ipv6_address_mode,
         ipv6_ra_mode: create.ipv6_ra_mode,
+        subnetpool_id,
+        service_types: sorted(create.service_types),
+        dns_publish_fixed_ip: create.dns_publish_fixed_ip.unwrap_or(false),
     };
     check_whole(&subnet)?;
     let (id, auto) = (subnet.id, subnet.is_auto_address());
@@ -128,6 +172,81 @@ fn create(
         add_auto_addresses(tx, env, id, network.id)?;
     }
     written(tx, id)
+}
+
+/// Which block a new subnet is to have.
+struct BlockRequest {
+    ip_version: u8,
+    cidr: Option<IpNet>,
+    prefixlen: Option<u64>,
+    pool: Option<Id<SubnetPool>>,
+    use_default_pool: bool,
+    /// Whether the client chose ranges inside of the block.
+    has_ranges: bool,
+}
+
+/// The block of a new subnet, and the pool that it was taken from.
+fn choose_block(
+    state: &RegionState,
+    caller: &Caller,
+    network: &Network,
+    project: &str,
+    request: BlockRequest,
+) -> Result<(IpNet, Option<Id<SubnetPool>>), RegionError> {
+    let bad = |text: &str| RegionError::from(SubnetPoolError::Request(text.to_owned()));
+    let version = request.ip_version;
+    if request.cidr.is_some() && request.prefixlen.is_some() {
+        return Err(bad("cidr and prefixlen must not be supplied together"));
+    }
+    if let Some(cidr) = request.cidr
+        && cidr.addr().is_ipv6() != (version == 6)
+    {
+        return Err(RegionError::InvalidInput(format!(
+            "cidr '{cidr}' does not match the ip_version '{version}'"
+        )));
+    }
+    let pool = match (request.pool, request.use_default_pool) {
+        (Some(_), true) => {
+            return Err(bad(
+                "subnetpool_id and use_default_subnetpool cannot both be specified",
+            ));
+        }
+        (Some(id), false) => Some(subnet_pool::seen(state, caller, id)?),
+        (None, true) => {
+            let default = state.default_pool(version);
+            let seen = default.and_then(|id| subnet_pool::seen(state, caller, id).ok());
+            Some(seen.ok_or_else(|| bad(&format!("No default subnetpool found for IPv{version}")))?)
+        }
+        (None, false) => None,
+    };
+    let Some(pool) = pool else {
+        let cidr = request.cidr.map(|cidr| cidr.trunc());
+        let cidr = cidr.ok_or_else(|| bad("a subnetpool must be specified in the absence of a cidr"))?;
+        subnet_pool::check_affinity(state, network.id, version == 6, None)?;
+        return Ok((cidr, None));
+    };
+    subnet_pool::check_affinity(state, network.id, version == 6, Some(pool))?;
+    if pool.ip_version() != version {
+        return Err(bad(&format!(
+            "Cannot allocate IPv{version} subnet from IPv{} subnet pool",
+            pool.ip_version()
+        )));
+    }
+    let wanted = match request.cidr {
+        Some(cidr) => subnet_pool::Wanted::Block(cidr.trunc()),
+        None if request.has_ranges => {
+            return Err(bad("allocation_pools allowed only for specific subnet requests."));
+        }
+        None => subnet_pool::Wanted::Any(request.prefixlen),
+    };
+    let cidr = subnet_pool::allocate(state, pool, project, wanted)?;
+    Ok((cidr, Some(pool.id)))
+}
+
+fn sorted(mut service_types: Vec<String>) -> Vec<String> {
+    service_types.sort();
+    service_types.dedup();
+    service_types
 }
 
 /// Changes a subnet.
@@ -145,6 +264,7 @@ fn update(
     let mut subnet = Subnet::clone(owned(tx.state(), caller, id, "update_subnet")?);
     env.update_standard(&mut subnet.standard, update.standard, if_match)?;
     if let Some(gateway) = update.gateway_ip {
+        check_gateway_unused(tx.state(), &subnet, gateway)?;
         if let Some(ip) = gateway
             && gateway != subnet.gateway_ip
             && tx.state().port_with_ip(id, ip).is_some()
@@ -159,6 +279,8 @@ fn update(
     subnet.dns_nameservers = update.dns_nameservers.unwrap_or(subnet.dns_nameservers);
     subnet.host_routes = update.host_routes.unwrap_or(subnet.host_routes);
     subnet.enable_dhcp = update.enable_dhcp.unwrap_or(subnet.enable_dhcp);
+    subnet.service_types = update.service_types.map_or(subnet.service_types, sorted);
+    subnet.dns_publish_fixed_ip = update.dns_publish_fixed_ip.unwrap_or(subnet.dns_publish_fixed_ip);
     check_modes(
         subnet.cidr,
         subnet.ipv6_address_mode,
@@ -168,6 +290,24 @@ fn update(
     check_whole(&subnet)?;
     tx.put(Resource::Subnet(Arc::new(subnet)));
     written(tx, id)
+}
+
+/// A gateway stays as long as a router's interface has its address.
+fn check_gateway_unused(
+    state: &RegionState,
+    subnet: &Subnet,
+    wanted: Option<IpAddr>,
+) -> Result<(), SubnetError> {
+    let Some(ip) = subnet.gateway_ip.filter(|_| wanted != subnet.gateway_ip) else {
+        return Ok(());
+    };
+    let port = state
+        .port_with_ip(subnet.id, ip)
+        .and_then(|id| state.ports().get(&id));
+    match port.filter(|port| port.device_owner == ROUTER_INTERFACE) {
+        Some(port) => Err(SubnetError::GatewayInUse { ip, port: port.id }),
+        None => Ok(()),
+    }
 }
 
 /// Deletes a subnet. Addresses formed by EUI-64 leave their ports; any other address is a refusal.
@@ -184,7 +324,7 @@ fn delete(
     let subnet = Arc::clone(owned(tx.state(), caller, id, "delete_subnet")?);
     check_if_match(&subnet.standard, if_match)?;
     let users: Vec<_> = tx.state().addresses_of(id).map(|(_, port)| port).collect();
-    let is_router = |port: &Id<alcor_model::Port>| {
+    let is_router = |port: &Id<Port>| {
         let port = tx.state().ports().get(port);
         port.is_some_and(|port| port.device_owner == ROUTER_INTERFACE)
     };
@@ -196,7 +336,7 @@ fn delete(
     }
     for port_id in users {
         if let Some(port) = tx.state().ports().get(&port_id) {
-            let mut port = alcor_model::Port::clone(port);
+            let mut port = Port::clone(port);
             port.fixed_ips.retain(|fixed| fixed.subnet_id != id);
             env.touch(&mut port.standard);
             tx.put(Resource::Port(Arc::new(port)));
@@ -235,6 +375,26 @@ pub(crate) fn is_usable(cidr: IpNet, ip: IpAddr) -> bool {
     }
 }
 
+/// Whether an address can be a gateway of the block: that of IPv6 can be the network address (RFC 4291, 2.6.1).
+pub(crate) fn is_gateway(cidr: IpNet, ip: IpAddr) -> bool {
+    is_usable(cidr, ip) || (ip.is_ipv6() && cidr.network() == ip)
+}
+
+pub(crate) fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)),
+        IpAddr::V6(ip) => u128::from(ip),
+    }
+}
+
+/// The address with this number, of the block's family. The number is within the block.
+pub(crate) fn address(cidr: IpNet, number: u128) -> IpAddr {
+    match cidr {
+        IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX))),
+        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
+    }
+}
+
 /// A subnet that the caller may change.
 fn owned<'a>(
     state: &'a RegionState,
@@ -266,226 +426,6 @@ fn written(tx: &Tx<'_, RegionState>, id: Id<Subnet>) -> Result<Arc<Subnet>, Regi
         .ok_or(RegionError::SubnetNotFound(id))
 }
 
-fn check_block(state: &RegionState, network: &Network, cidr: IpNet) -> Result<(), RegionError> {
-    if cidr.prefix_len() == 0 {
-        return Err(RegionError::InvalidInput(format!(
-            "{cidr} is the whole address space; give a longer prefix"
-        )));
-    }
-    if is_special(cidr.network()) {
-        return Err(RegionError::InvalidInput(format!(
-            "{cidr} is not a block of unicast addresses"
-        )));
-    }
-    if cidr.addr().is_ipv6() && network.mtu < network::MTU_MIN_IPV6 {
-        return Err(RegionError::InvalidInput(format!(
-            "IPv6 needs an MTU of at least {}, and network {} has {}",
-            network::MTU_MIN_IPV6,
-            network.id,
-            network.mtu
-        )));
-    }
-    let mut count = 0;
-    for other in state.subnets_of(network.id) {
-        count += 1;
-        if other.cidr.contains(&cidr) || cidr.contains(&other.cidr) {
-            return Err(RegionError::InvalidInput(format!(
-                "Requested subnet with cidr: {cidr} for network: {} overlaps with another subnet",
-                network.id
-            )));
-        }
-    }
-    if count >= SUBNETS_PER_NETWORK_MAX {
-        return Err(RegionError::InvalidInput(format!(
-            "network {} has {SUBNETS_PER_NETWORK_MAX} subnets, which is the limit",
-            network.id
-        )));
-    }
-    Ok(())
-}
-
-fn is_special(ip: IpAddr) -> bool {
-    ip.is_multicast()
-        || ip.is_loopback()
-        || match ip {
-            IpAddr::V4(ip) => ip.octets()[0] == 0 || ip.octets()[0] >= 240 || ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        }
-}
-
-fn check_modes(
-    cidr: IpNet,
-    address_mode: Option<Ipv6Mode>,
-    ra_mode: Option<Ipv6Mode>,
-    enable_dhcp: bool,
-) -> Result<(), RegionError> {
-    if address_mode.is_none() && ra_mode.is_none() {
-        return Ok(());
-    }
-    let refuse = |text: &str| Err(RegionError::InvalidInput(text.to_owned()));
-    if !cidr.addr().is_ipv6() {
-        return refuse("ipv6_address_mode and ipv6_ra_mode are for IPv6 subnets only");
-    }
-    if !enable_dhcp {
-        return refuse("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False");
-    }
-    if let (Some(address_mode), Some(ra_mode)) = (address_mode, ra_mode)
-        && address_mode != ra_mode
-    {
-        return refuse("ipv6_ra_mode and ipv6_address_mode must be the same when both are set");
-    }
-    let mode = address_mode.or(ra_mode);
-    if mode == Some(Ipv6Mode::Dhcpv6Stateful) {
-        return refuse("dhcpv6-stateful is not served yet; use slaac, or no mode and static addresses");
-    }
-    if cidr.prefix_len() != 64 {
-        return refuse(
-            "Invalid CIDR for IPv6 address mode. SLAAC and DHCPv6-stateless need a prefix length of 64",
-        );
-    }
-    Ok(())
-}
-
-/// Everything that one subnet can check by itself.
-fn check_whole(subnet: &Subnet) -> Result<(), RegionError> {
-    let refuse = |text: String| Err(RegionError::InvalidInput(text));
-    let family = |ip: &IpAddr| ip.is_ipv6() == subnet.cidr.addr().is_ipv6();
-    if let Some(gateway) = subnet.gateway_ip {
-        if !is_usable(subnet.cidr, gateway) {
-            return refuse(format!(
-                "Gateway {gateway} is not valid on subnet {}",
-                subnet.cidr
-            ));
-        }
-        for pool in &subnet.allocation_pools {
-            if (pool.start..=pool.end).contains(&gateway) {
-                return Err(RegionError::GatewayConflictWithAllocationPools {
-                    ip: gateway,
-                    pool: format!("{}-{}", pool.start, pool.end),
-                });
-            }
-        }
-    }
-    if subnet.dns_nameservers.len() > DNS_NAMESERVERS_MAX {
-        return refuse(format!("a subnet has at most {DNS_NAMESERVERS_MAX} DNS servers"));
-    }
-    if let Some(server) = subnet.dns_nameservers.iter().find(|server| !family(server)) {
-        return refuse(format!(
-            "DNS server {server} is not of the family of {}",
-            subnet.cidr
-        ));
-    }
-    if subnet.host_routes.len() > HOST_ROUTES_MAX {
-        return refuse(format!("a subnet has at most {HOST_ROUTES_MAX} host routes"));
-    }
-    let fits = |route: &&HostRoute| family(&route.nexthop) && family(&route.destination.addr());
-    match subnet.host_routes.iter().find(|route| !fits(route)) {
-        Some(route) => refuse(format!(
-            "host route {} via {} is not of the family of {}",
-            route.destination, route.nexthop, subnet.cidr
-        )),
-        None => Ok(()),
-    }
-}
-
-/// The first address after the network address; none for blocks of one address.
-fn default_gateway(cidr: IpNet) -> Option<IpAddr> {
-    let (first, last) = ends(cidr);
-    let gateway = if cidr.prefix_len() == cidr.max_prefix_len() - 1 {
-        first
-    } else {
-        first.checked_add(1)?
-    };
-    (gateway <= last).then(|| address(cidr, gateway))
-}
-
-/// Everything that a port may have, around the gateway.
-fn default_pools(cidr: IpNet, gateway: Option<IpAddr>) -> Vec<AllocationPool> {
-    let (mut first, mut last) = ends(cidr);
-    match cidr {
-        IpNet::V4(net) if net.prefix_len() < 31 => {
-            first += 1;
-            last -= 1;
-        }
-        IpNet::V6(net) if net.prefix_len() < 127 => first += 1,
-        _ => {}
-    }
-    let pool = |start, end| AllocationPool {
-        start: address(cidr, start),
-        end: address(cidr, end),
-    };
-    match gateway
-        .map(number)
-        .filter(|gateway| (first..=last).contains(gateway))
-    {
-        None if first <= last => vec![pool(first, last)],
-        None => Vec::new(),
-        Some(gateway) => {
-            let mut pools = Vec::new();
-            if gateway > first {
-                pools.push(pool(first, gateway - 1));
-            }
-            if gateway < last {
-                pools.push(pool(gateway + 1, last));
-            }
-            pools
-        }
-    }
-}
-
-/// Sorts the pools; refuses those that are no ranges, leave the block or overlap.
-fn check_pools(cidr: IpNet, mut pools: Vec<AllocationPool>) -> Result<Vec<AllocationPool>, RegionError> {
-    if pools.len() > ALLOCATION_POOLS_MAX {
-        return Err(RegionError::InvalidInput(format!(
-            "a subnet has at most {ALLOCATION_POOLS_MAX} allocation pools"
-        )));
-    }
-    let text = |pool: &AllocationPool| format!("{}-{}", pool.start, pool.end);
-    for pool in &pools {
-        let same_family = pool.start.is_ipv6() == pool.end.is_ipv6();
-        if !same_family || pool.start > pool.end || pool.start.is_ipv6() != cidr.addr().is_ipv6() {
-            return Err(RegionError::InvalidAllocationPool(text(pool)));
-        }
-        if !is_usable(cidr, pool.start) || !is_usable(cidr, pool.end) {
-            return Err(RegionError::OutOfBoundsAllocationPool {
-                pool: text(pool),
-                subnet_cidr: cidr.to_string(),
-            });
-        }
-    }
-    pools.sort_by_key(|pool| pool.start);
-    for pair in pools.windows(2) {
-        if pair[1].start <= pair[0].end {
-            return Err(RegionError::OverlappingAllocationPools {
-                pool_1: text(&pair[0]),
-                pool_2: text(&pair[1]),
-                subnet_cidr: cidr.to_string(),
-            });
-        }
-    }
-    Ok(pools)
-}
-
-/// First and last address of a block as numbers.
-fn ends(cidr: IpNet) -> (u128, u128) {
-    (number(cidr.network()), number(cidr.broadcast()))
-}
-
-pub(crate) fn number(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(ip) => u128::from(u32::from(ip)),
-        IpAddr::V6(ip) => u128::from(ip),
-    }
-}
-
-/// The address with this number, of the block's family. The number is within the block.
-pub(crate) fn address(cidr: IpNet, number: u128) -> IpAddr {
-    match cidr {
-        IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX))),
-        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
-    }
-}
-
 fn add_auto_addresses(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
@@ -498,10 +438,10 @@ fn add_auto_addresses(
     };
     let ports: Vec<_> = tx.state().ports_of(network_id).cloned().collect();
     for port in ports {
-        if port.fixed_ips.len() >= alcor_model::Port::MAX_FIXED_IPS || port.device_owner == ROUTER_INTERFACE {
+        if port.fixed_ips.len() >= Port::MAX_FIXED_IPS || port.device_owner == ROUTER_INTERFACE {
             continue;
         }
-        let mut port = alcor_model::Port::clone(&port);
+        let mut port = Port::clone(&port);
         let ip_address = IpAddr::V6(port.mac_address.eui64(prefix));
         port.fixed_ips.push(FixedIp {
             subnet_id: id,
@@ -511,37 +451,4 @@ fn add_auto_addresses(
         tx.put(Resource::Port(Arc::new(port)));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pools(cidr: &str, gateway: Option<&str>) -> Vec<String> {
-        default_pools(cidr.parse().unwrap(), gateway.map(|g| g.parse().unwrap()))
-            .iter()
-            .map(|pool| format!("{}-{}", pool.start, pool.end))
-            .collect()
-    }
-
-    #[test]
-    fn default_pools_leave_the_gateway_and_the_ends_out() {
-        assert_eq!(pools("10.0.0.0/24", Some("10.0.0.1")), ["10.0.0.2-10.0.0.254"]);
-        assert_eq!(
-            pools("10.0.0.0/24", Some("10.0.0.9")),
-            ["10.0.0.1-10.0.0.8", "10.0.0.10-10.0.0.254"]
-        );
-        assert_eq!(pools("10.0.0.0/24", None), ["10.0.0.1-10.0.0.254"]);
-        assert_eq!(pools("10.0.0.0/30", Some("10.0.0.1")), ["10.0.0.2-10.0.0.2"]);
-        assert_eq!(pools("10.0.0.4/32", None), ["10.0.0.4-10.0.0.4"]);
-        assert_eq!(pools("fd00::/126", Some("fd00::1")), ["fd00::2-fd00::3"]);
-    }
-
-    #[test]
-    fn the_default_gateway_is_the_first_address() {
-        let gateway = |cidr: &str| default_gateway(cidr.parse().unwrap()).map(|ip| ip.to_string());
-        assert_eq!(gateway("10.0.0.0/24").as_deref(), Some("10.0.0.1"));
-        assert_eq!(gateway("fd00::/64").as_deref(), Some("fd00::1"));
-        assert_eq!(gateway("10.0.0.4/32"), None);
-    }
 }

@@ -4,6 +4,7 @@ mod concurrency;
 mod conservation;
 mod labels;
 mod once;
+mod pools;
 mod quotas;
 mod rbac;
 mod rules;
@@ -94,7 +95,13 @@ pub(super) fn subnet_of(network_id: Id<Network>, cidr: &str) -> SubnetCreate {
     SubnetCreate {
         standard: StandardCreate::default(),
         network_id,
-        cidr: cidr.parse().unwrap(),
+        ip_version: if cidr.contains(':') { 6 } else { 4 },
+        cidr: Some(cidr.parse().unwrap()),
+        prefixlen: None,
+        subnetpool_id: None,
+        use_default_subnetpool: false,
+        service_types: Vec::new(),
+        dns_publish_fixed_ip: None,
         gateway_ip: None,
         allocation_pools: None,
         dns_nameservers: Vec::new(),

@@ -99,6 +99,7 @@ pub fn shown(kind: Kind) -> Value {
         Kind::Int(min, max) => whole(min, max),
         Kind::IntOrNull(min, max) => nullable(whole(min, max)),
         Kind::Uuid => uuid(),
+        Kind::UuidOrNull => nullable(uuid()),
         Kind::IpOrNull => nullable(ip()),
         Kind::Cidr => cidr(),
         Kind::Mac => json!({"type": "string", "pattern": MAC}),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alcor_model::{
-    Id, Network, Port, Subnet,
+    Id, Port, Subnet,
     resource::{Access, SharedType},
 };
 use alcor_region::{RegionState, command::Caller};
@@ -48,21 +48,15 @@ impl Walk {
     }
 }
 
-/// The networks that a caller sees, unless it sees them all.
-pub(super) fn seen_networks<'a>(
-    state: &'a RegionState,
+/// The rows that a caller sees, by an index of its project; none when it sees them all.
+pub(super) fn seen<'a, R: Resource, I: Iterator<Item = Id<R>>>(
     caller: &Caller,
     walk: Walk,
-) -> Option<Rows<'a, Network>> {
-    let networks = (!caller.is_admin).then(|| state.networks_seen_by(&caller.project_id))?;
-    Some(
-        walk.sorted(
-            networks
-                .filter_map(|id| state.networks().get(&id))
-                .cloned()
-                .collect(),
-        ),
-    )
+    table: &'a Table<Id<R>, R>,
+    of_project: impl FnOnce(&str) -> I,
+) -> Option<Rows<'a, R>> {
+    let ids = (!caller.is_admin).then(|| of_project(&caller.project_id))?;
+    Some(walk.sorted(ids.filter_map(|id| table.get(&id)).cloned().collect()))
 }
 
 /// The subnets that a caller sees, unless it sees them all: its own, and those of networks that it was given.

@@ -1,7 +1,7 @@
 //! `/v2.0/networks`
 
 use alcor_model::{
-    Network, Vni,
+    Id, Network, Vni,
     resource::{SharedType, Standard},
 };
 use alcor_region::{
@@ -13,6 +13,7 @@ use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create
 use crate::{
     attributes::{Attribute, Given},
     error::ApiError,
+    field::Field,
 };
 
 /// The smallest MTU of IPv4 (RFC 791, section 3.2).
@@ -29,6 +30,18 @@ fn mtu(given: &mut Given) -> Result<Option<u16>, ApiError> {
         // The table's range ends at 65535.
         Some(mtu) => Ok(u16::try_from(mtu).ok()),
     }
+}
+
+/// The address scope of the network's subnets of a family: that of the pool they were taken from.
+fn scope(view: &View<Network>, ipv6: bool) -> Field<'_> {
+    let state = &view.snapshot.state;
+    let scope = state
+        .subnets_of(view.row.id)
+        .filter(|subnet| subnet.cidr.addr().is_ipv6() == ipv6)
+        .filter_map(|subnet| subnet.subnetpool_id)
+        .filter_map(|pool| state.subnet_pools().get(&pool))
+        .find_map(|pool| pool.address_scope_id);
+    Field::from(scope.map(Id::uuid))
 }
 
 impl Resource for Network {
@@ -54,9 +67,7 @@ impl Resource for Network {
                     .collect()
             )),
             Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(
-                v.snapshot
-                    .state
-                    .shared_with(SharedType::Network, v.row.id.uuid(), &v.caller.project_id)
+                v.is_shared(SharedType::Network, v.row.id.uuid())
             ))
             .writable()
             .listed(),
@@ -79,6 +90,8 @@ impl Resource for Network {
             })
             .post(),
             Attribute::new("availability_zones", Kind::ShownList, |_: &V| Field::EmptyList),
+            Attribute::new("ipv4_address_scope", Kind::UuidOrNull, |v: &V| scope(v, false)),
+            Attribute::new("ipv6_address_scope", Kind::UuidOrNull, |v: &V| scope(v, true)),
             Attribute::new("provider:network_type", Kind::OneOf(&["vxlan"]), |_: &V| {
                 Field::Text("vxlan")
             })
@@ -102,7 +115,9 @@ impl Resource for Network {
     }
 
     fn seen_by<'a>(state: &'a RegionState, caller: &Caller, walk: Walk) -> Option<Rows<'a, Self>> {
-        lookup::seen_networks(state, caller, walk)
+        lookup::seen(caller, walk, state.networks(), |project| {
+            state.networks_seen_by(project)
+        })
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {

@@ -7,13 +7,13 @@ use alcor_model::{
     resource::{SharedType, Standard},
 };
 use alcor_region::{
-    Region,
+    Region, RegionState,
     command::{Caller, StandardUpdate},
     security_group::{SecurityGroupCreate, SecurityGroupUpdate, ensure_default},
 };
 use serde_json::Value;
 
-use super::{Resource, View, ViewJson, attribute_table, standard_create, standard_update};
+use super::{Resource, Rows, View, ViewJson, Walk, attribute_table, standard_create, standard_update};
 use crate::{
     attributes::{Attribute, Given},
     error::ApiError,
@@ -87,6 +87,11 @@ impl Resource for SecurityGroup {
 
     fn standard(&self) -> &Standard {
         &self.standard
+    }
+
+    fn seen_by<'a>(state: &'a RegionState, caller: &Caller, walk: Walk) -> Option<Rows<'a, Self>> {
+        let seen = (!caller.is_admin).then(|| state.security_groups_seen_by(&caller.project_id))?;
+        Some(walk.sorted(seen.cloned().collect()))
     }
 
     async fn before_list(region: &Region, caller: &Caller) -> Result<(), ApiError> {

@@ -352,6 +352,11 @@ impl Resource for SecurityGroupRule {
         &self.standard
     }
 
+    fn seen_by<'a>(state: &'a RegionState, caller: &Caller, walk: Walk) -> Option<Rows<'a, Self>> {
+        let seen = (!caller.is_admin).then(|| state.rules_seen_by(&caller.project_id))?;
+        Some(walk.sorted(seen.cloned().collect()))
+    }
+
     async fn before_list(region: &Region, caller: &Caller) -> Result<(), ApiError> {
         ensure_own_default(region, caller).await
     }

@@ -10,13 +10,18 @@ use alcor_region::{
 };
 use http::StatusCode;
 use ipnet::IpNet;
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
+use super::{
+    MAX_TEXT, Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update,
+};
 use crate::{
-    attributes::{Attribute, Given},
+    attributes::{Attribute, Custom, Given},
     error::ApiError,
     field::Field,
+    openapi::schema,
+    parse::{Parsed, shown},
     query::ListQuery,
 };
 
@@ -46,23 +51,49 @@ const fn version(cidr: &IpNet) -> u64 {
     }
 }
 
-fn bad_request(message: &str) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+/// Kinds of ports that a subnet can be for.
+const MAX_SERVICE_TYPES: usize = 32;
+
+/// What a kind of port begins with.
+const OWNER_PREFIXES: &[&str] = &["network:", "neutron:", "compute:", "baremetal:", "manila:"];
+
+/// Kinds of ports (`device_owner`).
+static SERVICE_TYPES: Custom = Custom {
+    name: "array",
+    parse: |name, value| match &value {
+        Value::Null => Ok(None),
+        Value::Array(list) if list.len() > MAX_SERVICE_TYPES => Err(ApiError::invalid_attribute(
+            name,
+            &format!("more than {MAX_SERVICE_TYPES} types"),
+        )),
+        Value::Array(list) => {
+            let bad = list
+                .iter()
+                .find(|item| !item.as_str().is_some_and(is_device_owner));
+            match bad {
+                Some(item) => Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "InvalidSubnetServiceType",
+                    format!(
+                        "Subnet service type {} does not correspond to a valid device owner.",
+                        shown(item)
+                    ),
+                )),
+                None => Ok(Some(Parsed::Json(value))),
+            }
+        }
+        _ => Err(ApiError::bad_request("Subnet service types must be a list.")),
+    },
+    schema: || schema::list(schema::text(MAX_TEXT)),
+};
+
+fn is_device_owner(text: &str) -> bool {
+    text.chars().count() <= MAX_TEXT && OWNER_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }
 
-/// The block, which must be of the family that the client says.
-fn cidr(given: &mut Given) -> Result<IpNet, ApiError> {
-    let Some(cidr) = given.get::<IpNet>("cidr") else {
-        return Err(bad_request(
-            "Bad subnets request: a subnetpool must be specified in the absence of a cidr.",
-        ));
-    };
-    match given.get::<u64>("ip_version") {
-        Some(wanted) if wanted != version(&cidr) => Err(ApiError::invalid_input(&format!(
-            "cidr '{cidr}' does not match the ip_version '{wanted}'"
-        ))),
-        _ => Ok(cidr),
-    }
+fn service_types(given: &mut Given) -> Option<Vec<String>> {
+    let value = given.get::<Value>("service_types")?;
+    serde_json::from_value(value).ok()
 }
 
 impl Resource for Subnet {
@@ -115,20 +146,40 @@ impl Resource for Subnet {
             .post()
             .filterable(),
             Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(
-                v.snapshot.state.shared_with(
-                    SharedType::Network,
-                    v.row.network_id.uuid(),
-                    &v.caller.project_id
-                )
+                v.is_shared(SharedType::Network, v.row.network_id.uuid())
             ))
             .filterable()
             .hidden(),
-            Attribute::new("subnetpool_id", Kind::OnlyNull, |_: &V| Field::Null)
-                .post()
-                .filterable(),
-            Attribute::new("prefixlen", Kind::OnlyNull, |_: &V| Field::Null)
+            Attribute::new("subnetpool_id", Kind::UuidOrNull, |v: &V| Field::from(
+                v.row.subnetpool_id.map(Id::uuid)
+            ))
+            .post()
+            .listed(),
+            Attribute::new("use_default_subnetpool", Kind::Bool, |_: &V| Field::Null)
                 .post()
                 .hidden(),
+            Attribute::new("prefixlen", Kind::IntOrNull(0, 128), |_: &V| Field::Null)
+                .post()
+                .hidden(),
+            Attribute::new("service_types", Kind::Custom(&SERVICE_TYPES), |v: &V| {
+                Field::Texts(&v.row.service_types)
+            })
+            .writable(),
+            Attribute::new("segment_id", Kind::OnlyNull, |_: &V| Field::Null)
+                .post()
+                .filterable(),
+            Attribute::new("dns_publish_fixed_ip", Kind::Bool, |v: &V| Field::Bool(
+                v.row.dns_publish_fixed_ip
+            ))
+            .writable(),
+            Attribute::new("router:external", Kind::Bool, |v: &V| Field::Bool(
+                v.snapshot
+                    .state
+                    .networks()
+                    .get(&v.row.network_id)
+                    .is_some_and(|network| network.external)
+            ))
+            .filterable(),
         ]
     );
 
@@ -156,7 +207,18 @@ impl Resource for Subnet {
         Ok(SubnetCreate {
             standard: standard_create(given)?,
             network_id: Id::from_uuid(network_id),
-            cidr: cidr(given)?,
+            // The table takes nothing but 4 and 6, and wants one of them.
+            ip_version: if given.get("ip_version") == Some(6u64) {
+                6
+            } else {
+                4
+            },
+            cidr: given.get("cidr"),
+            prefixlen: given.get("prefixlen"),
+            subnetpool_id: given.get("subnetpool_id").map(Id::from_uuid),
+            use_default_subnetpool: given.get("use_default_subnetpool").unwrap_or(false),
+            service_types: service_types(given).unwrap_or_default(),
+            dns_publish_fixed_ip: given.get("dns_publish_fixed_ip"),
             gateway_ip: given.get_nullable("gateway_ip"),
             allocation_pools: given.get("allocation_pools"),
             dns_nameservers: given.get("dns_nameservers").unwrap_or_default(),
@@ -180,6 +242,8 @@ impl Resource for Subnet {
             dns_nameservers: given.get("dns_nameservers"),
             host_routes: given.get("host_routes"),
             enable_dhcp: given.get("enable_dhcp"),
+            service_types: service_types(given),
+            dns_publish_fixed_ip: given.get("dns_publish_fixed_ip"),
         })
     }
 

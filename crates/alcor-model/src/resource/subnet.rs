@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Network, Standard};
+use super::{Network, Standard, SubnetPool};
 use crate::{Id, Revision};
 
 /// A range of addresses, both ends included, of one family.
@@ -68,9 +68,25 @@ pub struct Subnet {
     pub ipv6_address_mode: Option<Ipv6Mode>,
     /// IPv6 only: what the router advertises.
     pub ipv6_ra_mode: Option<Ipv6Mode>,
+    /// The pool that the block was taken from.
+    #[serde(default)]
+    pub subnetpool_id: Option<Id<SubnetPool>>,
+    /// Only ports with one of these `device_owner`s get addresses without asking for this subnet; all when empty.
+    #[serde(default)]
+    pub service_types: Vec<String>,
+    /// Whether names of its ports may be made known outside.
+    #[serde(default)]
+    pub dns_publish_fixed_ip: bool,
 }
 
 impl Subnet {
+    /// True when a port of this kind gets addresses of the subnet without asking for it. DHCP's ports always do.
+    pub fn serves(&self, device_owner: &str) -> bool {
+        self.service_types.is_empty()
+            || self.service_types.iter().any(|kind| kind == device_owner)
+            || (self.enable_dhcp && device_owner == "network:dhcp")
+    }
+
     /// True when a port's address in this subnet is formed from its MAC (EUI-64).
     pub fn is_auto_address(&self) -> bool {
         matches!(

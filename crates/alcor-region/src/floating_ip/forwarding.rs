@@ -38,8 +38,6 @@ pub struct PortForwardingCreate {
 /// `PUT /v2.0/floatingips/{id}/port_forwardings/{id}`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortForwardingUpdate {
-    /// The floating IP that the path names; any when `None`.
-    pub floatingip_id: Option<Id<FloatingIp>>,
     /// For people.
     pub description: Option<String>,
     /// New protocol.
@@ -94,9 +92,6 @@ impl Managed for PortForwarding {
         if_match: Option<u64>,
     ) -> Result<Arc<Self>, RegionError> {
         let (floating_ip, before) = find(tx.state(), caller, *id)?;
-        if update.floatingip_id.is_some_and(|named| named != floating_ip.id) {
-            return Err(FloatingIpError::ForwardingNotFound(*id).into());
-        }
         let mut forwarding = Self::clone(&before);
         let standard = StandardUpdate {
             description: update.description,

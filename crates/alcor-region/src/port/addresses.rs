@@ -10,7 +10,7 @@ use alcor_model::{
 use crate::{
     Env, RegionError, RegionState,
     command::{Caller, FixedIpRequest},
-    subnet::{self, is_usable, pool_offsets},
+    subnet::{self, SubnetError, is_gateway, is_usable, pool_offsets},
 };
 
 /// How often a random IPv6 address is tried before the first gap is looked for.
@@ -22,13 +22,15 @@ pub(super) fn default_addresses(
     state: &RegionState,
     env: &Env,
     network: &Network,
+    device_owner: &str,
     mac: MacAddr,
 ) -> Result<Vec<FixedIp>, RegionError> {
+    let subnets = serving(state, network, device_owner)?;
     let mut fixed_ips = Vec::new();
     for ipv6 in [false, true] {
         let mut any = false;
         let mut found = None;
-        for subnet in state.subnets_of(network.id) {
+        for subnet in &subnets {
             if subnet.cidr.addr().is_ipv6() == ipv6 && !subnet.is_auto_address() {
                 any = true;
                 found = allocate(state, env, subnet, &fixed_ips);
@@ -43,10 +45,7 @@ pub(super) fn default_addresses(
             None => {}
         }
     }
-    for subnet in state
-        .subnets_of(network.id)
-        .filter(|subnet| subnet.is_auto_address())
-    {
+    for subnet in subnets.iter().filter(|subnet| subnet.is_auto_address()) {
         if fixed_ips.len() < Port::MAX_FIXED_IPS {
             fixed_ips.push(auto_address(state, subnet, mac, None)?);
         }
@@ -54,11 +53,34 @@ pub(super) fn default_addresses(
     Ok(fixed_ips)
 }
 
+/// The subnets that a port of this kind gets addresses of: those for its kind first, then those for every kind.
+fn serving<'a>(
+    state: &'a RegionState,
+    network: &Network,
+    device_owner: &str,
+) -> Result<Vec<&'a Arc<Subnet>>, RegionError> {
+    let mut subnets: Vec<_> = state
+        .subnets_of(network.id)
+        .filter(|subnet| subnet.serves(device_owner))
+        .collect();
+    if subnets.is_empty() && state.subnets_of(network.id).next().is_some() {
+        return Err(SubnetError::NoMatchingSubnet {
+            network: network.id,
+            device_owner: device_owner.to_owned(),
+        }
+        .into());
+    }
+    subnets.sort_by_key(|subnet| subnet.service_types.is_empty());
+    Ok(subnets)
+}
+
 /// Who asks for addresses.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     /// Who sees the subnets.
     pub(super) caller: &'a Caller,
+    /// What kind of port it is.
+    pub(super) device_owner: &'a str,
     /// A router's interface has gateway addresses, also where others form theirs from their MAC.
     pub(super) is_router: bool,
     /// The port's MAC.
@@ -80,6 +102,7 @@ pub(super) fn asked_addresses(
         is_router,
         mac,
         before,
+        ..
     } = *asker;
     if asked.len() > Port::MAX_FIXED_IPS {
         return Err(RegionError::InvalidInput(format!(
@@ -100,7 +123,8 @@ pub(super) fn asked_addresses(
                         subnet.id
                     )));
                 }
-                if !is_usable(subnet.cidr, ip) {
+                let is_gateway = is_router && is_gateway(subnet.cidr, ip);
+                if !is_usable(subnet.cidr, ip) && !is_gateway {
                     return Err(RegionError::InvalidIpForSubnet { ip });
                 }
                 FixedIp {
@@ -124,7 +148,40 @@ pub(super) fn asked_addresses(
         }
         fixed_ips.push(fixed);
     }
+    if !is_router {
+        add_automatic(state, network, asker, &mut fixed_ips)?;
+    }
     Ok(fixed_ips)
+}
+
+/// Whatever is asked for, a port has an address of each subnet that forms them by EUI-64, but of those that it just
+/// gave up.
+fn add_automatic(
+    state: &RegionState,
+    network: &Network,
+    asker: &Asker<'_>,
+    fixed_ips: &mut Vec<FixedIp>,
+) -> Result<(), RegionError> {
+    let Asker {
+        device_owner,
+        mac,
+        before,
+        ..
+    } = *asker;
+    let automatic = state
+        .subnets_of(network.id)
+        .filter(|subnet| subnet.is_auto_address() && subnet.serves(device_owner));
+    for subnet in automatic {
+        let had = before.into_iter().flat_map(|port| &port.fixed_ips);
+        let handled = fixed_ips
+            .iter()
+            .chain(had)
+            .any(|fixed| fixed.subnet_id == subnet.id);
+        if !handled && fixed_ips.len() < Port::MAX_FIXED_IPS {
+            fixed_ips.push(auto_address(state, subnet, mac, before.map(|port| port.id))?);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn asked_subnet<'a>(

@@ -235,6 +235,7 @@ impl Indexed for Network {
 
 impl Indexed for Subnet {
     fn index(&self, state: &mut RegionState) {
+        state.index_pool_of(self);
         state.l2.subnets_by_network.insert(self.network_id, self.id);
         state
             .l2
@@ -243,6 +244,7 @@ impl Indexed for Subnet {
     }
 
     fn unindex(&self, state: &mut RegionState) {
+        state.unindex_pool_of(self);
         state.l2.subnets_by_network.remove(self.network_id, self.id);
         state
             .l2

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alcor_model::{
     AddressGroup, DefaultSecurityGroupRule, Id, Port, SecurityGroup, SecurityGroupRule,
-    resource::{Remote, RuleMatch, SharedType},
+    resource::{Access, Remote, RuleMatch, SharedType},
 };
 use alcor_store::{MultiIndex, UniqueIndex};
 
@@ -15,6 +15,8 @@ use crate::{command::Caller, security_group::RuleKey};
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct SecurityIndexes {
     default_by_project: UniqueIndex<String, Id<SecurityGroup>>,
+    groups_by_project: MultiIndex<String, Id<SecurityGroup>>,
+    rules_by_project: MultiIndex<String, Id<SecurityGroupRule>>,
     rules_by_group: MultiIndex<Id<SecurityGroup>, Id<SecurityGroupRule>>,
     rules_by_remote_group: MultiIndex<Id<SecurityGroup>, Id<SecurityGroupRule>>,
     rules_by_address_group: MultiIndex<Id<AddressGroup>, Id<SecurityGroupRule>>,
@@ -45,6 +47,30 @@ impl RegionState {
             .default_by_project
             .get(&project_id.to_owned())
             .copied()
+    }
+
+    /// The groups that a project sees: its own, and those shared with it. In no order, some perhaps twice.
+    pub fn security_groups_seen_by(
+        &self,
+        project: &str,
+    ) -> impl Iterator<Item = &Arc<SecurityGroup>> + use<'_> {
+        self.security
+            .groups_by_project
+            .get(&project.to_owned())
+            .copied()
+            .chain(
+                self.given_to(SharedType::SecurityGroup, Access::AccessAsShared, project)
+                    .map(Id::from_uuid),
+            )
+            .filter_map(|id| self.security_groups.get(&id))
+    }
+
+    /// The rules that a project sees: its own, and those of its own groups. In no order, some perhaps twice.
+    pub fn rules_seen_by(&self, project: &str) -> impl Iterator<Item = &Arc<SecurityGroupRule>> + use<'_> {
+        let own = self.security.rules_by_project.get(&project.to_owned());
+        let groups = self.security.groups_by_project.get(&project.to_owned());
+        own.filter_map(|id| self.security_group_rules.get(id))
+            .chain(groups.flat_map(|group| self.rules_of(*group)))
     }
 
     /// The rules of a group.
@@ -148,6 +174,10 @@ impl Indexed for DefaultSecurityGroupRule {}
 
 impl Indexed for SecurityGroup {
     fn index(&self, state: &mut RegionState) {
+        state
+            .security
+            .groups_by_project
+            .insert(self.standard.project_id.clone(), self.id);
         if self.is_default {
             state
                 .security
@@ -157,6 +187,10 @@ impl Indexed for SecurityGroup {
     }
 
     fn unindex(&self, state: &mut RegionState) {
+        state
+            .security
+            .groups_by_project
+            .remove(self.standard.project_id.clone(), self.id);
         if self.is_default {
             state
                 .security
@@ -172,6 +206,9 @@ impl Indexed for SecurityGroupRule {
         let indexes = &mut state.security;
         indexes.rules_by_group.insert(group, self.id);
         indexes
+            .rules_by_project
+            .insert(self.standard.project_id.clone(), self.id);
+        indexes
             .rule_by_key
             .insert((group, RuleKey::of(&self.matches)), self.id);
         match self.matches.remote {
@@ -185,6 +222,9 @@ impl Indexed for SecurityGroupRule {
         let group = self.security_group_id;
         let indexes = &mut state.security;
         indexes.rules_by_group.remove(group, self.id);
+        indexes
+            .rules_by_project
+            .remove(self.standard.project_id.clone(), self.id);
         indexes
             .rule_by_key
             .remove(&(group, RuleKey::of(&self.matches)), &self.id);

@@ -289,6 +289,17 @@ fn assert_security_fits_a_scan(state: &RegionState) {
         let default = state.default_security_group(&group.standard.project_id);
         assert_eq!(default == Some(group.id), group.is_default);
     }
+    for project in ["admin", "nobody"] {
+        let caller = member(project);
+        let mut seen: Vec<_> = state.rules_seen_by(project).map(|rule| rule.id).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen, rules(&|rule| state.sees_rule(&caller, rule)));
+        let seen: Vec<_> = state.security_groups_seen_by(project).cloned().collect();
+        let groups = state.security_groups().iter();
+        let scan = groups.filter(|group| state.sees_security_group(&caller, group));
+        assert_eq!(seen, scan.cloned().collect::<Vec<_>>());
+    }
     for rule in state.security_group_rules().iter() {
         assert_eq!(
             state.rule_like(rule.security_group_id, &rule.matches),

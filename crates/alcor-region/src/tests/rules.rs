@@ -262,7 +262,7 @@ async fn ipv6_modes_are_checked() {
         mode("10.0.0.0/24", Some(Slaac), None),
         mode("fd00::/80", Some(Slaac), Some(Slaac)),
         mode("fd00::/64", Some(Slaac), Some(Dhcpv6Stateless)),
-        mode("fd00::/64", Some(Dhcpv6Stateful), Some(Dhcpv6Stateful)),
+        mode("fd00::/64", Some(Dhcpv6Stateful), Some(Slaac)),
         SubnetCreate {
             enable_dhcp: Some(false),
             ..mode("fd00::/64", Some(Slaac), Some(Slaac))
@@ -370,9 +370,11 @@ async fn asked_addresses_are_checked() {
         .try_port(asking(id, &[(Some(v4.id), None); 3]))
         .await
         .unwrap();
-    assert_eq!(several.fixed_ips.len(), 3);
+    // Addresses that are formed by EUI-64 come in addition.
+    assert_eq!(several.fixed_ips.len(), 3 + 1);
     let nothing = place.try_port(asking(id, &[])).await.unwrap();
-    assert!(nothing.fixed_ips.is_empty());
+    assert_eq!(nothing.fixed_ips.len(), 1);
+    assert_eq!(nothing.fixed_ips[0].subnet_id, auto.id);
 }
 
 #[tokio::test]
@@ -658,7 +660,7 @@ async fn ipv6_addresses_are_found_when_the_last_is_taken() {
     let id = place.network().await;
     let subnet = place.subnet(id, "fd00::/64").await;
     let last = subnet.allocation_pools[0].end.to_string();
-    assert_eq!(addresses(&*place.port(id).await), ["fd00::2"]);
+    assert_eq!(addresses(&*place.port(id).await), ["fd00::1"]);
     place.try_port(asking(id, &[(None, Some(&last))])).await.unwrap();
     let found = place
         .region
