@@ -118,20 +118,85 @@ pub(crate) mod doc {
 
     use crate::openapi::{
         Operation,
-        schema::{list, object},
+        schema::{ip, list, nullable, object, reference, uuid},
     };
 
-    fn any_object() -> Value {
-        json!({"type": "object"})
+    fn text() -> Value {
+        json!({"type": "string"})
+    }
+
+    fn number() -> Value {
+        json!({"type": "integer", "minimum": 0})
+    }
+
+    fn summary() -> Vec<(&'static str, Value)> {
+        vec![
+            ("name", text()),
+            ("tunnel_ip", nullable(ip())),
+            ("alive", json!({"type": "boolean"})),
+            (
+                "last_seen_at",
+                nullable(json!({"type": "string", "format": "date-time"})),
+            ),
+            ("ports", number()),
+            ("pending", number()),
+            ("errors", number()),
+        ]
     }
 
     pub(crate) fn hosts() -> Operation {
-        Operation::new("Lists the hosts").answers(200, object([("hosts", list(any_object()))]))
+        Operation::new("Lists the hosts")
+            .component("Host", object(summary()))
+            .answers(200, object([("hosts", list(reference("Host")))]))
     }
+
     pub(crate) fn host() -> Operation {
-        Operation::new("Shows what a host really has").answers(200, any_object())
+        let resource = object([
+            ("kind", text()),
+            ("id", text()),
+            ("intended_revision", number()),
+            ("applied_revision", nullable(number())),
+            ("error", nullable(text())),
+        ]);
+        let neighbour = object([
+            ("network_id", uuid()),
+            ("intended", number()),
+            ("intended_revision", number()),
+            ("applied_revision", nullable(number())),
+        ]);
+        let mut members = summary();
+        members.extend([
+            ("incarnation", nullable(number())),
+            ("dataplane", nullable(text())),
+            ("queued", number()),
+            ("resyncs", number()),
+            ("resources", list(resource)),
+            ("neighbours", list(neighbour)),
+        ]);
+        Operation::new("Shows what a host really has")
+            .component("HostState", object(members))
+            .answers(200, reference("HostState"))
     }
+
     pub(crate) fn port_status() -> Operation {
-        Operation::new("Shows how a port's last change travelled").answers(200, any_object())
+        let timing = object([
+            ("committed_us", number()),
+            ("sent_us", number()),
+            ("received_us", number()),
+            ("visible_us", number()),
+        ]);
+        let state = object([
+            ("port_id", uuid()),
+            ("host", nullable(text())),
+            ("status", text()),
+            ("reason", nullable(text())),
+            ("host_alive", json!({"type": "boolean"})),
+            ("intended_revision", number()),
+            ("applied_revision", nullable(number())),
+            ("timing", nullable(timing)),
+        ]);
+        Operation::new("Shows how a port's last change travelled")
+            .component("PortState", state)
+            .answers(200, reference("PortState"))
     }
 }

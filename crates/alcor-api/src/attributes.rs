@@ -87,6 +87,12 @@ pub enum Kind {
     Time,
     /// A list that is only shown.
     ShownList,
+    /// A list of UUIDs that is only shown.
+    ShownUuids,
+    /// A list of texts that is only shown.
+    ShownTexts,
+    /// A list that is only shown, of rows of this collection (by its singular name).
+    ShownRows(&'static str),
     /// An object that is only shown.
     ShownObject,
     /// A type of the resource's own.
@@ -115,7 +121,10 @@ impl Kind {
             | Self::FixedIps
             | Self::AddressPairs
             | Self::Tags
-            | Self::ShownList => "array",
+            | Self::ShownList
+            | Self::ShownUuids
+            | Self::ShownTexts
+            | Self::ShownRows(_) => "array",
         }
     }
 }

@@ -133,9 +133,15 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
         (Kind::DnsName, other) => return Err(fail(format!("'{}' is not a valid string", shown(&other)))),
         (Kind::Tags, Value::Null) => return Ok(None),
         (Kind::Tags, value) => Parsed::Texts(tags(&value).map_err(fail)?),
-        (Kind::Time | Kind::ShownList | Kind::ShownObject, other) => {
-            return Err(fail(format!("'{}' cannot be set", shown(&other))));
-        }
+        (
+            Kind::Time
+            | Kind::ShownList
+            | Kind::ShownUuids
+            | Kind::ShownTexts
+            | Kind::ShownRows(_)
+            | Kind::ShownObject,
+            other,
+        ) => return Err(fail(format!("'{}' cannot be set", shown(&other)))),
     };
     Ok(Some(parsed))
 }

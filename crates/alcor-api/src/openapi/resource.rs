@@ -4,28 +4,13 @@ use serde_json::{Value, json};
 
 use super::{
     Operation,
-    schema::{self, object, reference},
+    schema::{self, object, reference, type_name},
 };
 use crate::{
     query,
     resources::{MAX_TAG, Resource, tags::MAX_TAGS},
     state::MAX_BULK,
 };
-
-/// `SecurityGroup`
-pub(crate) fn type_name(singular: &str) -> String {
-    singular
-        .split(['_', '-'])
-        .flat_map(|word| {
-            let mut letters = word.chars();
-            letters
-                .next()
-                .map(|first| first.to_ascii_uppercase())
-                .into_iter()
-                .chain(letters)
-        })
-        .collect()
-}
 
 fn words(name: &str) -> String {
     name.replace('_', " ")

@@ -13,13 +13,28 @@ pub fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
+/// The name of a resource's schema: `SecurityGroup` for `security_group`.
+pub fn type_name(singular: &str) -> String {
+    singular
+        .split(['_', '-'])
+        .flat_map(|word| {
+            let mut letters = word.chars();
+            letters
+                .next()
+                .map(|first| first.to_ascii_uppercase())
+                .into_iter()
+                .chain(letters)
+        })
+        .collect()
+}
+
 /// An object with these members, all required, and no others.
-pub fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
-    let names: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
+pub fn object<'a>(members: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     let properties: Map<String, Value> = members
-        .iter()
-        .map(|(name, schema)| ((*name).to_owned(), schema.clone()))
+        .into_iter()
+        .map(|(name, schema)| (name.to_owned(), schema))
         .collect();
+    let names: Vec<&String> = properties.keys().collect();
     json!({"type": "object", "properties": properties, "required": names, "additionalProperties": false})
 }
 
@@ -126,6 +141,9 @@ pub fn shown(kind: Kind) -> Value {
         }
         Kind::Time => json!({"type": "string", "format": "date-time"}),
         Kind::ShownList => json!({"type": "array"}),
+        Kind::ShownUuids => list(uuid()),
+        Kind::ShownTexts => list(json!({"type": "string"})),
+        Kind::ShownRows(singular) => list(reference(&type_name(singular))),
         Kind::Custom(custom) => (custom.schema)(),
     }
 }

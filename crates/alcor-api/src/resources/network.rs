@@ -59,7 +59,7 @@ impl Resource for Network {
                 if v.row.admin_state_up { "ACTIVE" } else { "DOWN" }
             ))
             .listed(),
-            Attribute::new("subnets", Kind::ShownList, |v: &V| Field::Uuids(
+            Attribute::new("subnets", Kind::ShownUuids, |v: &V| Field::Uuids(
                 v.snapshot
                     .state
                     .subnets_of(v.row.id)
@@ -89,7 +89,7 @@ impl Resource for Network {
                 Field::EmptyList
             })
             .post(),
-            Attribute::new("availability_zones", Kind::ShownList, |_: &V| Field::EmptyList),
+            Attribute::new("availability_zones", Kind::ShownTexts, |_: &V| Field::EmptyList),
             Attribute::new("ipv4_address_scope", Kind::UuidOrNull, |v: &V| scope(v, false)),
             Attribute::new("ipv6_address_scope", Kind::UuidOrNull, |v: &V| scope(v, true)),
             Attribute::new("provider:network_type", Kind::OneOf(&["vxlan"]), |_: &V| {

@@ -203,7 +203,7 @@ impl Resource for Router {
                 Field::Texts(&v.row.availability_zone_hints)
             })
             .post(),
-            Attribute::new("availability_zones", Kind::ShownList, |_: &V| Field::EmptyList),
+            Attribute::new("availability_zones", Kind::ShownTexts, |_: &V| Field::EmptyList),
             Attribute::new("flavor_id", Kind::OnlyNull, |_: &V| Field::Null).post(),
         ]
     );

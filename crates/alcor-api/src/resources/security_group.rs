@@ -81,7 +81,11 @@ impl Resource for SecurityGroup {
                 )
             ))
             .filterable(),
-            Attribute::new("security_group_rules", Kind::ShownList, rules),
+            Attribute::new(
+                "security_group_rules",
+                Kind::ShownRows("security_group_rule"),
+                rules
+            ),
         ]
     );
 
