@@ -18,11 +18,7 @@ use axum::{
 use http::StatusCode;
 use serde_json::json;
 
-use crate::{
-    error::ApiError,
-    parse,
-    state::{ApiState, Identity},
-};
+use crate::{auth::Who, authorize::authorize_on, error::ApiError, parse, state::ApiState};
 
 /// A boxed future, as traits without generics need.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -53,23 +49,15 @@ impl HostDirectory for NoHosts {
     }
 }
 
-fn only_admins(identity: &Identity, action: &str) -> Result<(), ApiError> {
-    if identity.0.is_admin {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        StatusCode::FORBIDDEN,
-        "PolicyNotAuthorized",
-        format!("({action} is disallowed by policy)"),
-    ))
-}
+/// The rule for these routes.
+const RULE: &str = "alcor_admin";
 
 /// `GET /alcor/v1/hosts`
 ///
 /// # Errors
 /// 403 for callers who are not admins.
-pub async fn hosts(State(api): State<ApiState>, identity: Identity) -> Result<Response, ApiError> {
-    only_admins(&identity, "get_hosts")?;
+pub async fn hosts(State(api): State<ApiState>, who: Who) -> Result<Response, ApiError> {
+    authorize_on(&api, &who, RULE, &())?;
     Ok(Json(json!({"hosts": api.hosts().hosts().await})).into_response())
 }
 
@@ -79,10 +67,10 @@ pub async fn hosts(State(api): State<ApiState>, identity: Identity) -> Result<Re
 /// 403 for callers who are not admins, 404 for a host that never registered.
 pub async fn host(
     State(api): State<ApiState>,
-    identity: Identity,
+    who: Who,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    only_admins(&identity, "get_host")?;
+    authorize_on(&api, &who, RULE, &())?;
     match api.hosts().host(&name).await {
         Some(state) => Ok(Json(state).into_response()),
         None => Err(ApiError::new(
@@ -99,10 +87,10 @@ pub async fn host(
 /// 403 for callers who are not admins, 404 for a port that is not there.
 pub async fn port_status(
     State(api): State<ApiState>,
-    identity: Identity,
+    who: Who,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    only_admins(&identity, "get_port_status")?;
+    authorize_on(&api, &who, RULE, &())?;
     let state = match id.parse() {
         Ok(port) => api.hosts().port(port).await,
         Err(_) => None,

@@ -297,6 +297,12 @@ impl Given {
         Ok(given)
     }
 
+    /// Looks at an attribute; `None` when the client did not give it.
+    pub fn peek(&self, name: &str) -> Option<&Parsed> {
+        let found = self.values.iter().find(|(given, _)| *given == name);
+        found.map(|(_, value)| value)
+    }
+
     /// Takes an attribute out; `None` when the client did not give it.
     pub fn take(&mut self, name: &str) -> Option<Parsed> {
         let index = self.values.iter().position(|(given, _)| *given == name)?;

@@ -2,12 +2,13 @@
 //!
 //! A resource is declared once, as a table of attributes ([`attributes`]) and a few functions
 //! ([`resources::Resource`]); parsing, views, filters, sorting, paging and routes are written once for all. Rules that
-//! need the state of the region are the region's; nothing here knows how anything is stored. There is no
-//! authentication yet: every request is the configured caller's ([`state::Identity`]), and only loopback is served
-//! ([`server::check_bind`]).
+//! need the state of the region are the region's; nothing here knows how anything is stored. Who asks is found out
+//! before a handler runs ([`auth`]), and what they may do is asked of the policy in one place ([`authorize`]).
 
 pub mod admin;
 pub mod attributes;
+pub mod auth;
+pub mod authorize;
 mod body;
 pub mod discovery;
 pub mod error;
@@ -22,6 +23,7 @@ pub mod server;
 pub mod state;
 
 pub use admin::{BoxFuture, HostDirectory, NoHosts};
+pub use auth::Authentication;
 pub use router::{Collection, Route, collections, route_table, router};
 pub use server::{check_bind, serve};
 pub use state::{ApiConfig, ApiState};

@@ -248,6 +248,11 @@ impl<V> ListQuery<V> {
             })
     }
 
+    /// Whether rows are chosen by an attribute of which this is true.
+    pub fn filters_by(&self, hidden: impl Fn(&str) -> bool) -> bool {
+        self.filters.iter().any(|filter| hidden(filter.attribute.name))
+    }
+
     /// The order of two rows by the sort keys alone.
     pub fn order(&self, a: &V, b: &V) -> Ordering {
         self.sorts
@@ -358,10 +363,7 @@ fn sorts<V>(
     let mut sorts = Vec::with_capacity(keys.len());
     for (key, direction) in keys.into_iter().zip(directions) {
         let Some(attribute) = find(table, key).filter(|attribute| attribute.sort) else {
-            return Err(ApiError::bad_request(format!(
-                "['{}'] is invalid attribute for sort_keys",
-                parse::cut(key)
-            )));
+            return Err(no_sort_key(key));
         };
         let ascending = match direction {
             "asc" => true,
@@ -560,6 +562,14 @@ pub fn if_match(header: Option<&http::HeaderValue>) -> Result<Option<u64>, ApiEr
         })?);
     }
     Ok(found)
+}
+
+/// Nothing to sort by.
+pub fn no_sort_key(key: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "['{}'] is invalid attribute for sort_keys",
+        parse::cut(key)
+    ))
 }
 
 /// A resource that is not there, by an id that the client gave (which need not be a UUID).

@@ -36,6 +36,7 @@ use uuid::Uuid;
 
 use crate::{
     attributes::{Attribute, Given},
+    authorize::Shown,
     error::ApiError,
     query::{Fields, ListQuery},
     router::Route,
@@ -86,6 +87,8 @@ pub trait Resource: Managed<Key = Id<Self>> {
     const PLURAL: &'static str;
     /// The last part of its collection's path: the plural, unless Neutron writes it with hyphens there.
     const PATH: &'static str = Self::PLURAL;
+    /// Its name in the policy's rules.
+    const RULE: &'static str = Self::SINGULAR;
     /// Whether clients may tag it.
     const TAGGED: bool = true;
     /// The declaration.
@@ -156,7 +159,7 @@ pub trait Resource: Managed<Key = Id<Self>> {
     }
 }
 
-/// A row as JSON: the chosen attributes in the table's order.
+/// A row as JSON: the chosen attributes in the table's order, whatever the policy says of them.
 pub struct ViewJson<'a, R: 'static> {
     /// The row.
     pub view: &'a View<R>,
@@ -166,12 +169,34 @@ pub struct ViewJson<'a, R: 'static> {
 
 impl<R> Serialize for ViewJson<'_, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for attribute in self.fields.iter() {
-            map.serialize_entry(attribute.name, &(attribute.get)(self.view))?;
-        }
-        map.end()
+        serialize(self.view, self.fields.iter(), serializer)
     }
+}
+
+/// A row as JSON: those of the chosen attributes that the policy shows to the caller, in the table's order.
+pub struct ShownJson<'a, R: 'static> {
+    /// The row.
+    pub view: &'a View<R>,
+    /// What to show.
+    pub shown: &'a Shown<'a, R>,
+}
+
+impl<R: Resource> Serialize for ShownJson<'_, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(self.view, self.shown.attributes(self.view), serializer)
+    }
+}
+
+fn serialize<R: 'static, S: Serializer>(
+    view: &View<R>,
+    attributes: impl Iterator<Item = &'static Attribute<View<R>>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    for attribute in attributes {
+        map.serialize_entry(attribute.name, &(attribute.get)(view))?;
+    }
+    map.end()
 }
 
 /// Takes the standard attributes of a creation.

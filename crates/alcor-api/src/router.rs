@@ -17,7 +17,9 @@ use http::{Method, StatusCode};
 use tracing::Instrument;
 
 use crate::{
-    admin, discovery,
+    admin,
+    auth::authenticate,
+    discovery,
     error::ApiError,
     openapi::{self, Operation},
     resources::{Resource, create, handlers, port_forwarding, quota, tags},
@@ -223,6 +225,7 @@ pub fn router(state: ApiState) -> Router {
                 format!("The method {method} is not allowed for this resource."),
             )
         })
+        .layer(from_fn_with_state(state.clone(), authenticate))
         .layer(from_fn_with_state(state.clone(), surround))
         .with_state(state)
 }

@@ -28,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// An address that would let strangers in.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "the API has no authentication yet, so it only listens on loopback, not on {0}; set api_listen to 127.0.0.1:{port} or [::1]:{port}",
+    "an API without authentication only listens on loopback, not on {0}; set api_listen to 127.0.0.1:{port} or [::1]:{port}, or have tokens checked (controller.auth)",
     port = .0.port()
 )]
 pub struct NotLoopback(pub SocketAddr);
@@ -48,15 +48,18 @@ pub fn check_bind(address: SocketAddr) -> Result<(), NotLoopback> {
 /// Serves until `shutdown` resolves, then lets requests in progress end (at most 10 s).
 ///
 /// # Errors
-/// When the listener's address is not loopback or cannot be read.
+/// When the listener's address cannot be read, or is not loopback and there is no authentication.
 pub async fn serve(
     listener: TcpListener,
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
-    check_bind(address).map_err(|error| std::io::Error::new(std::io::ErrorKind::PermissionDenied, error))?;
-    tracing::warn!(%address, "API without authentication: whoever reaches this address is admin");
+    if state.config().authentication.is_noauth() {
+        check_bind(address)
+            .map_err(|error| std::io::Error::new(std::io::ErrorKind::PermissionDenied, error))?;
+        tracing::warn!(%address, "API without authentication: whoever reaches this address is admin");
+    }
     let slots = Arc::new(Semaphore::new(state.config().max_connections));
     let service = TowerToHyperService::new(router(state));
     let (stop, stopping) = watch::channel(false);

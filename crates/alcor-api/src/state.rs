@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alcor_policy::{Credentials, Policy};
 use alcor_region::{Region, command::Caller};
-use axum::extract::FromRequestParts;
+use axum::{extract::FromRequestParts, response::Response};
 use http::request::Parts;
 
-use crate::{admin::HostDirectory, error::ApiError};
+use crate::{
+    admin::HostDirectory,
+    auth::{Authentication, Who},
+};
 
 /// Most resources in one bulk creation, unless the configuration says less.
 pub const MAX_BULK: usize = 10_000;
@@ -14,8 +18,10 @@ pub const MAX_BULK: usize = 10_000;
 /// Settings of the API.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// Who asks, as long as nobody has to say who they are.
-    pub caller: Caller,
+    /// How callers prove who they are.
+    pub authentication: Authentication,
+    /// Who may do what.
+    pub policy: Arc<Policy>,
     /// Largest body of a request in bytes; more is refused with 413 and never held in memory.
     pub max_body_bytes: usize,
     /// Most resources in one bulk creation.
@@ -32,11 +38,18 @@ pub struct ApiConfig {
 impl ApiConfig {
     /// Defaults, for a caller who sees and changes everything and owns what it makes in `project_id`.
     pub fn noauth(project_id: impl Into<String>) -> Self {
+        Self::new(Authentication::NoAuth(Caller {
+            project_id: project_id.into(),
+            is_admin: true,
+        }))
+    }
+
+    /// Defaults, with Neutron's rules.
+    pub fn new(authentication: Authentication) -> Self {
         Self {
-            caller: Caller {
-                project_id: project_id.into(),
-                is_admin: true,
-            },
+            authentication,
+            // The defaults can be read, as tests prove; if not, nobody may do anything.
+            policy: Arc::new(Policy::load(None).unwrap_or_default()),
             max_body_bytes: 8 << 20,
             max_bulk: MAX_BULK,
             max_page: 10_000,
@@ -50,7 +63,7 @@ struct Inner {
     region: Region,
     hosts: Arc<dyn HostDirectory>,
     config: ApiConfig,
-    caller: Arc<Caller>,
+    noauth: Who,
 }
 
 /// Shared by all requests. Cheap to clone.
@@ -60,12 +73,15 @@ pub struct ApiState(Arc<Inner>);
 impl ApiState {
     /// Puts the parts together.
     pub fn new(region: Region, hosts: Arc<dyn HostDirectory>, config: ApiConfig) -> Self {
-        let caller = Arc::new(config.caller.clone());
+        let noauth = match &config.authentication {
+            Authentication::NoAuth(caller) => Who::noauth(&config.policy, caller),
+            Authentication::Keystone { .. } => Who::new(&config.policy, Credentials::default()),
+        };
         Self(Arc::new(Inner {
             region,
             hosts,
             config,
-            caller,
+            noauth,
         }))
     }
 
@@ -79,20 +95,31 @@ impl ApiState {
         &*self.0.hosts
     }
 
+    /// Who may do what.
+    pub fn policy(&self) -> &Policy {
+        &self.0.config.policy
+    }
+
+    /// Who everybody is without authentication.
+    pub(crate) fn noauth(&self) -> Who {
+        self.0.noauth.clone()
+    }
+
     /// The settings.
     pub fn config(&self) -> &ApiConfig {
         &self.0.config
     }
 }
 
-/// Who asks: the one place where a request gets a caller. Headers that name a project are not read, because
+/// Who asks, as the region sees it; [`Who`] is all that is known. Headers that name a project are not read, because
 /// nothing proves them.
 pub struct Identity(pub Arc<Caller>);
 
 impl FromRequestParts<ApiState> for Identity {
-    type Rejection = ApiError;
+    type Rejection = Response;
 
-    async fn from_request_parts(_: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        Ok(Self(Arc::clone(&state.0.caller)))
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Response> {
+        let who = Who::from_request_parts(parts, api).await?;
+        Ok(Self(who.caller))
     }
 }

@@ -150,10 +150,10 @@ async fn bad_limits_are_refused_and_change_nothing() {
 #[tokio::test]
 async fn members_see_their_own_quota_only() {
     let api = Api::start_with(|config| {
-        config.caller = Caller {
+        config.authentication = alcor_api::Authentication::NoAuth(Caller {
             project_id: "mine".to_owned(),
             is_admin: false,
-        };
+        });
     })
     .await;
     for (path, status) in [

@@ -450,10 +450,10 @@ async fn ports_have_groups() {
 #[tokio::test]
 async fn the_default_group_is_protected() {
     let member = |config: &mut alcor_api::ApiConfig| {
-        config.caller = Caller {
+        config.authentication = alcor_api::Authentication::NoAuth(Caller {
+            project_id: PROJECT.to_owned(),
             is_admin: false,
-            ..config.caller.clone()
-        };
+        });
     };
     let api = Api::start_with(member).await;
     let default = &ids(&api.get(GROUPS).await, "security_groups")[0];

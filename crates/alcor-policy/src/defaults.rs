@@ -286,6 +286,7 @@ const RESOURCES: &[(&str, &[Row])] = &[
             ("get", "tags", OWNER_READER),
         ],
     ),
+    ("floatingip_pool", &[("get", "", OWNER_READER)]),
     (
         "floatingip_port_forwarding",
         &[

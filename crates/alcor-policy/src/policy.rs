@@ -80,7 +80,8 @@ struct Rule {
     of_projects: bool,
 }
 
-/// All rules. Made once; decisions only read.
+/// All rules. Made once; decisions only read. The default has no rules and allows nothing.
+#[derive(Default)]
 pub struct Policy {
     rules: Vec<Rule>,
     names: HashMap<Box<str>, RuleId>,

@@ -100,7 +100,7 @@ pub struct LogFlags {
 /// Controller flags; each overrides the key of the same name in `[controller]`.
 #[derive(Debug, Default, Args, Serialize)]
 pub struct ControllerFlags {
-    /// Where the HTTP API listens; loopback only, because there is no authentication yet.
+    /// Where the HTTP API listens; loopback only when there is no authentication.
     #[arg(long, value_name = "ADDRESS:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_listen: Option<SocketAddr>,

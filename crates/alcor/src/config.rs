@@ -3,6 +3,8 @@
 //!
 //! An unknown key is an error: a misspelt key must not be silently ignored.
 
+mod auth;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -16,6 +18,8 @@ use figment::{
     providers::{Env, Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+
+pub use auth::AuthConfig;
 
 use crate::cli::{Cli, Command, Role};
 
@@ -55,13 +59,13 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ControllerConfig {
-    /// Where the HTTP API listens; loopback only, because there is no authentication yet.
+    /// Where the HTTP API listens; loopback only when there is no authentication.
     pub api_listen: SocketAddr,
     /// Where agents connect to.
     pub southbound_listen: SocketAddr,
     /// Folder of the database.
     pub data_dir: PathBuf,
-    /// The project that every caller acts for, until there is authentication.
+    /// The project that every caller acts for when there is no authentication.
     pub project_id: String,
     /// MTU of the links between hosts, in bytes; networks get what is left for the inner packet.
     pub underlay_mtu: u16,
@@ -73,6 +77,8 @@ pub struct ControllerConfig {
     pub quota_defaults: QuotaDefaults,
     /// Single quotas that differ from `quota_defaults`, by name (`port`, `network`, ...); -1 is no limit.
     pub quotas: BTreeMap<String, i64>,
+    /// Who may use the API.
+    pub auth: AuthConfig,
 }
 
 /// Where the quotas of projects begin.
@@ -159,6 +165,7 @@ impl Default for Config {
                 vni_last: alcor_model::Vni::MAX,
                 quota_defaults: QuotaDefaults::Neutron,
                 quotas: BTreeMap::new(),
+                auth: AuthConfig::default(),
             },
             agent: AgentConfig {
                 host: kernel_host_name(),
@@ -180,6 +187,13 @@ fn kernel_host_name() -> String {
         .unwrap_or_else(|| "localhost".into())
 }
 
+/// The part of a variable's name after `ALCOR_`, in whatever case, is that of the password.
+fn is_password(key: &str) -> bool {
+    auth::PASSWORD_VARIABLE
+        .strip_prefix("ALCOR_")
+        .is_some_and(|name| name.eq_ignore_ascii_case(key))
+}
+
 impl Config {
     /// Puts the layers together.
     ///
@@ -197,7 +211,7 @@ impl Config {
         }
         // Other variables that begin with ALCOR_ are flags' own, or tests'.
         let keys = Env::prefixed("ALCOR_")
-            .filter(|key| key.as_str().contains("__"))
+            .filter(|key| key.as_str().contains("__") && !is_password(key.as_str()))
             .split("__");
         figment = figment.merge(keys);
         figment = figment.merge(Serialized::default("log", &cli.log));
@@ -210,7 +224,10 @@ impl Config {
                 Role::Agent(flags) => figment.merge(Serialized::default("agent", flags)),
             };
         }
-        let config: Self = figment.extract().context("the configuration is not usable")?;
+        let mut config: Self = figment.extract().context("the configuration is not usable")?;
+        if let Ok(password) = std::env::var(auth::PASSWORD_VARIABLE) {
+            config.controller.auth.password = password.into();
+        }
         config.check()?;
         Ok(config)
     }
@@ -234,7 +251,7 @@ impl Config {
             "agent.host must have 1 to 255 characters"
         );
         c.quota_limits()?;
-        Ok(())
+        c.auth.check()
     }
 
     /// The configuration as a file that gives the same again.

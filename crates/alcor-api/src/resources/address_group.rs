@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alcor_model::{AddressGroup, Id, resource::Standard};
+use alcor_model::{AddressGroup, resource::Standard};
 use alcor_region::{
     RegionError,
     address_group::{AddressGroupCreate, AddressGroupUpdate, add_addresses, remove_addresses},
@@ -18,20 +18,21 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{
-    Resource, View, ViewJson, attribute_table,
-    handlers::{respond, uuid},
+    Resource, View, attribute_table,
+    handlers::{one, view},
     security_group_rule::prefix_of,
     standard_create, standard_update,
 };
 use crate::{
     attributes::{Attribute, Custom, Given},
+    auth::Who,
+    authorize::{Shown, authorize},
     body::JsonBody,
     error::ApiError,
     openapi::{self, Operation},
     parse::{Parsed, shown},
-    query::Fields,
     router::{Route, route},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// Prefixes of a group.
@@ -100,53 +101,47 @@ fn asked(body: &serde_json::Map<String, Value>) -> Result<Vec<IpNet>, ApiError> 
         .collect()
 }
 
-fn shown_group(api: &ApiState, caller: Arc<Caller>, row: Arc<AddressGroup>) -> Result<Response, ApiError> {
-    let view = View {
-        row,
-        snapshot: api.region().snapshot(),
-        caller,
-    };
-    let fields = Fields::all(AddressGroup::ATTRIBUTES);
-    let body = serde_json::to_value(ViewJson {
-        view: &view,
-        fields: &fields,
-    })
-    .unwrap_or_default();
-    respond(StatusCode::OK, &json!({ AddressGroup::SINGULAR: body }))
+fn shown_group(api: &ApiState, who: &Who, row: Arc<AddressGroup>) -> Result<Response, ApiError> {
+    let view = View::new(row, &api.region().snapshot(), &who.caller);
+    one(StatusCode::OK, &view, &Shown::all(api, who))
 }
 
 /// `PUT /v2.0/address-groups/{id}/add_addresses`
 async fn add(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(uuid::<AddressGroup>(&id)?);
     let asked = asked(&body)?;
-    let asking = Caller::clone(&caller);
+    let view = view::<AddressGroup>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "add_addresses", &view)?;
+    let id = view.row.id;
+    let asking = Caller::clone(&who.caller);
     let row = api
         .region()
         .write(move |tx, env| -> Result<_, RegionError> { add_addresses(tx, env, &asking, id, &asked) })
         .await?;
-    shown_group(&api, caller, row)
+    shown_group(&api, &who, row)
 }
 
 /// `PUT /v2.0/address-groups/{id}/remove_addresses`
 async fn remove(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(uuid::<AddressGroup>(&id)?);
     let asked = asked(&body)?;
-    let asking = Caller::clone(&caller);
+    let view = view::<AddressGroup>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "remove_addresses", &view)?;
+    let id = view.row.id;
+    let asking = Caller::clone(&who.caller);
     let row = api
         .region()
         .write(move |tx, env| -> Result<_, RegionError> { remove_addresses(tx, env, &asking, id, &asked) })
         .await?;
-    shown_group(&api, caller, row)
+    shown_group(&api, &who, row)
 }
 
 /// What an action takes and answers.

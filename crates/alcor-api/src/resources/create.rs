@@ -20,16 +20,16 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Resource, View, ViewJson,
+    Resource, ShownJson, View,
     handlers::{ListJson, Wrapped, internal, object_of, respond, respond_with},
 };
 use crate::{
-    attributes::{Given, Verb},
+    auth::Who,
+    authorize::{Shown, checked_creation},
     body::JsonBody,
     error::ApiError,
     parse,
-    query::Fields,
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// The header with the client's name of its request.
@@ -47,17 +47,20 @@ enum Wanted<R: Resource> {
     Many(Vec<R::Create>),
 }
 
-fn command<R: Resource>(value: Value) -> Result<R::Create, ApiError> {
-    R::create_from(Given::check(
-        R::ATTRIBUTES,
-        Verb::Post,
-        object_of(value, R::SINGULAR)?,
-    )?)
+fn command<R: Resource>(api: &ApiState, who: &Who, value: Value) -> Result<R::Create, ApiError> {
+    let object = object_of(value, R::SINGULAR)?;
+    let state = &api.region().snapshot().state;
+    R::create_from(checked_creation::<R>(api, who, state, object)?)
 }
 
-fn wanted<R: Resource>(mut body: Map<String, Value>, max: usize) -> Result<Wanted<R>, ApiError> {
+fn wanted<R: Resource>(
+    api: &ApiState,
+    who: &Who,
+    mut body: Map<String, Value>,
+) -> Result<Wanted<R>, ApiError> {
+    let max = api.config().max_bulk;
     if let Some(value) = body.remove(R::SINGULAR) {
-        return command::<R>(value).map(Wanted::One);
+        return command::<R>(api, who, value).map(Wanted::One);
     }
     let values = match body.remove(R::PLURAL) {
         Some(Value::Array(values)) if !values.is_empty() => values,
@@ -77,7 +80,7 @@ fn wanted<R: Resource>(mut body: Map<String, Value>, max: usize) -> Result<Wante
     }
     values
         .into_iter()
-        .map(command::<R>)
+        .map(|value| command::<R>(api, who, value))
         .collect::<Result<_, _>>()
         .map(Wanted::Many)
 }
@@ -86,14 +89,14 @@ fn wanted<R: Resource>(mut body: Map<String, Value>, max: usize) -> Result<Wante
 struct Made<'a, R: Resource> {
     views: Vec<View<R>>,
     one: bool,
-    fields: &'a Fields<View<R>>,
+    shown: &'a Shown<'a, R>,
 }
 
 impl<'a, R: Resource> Made<'a, R> {
     fn of(
         rows: Vec<Arc<R>>,
         one: bool,
-        fields: &'a Fields<View<R>>,
+        shown: &'a Shown<'a, R>,
         snapshot: &Arc<Snapshot<RegionState>>,
         caller: &Arc<Caller>,
     ) -> Self {
@@ -101,19 +104,19 @@ impl<'a, R: Resource> Made<'a, R> {
             .into_iter()
             .map(|row| View::new(row, snapshot, caller))
             .collect();
-        Self { views, one, fields }
+        Self { views, one, shown }
     }
 }
 
 impl<R: Resource> Serialize for Made<'_, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fields = self.fields;
+        let shown = self.shown;
         match self.views.first() {
-            Some(view) if self.one => Wrapped(R::SINGULAR, ViewJson { view, fields }).serialize(serializer),
+            Some(view) if self.one => Wrapped(R::SINGULAR, ShownJson { view, shown }).serialize(serializer),
             _ => {
                 let list = ListJson {
                     views: &self.views,
-                    fields,
+                    shown,
                 };
                 Wrapped(R::PLURAL, list).serialize(serializer)
             }
@@ -124,33 +127,34 @@ impl<R: Resource> Serialize for Made<'_, R> {
 /// The handler.
 pub(crate) async fn create<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let asked = asked::<R>(&headers, &caller, &body)?;
-    let (commands, one) = match wanted::<R>(body, api.config().max_bulk)? {
+    let asked = asked::<R>(&headers, &who, &body)?;
+    let (commands, one) = match wanted::<R>(&api, &who, body)? {
         Wanted::One(command) => (vec![command], true),
         Wanted::Many(commands) => (commands, false),
     };
-    let fields = Fields::all(R::ATTRIBUTES);
     let Some(asked) = asked else {
-        let rows = api.region().create::<R>(&caller, commands).await?;
+        let rows = api.region().create::<R>(&who.caller, commands).await?;
         let snapshot = api.region().snapshot();
+        let shown = Shown::all(&api, &who);
         return respond(
             StatusCode::CREATED,
-            &Made::of(rows, one, &fields, &snapshot, &caller),
+            &Made::of(rows, one, &shown, &snapshot, &who.caller),
         );
     };
-    let viewer = Arc::clone(&caller);
+    let (viewing, viewer) = (api.clone(), who.clone());
     let render = move |rows, snapshot: Arc<Snapshot<RegionState>>| {
-        let made = Made::of(rows, one, &fields, &snapshot, &viewer);
+        let shown = Shown::all(&viewing, &viewer);
+        let made = Made::of(rows, one, &shown, &snapshot, &viewer.caller);
         let body = serde_json::to_string(&made).map_err(|error| OnceError::NoReply(error.to_string()))?;
         Ok((StatusCode::CREATED.as_u16(), body))
     };
     let reply = api
         .region()
-        .create_once::<R, _>(&caller, commands, asked, render)
+        .create_once::<R, _>(&who.caller, commands, asked, render)
         .await?;
     let status = StatusCode::from_u16(reply.status).map_err(|error| internal(&error))?;
     let mut response = respond_with(status, reply.body.into_bytes());
@@ -162,7 +166,7 @@ pub(crate) async fn create<R: Resource>(
 /// What makes this request the same as another one; nothing when the client gave it no key.
 fn asked<R: Resource>(
     headers: &HeaderMap,
-    caller: &Caller,
+    who: &Who,
     body: &Map<String, Value>,
 ) -> Result<Option<Once>, ApiError> {
     let mut keys = headers.get_all(KEY).iter();
@@ -181,9 +185,10 @@ fn asked<R: Resource>(
         ));
     }
     // What is shown depends on who asks, so another kind of caller is another request.
-    let what = serde_json::to_vec(&(R::PATH, caller.is_admin, body)).map_err(|error| internal(&error))?;
+    let what =
+        serde_json::to_vec(&(R::PATH, &who.credentials.roles, body)).map_err(|error| internal(&error))?;
     Ok(Some(Once {
-        project_id: caller.project_id.clone(),
+        project_id: who.caller.project_id.clone(),
         key: text.to_owned(),
         request: Uuid::new_v5(&REQUESTS, &what).to_string(),
     }))

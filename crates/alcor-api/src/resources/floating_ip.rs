@@ -21,11 +21,13 @@ use super::{
 };
 use crate::{
     attributes::{Attribute, Custom, Given},
+    auth::Who,
+    authorize::authorize_on,
     error::ApiError,
     openapi::schema::{self, nullable, object},
     parse,
     router::{Route, route},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// A port as a floating IP shows it; nobody sets it.
@@ -238,11 +240,14 @@ const POOL_FIELDS: [&str; 6] = [
 
 /// `GET /v2.0/floatingip_pools`: the IPv4 subnets of the external networks that the caller sees. Neither filters nor
 /// pages, as in Neutron.
-async fn pools(
-    State(api): State<ApiState>,
-    Identity(caller): Identity,
-    uri: Uri,
-) -> Result<Response, ApiError> {
+async fn pools(State(api): State<ApiState>, who: Who, uri: Uri) -> Result<Response, ApiError> {
+    let caller = &who.caller;
+    authorize_on(
+        &api,
+        &who,
+        "get_floatingip_pool",
+        &[("project_id", alcor_policy::Value::text(&caller.project_id))],
+    )?;
     let query = pairs(&uri)?;
     if let Some((key, _)) = query.iter().find(|(key, _)| key != "fields") {
         return Err(ApiError::bad_request(format!(
@@ -257,7 +262,7 @@ async fn pools(
     let pools: Vec<Value> = state
         .networks()
         .iter()
-        .filter(|network| state.is_external(network) && state.sees_network(&caller, network))
+        .filter(|network| state.is_external(network) && state.sees_network(caller, network))
         .flat_map(|network| state.subnets_of(network.id))
         .filter(|subnet| subnet.cidr.addr().is_ipv4())
         .map(|subnet| {

@@ -15,30 +15,31 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
 
-use super::{Resource, View, ViewJson};
+use super::{Resource, ShownJson, View};
 use crate::{
-    attributes::{Given, Verb},
+    auth::Who,
+    authorize::{self, Shown},
     body::JsonBody,
     discovery::base_url,
     error::ApiError,
     parse,
     query::{self, Fields, ListQuery},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// A list's body.
 pub(super) struct ListJson<'a, R: 'static> {
     pub views: &'a [View<R>],
-    pub fields: &'a Fields<View<R>>,
+    pub shown: &'a Shown<'a, R>,
 }
 
-impl<R> Serialize for ListJson<'_, R> {
+impl<R: Resource> Serialize for ListJson<'_, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(Some(self.views.len()))?;
         for view in self.views {
-            list.serialize_element(&ViewJson {
+            list.serialize_element(&ShownJson {
                 view,
-                fields: self.fields,
+                shown: self.shown,
             })?;
         }
         list.end()
@@ -63,7 +64,7 @@ struct Paged<'a, R: 'static> {
     links: &'a [(&'static str, String)],
 }
 
-impl<R> Serialize for Paged<'_, R> {
+impl<R: Resource> Serialize for Paged<'_, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry(self.plural, &self.list)?;
@@ -119,31 +120,61 @@ pub(super) fn view<R: Resource>(api: &ApiState, caller: &Arc<Caller>, id: &str) 
         .ok_or_else(|| query::not_found(R::SINGULAR, id))
 }
 
+/// The row of an id as a client wrote it, if the region and the policy let the caller see it.
+pub(super) fn seen<R: Resource>(api: &ApiState, who: &Who, id: &str) -> Result<View<R>, ApiError> {
+    let view = view::<R>(api, &who.caller, id)?;
+    if authorize::sees(api, who, &view) {
+        Ok(view)
+    } else {
+        Err(query::not_found(R::SINGULAR, id))
+    }
+}
+
 /// `GET /v2.0/{plural}`, on a thread that may take its time: a filter without an index looks at every row.
 pub(crate) async fn list<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    R::before_list(api.region(), &caller).await?;
-    let listing = tokio::task::spawn_blocking(move || list_now::<R>(&api, &caller, &headers, &uri));
+    R::before_list(api.region(), &who.caller).await?;
+    let listing = tokio::task::spawn_blocking(move || list_now::<R>(&api, &who, &headers, &uri));
     listing.await.map_err(|error| internal(&error))?
+}
+
+/// What is shown, and the query without what the caller must not ask by.
+fn shown<'a, R: Resource>(
+    api: &'a ApiState,
+    who: &'a Who,
+    mut wanted: ListQuery<View<R>>,
+) -> Result<(Shown<'a, R>, ListQuery<View<R>>), ApiError> {
+    let fields = std::mem::replace(&mut wanted.fields, Fields::all(R::ATTRIBUTES));
+    let shown = Shown::new(api, who, fields);
+    if let Some((attribute, _)) = wanted
+        .sorts
+        .iter()
+        .find(|(attribute, _)| shown.hides(attribute.name))
+    {
+        return Err(query::no_sort_key(attribute.name));
+    }
+    Ok((shown, wanted))
 }
 
 fn list_now<R: Resource>(
     api: &ApiState,
-    caller: &Arc<Caller>,
+    who: &Who,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<Response, ApiError> {
     let pairs = pairs(uri)?;
     let wanted = ListQuery::<View<R>>::parse(R::ATTRIBUTES, &pairs)?;
+    let (shown, wanted) = shown::<R>(api, who, wanted)?;
+    let caller = &who.caller;
     let snapshot = api.region().snapshot();
     let state = &snapshot.state;
     let of_row = |row| View::new(row, &snapshot, caller);
     let marker = match &wanted.marker {
-        Some(id) => Some(view::<R>(api, caller, id)?),
+        Some(id) => Some(seen::<R>(api, who, id)?),
         None => None,
     };
     let from = marker
@@ -152,7 +183,10 @@ fn list_now<R: Resource>(
         .map(|marker| marker.row.uuid());
     let candidates = R::candidates(state, &wanted, from, caller)
         .filter(|row| row.visible(caller, state))
-        .map(of_row);
+        .map(of_row)
+        .filter(|view| shown.has(view))
+        // What the policy hides from the caller in every row cannot be found out by filters either.
+        .take_while(|_| !wanted.filters_by(|attribute| shown.hides(attribute)));
     let page = query::page(
         &wanted,
         api.config().max_page,
@@ -175,7 +209,7 @@ fn list_now<R: Resource>(
     );
     let list = ListJson {
         views: &page.rows,
-        fields: &wanted.fields,
+        shown: &shown,
     };
     respond(
         StatusCode::OK,
@@ -190,24 +224,15 @@ fn list_now<R: Resource>(
 /// `GET /v2.0/{plural}/{id}`
 pub(crate) async fn show<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let pairs = pairs(&uri)?;
     query::check_show(R::ATTRIBUTES, &pairs)?;
     let fields = Fields::from_query(R::ATTRIBUTES, &pairs);
-    let view = view::<R>(&api, &caller, &id)?;
-    respond(
-        StatusCode::OK,
-        &Wrapped(
-            R::SINGULAR,
-            ViewJson {
-                view: &view,
-                fields: &fields,
-            },
-        ),
-    )
+    let view = seen::<R>(&api, &who, &id)?;
+    one(StatusCode::OK, &view, &Shown::new(&api, &who, fields))
 }
 
 pub(super) fn object_of(value: Value, name: &str) -> Result<serde_json::Map<String, Value>, ApiError> {
@@ -219,6 +244,15 @@ pub(super) fn object_of(value: Value, name: &str) -> Result<serde_json::Map<Stri
     }
 }
 
+/// Answers with one row under its singular name.
+pub(super) fn one<R: Resource>(
+    status: StatusCode,
+    view: &View<R>,
+    shown: &Shown<'_, R>,
+) -> Result<Response, ApiError> {
+    respond(status, &Wrapped(R::SINGULAR, ShownJson { view, shown }))
+}
+
 /// An id in a path; whatever is not a UUID names nothing.
 pub(super) fn uuid<R: Resource>(id: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(id).map_err(|_| query::not_found(R::SINGULAR, id))
@@ -227,7 +261,7 @@ pub(super) fn uuid<R: Resource>(id: &str) -> Result<Uuid, ApiError> {
 /// `PUT /v2.0/{plural}/{id}`
 pub(crate) async fn update<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
     JsonBody(mut body): JsonBody,
@@ -240,29 +274,21 @@ pub(crate) async fn update<R: Resource>(
             R::SINGULAR
         )));
     };
-    let given = Given::check(R::ATTRIBUTES, Verb::Put, object_of(value, R::SINGULAR)?)?;
+    let object = object_of(value, R::SINGULAR)?;
+    let before = view::<R>(&api, &who.caller, &id)?;
+    let update = R::update_from(authorize::checked_change(&api, &who, &before, object)?)?;
     let row = api
         .region()
-        .update::<R>(&caller, Id::from_uuid(uuid), R::update_from(given)?, if_match)
+        .update::<R>(&who.caller, Id::from_uuid(uuid), update, if_match)
         .await?;
-    let view = View::new(row, &api.region().snapshot(), &caller);
-    let fields = Fields::all(R::ATTRIBUTES);
-    respond(
-        StatusCode::OK,
-        &Wrapped(
-            R::SINGULAR,
-            ViewJson {
-                view: &view,
-                fields: &fields,
-            },
-        ),
-    )
+    let view = View::new(row, &api.region().snapshot(), &who.caller);
+    one(StatusCode::OK, &view, &Shown::all(&api, &who))
 }
 
 /// `DELETE /v2.0/{plural}/{id}`
 pub(crate) async fn delete<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -274,8 +300,10 @@ pub(crate) async fn delete<R: Resource>(
         return Err(ApiError::bad_request("Request body is not supported in DELETE."));
     }
     let if_match = query::if_match(headers.get(header::IF_MATCH))?;
+    let before = view::<R>(&api, &who.caller, &id)?;
+    authorize::authorize(&api, &who, &format!("delete_{}", R::RULE), &before)?;
     api.region()
-        .delete::<R>(&caller, Id::from_uuid(uuid), if_match)
+        .delete::<R>(&who.caller, Id::from_uuid(uuid), if_match)
         .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     attributes::{Attribute, Custom, Given},
+    auth::Who,
     body::JsonBody,
     error::ApiError,
     field::Field,
@@ -36,7 +37,7 @@ use crate::{
     parse::{self, Parsed, shown},
     query::{self, ListQuery},
     router::{Route, route},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// The floating IP that the path names. Handlers get it as an attribute that no client may give.
@@ -149,6 +150,7 @@ fn given_address(given: &mut Given) -> Result<Option<Ipv4Addr>, ApiError> {
 impl Resource for PortForwarding {
     const SINGULAR: &'static str = "port_forwarding";
     const PLURAL: &'static str = "port_forwardings";
+    const RULE: &'static str = "floatingip_port_forwarding";
     const TAGGED: bool = false;
     const ATTRIBUTES: &'static [Attribute<View<Self>>] = attribute_table!(
         own PortForwarding,
@@ -340,24 +342,24 @@ fn filtered(uri: &Uri, parent: Id<FloatingIp>) -> Result<Uri, ApiError> {
 /// `GET /port_forwardings`
 async fn list(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(floating_ip): Path<String>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let uri = filtered(&uri, parent(&api, &caller, &floating_ip)?)?;
-    handlers::list::<PortForwarding>(State(api), Identity(caller), headers, uri).await
+    let uri = filtered(&uri, parent(&api, &who.caller, &floating_ip)?)?;
+    handlers::list::<PortForwarding>(State(api), who, headers, uri).await
 }
 
 /// `POST /port_forwardings`
 async fn add(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(floating_ip): Path<String>,
     headers: HeaderMap,
     JsonBody(mut body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let parent = parent(&api, &caller, &floating_ip)?;
+    let parent = parent(&api, &who.caller, &floating_ip)?;
     let one = body.get_mut(PortForwarding::SINGULAR).into_iter();
     let objects = one.filter_map(Value::as_object_mut);
     for object in objects {
@@ -369,39 +371,39 @@ async fn add(
     }
     // Neutron makes these one at a time.
     body.remove(PortForwarding::PLURAL);
-    create::create::<PortForwarding>(State(api), Identity(caller), headers, JsonBody(body)).await
+    create::create::<PortForwarding>(State(api), who, headers, JsonBody(body)).await
 }
 
 /// `GET /port_forwardings/{id}`
 async fn show(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path((floating_ip, id)): Path<(String, String)>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    below(&api, &caller, &floating_ip, &id)?;
-    handlers::show::<PortForwarding>(State(api), Identity(caller), Path(id), uri).await
+    below(&api, &who.caller, &floating_ip, &id)?;
+    handlers::show::<PortForwarding>(State(api), who, Path(id), uri).await
 }
 
 /// `PUT /port_forwardings/{id}`
 async fn update(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path((floating_ip, id)): Path<(String, String)>,
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    below(&api, &caller, &floating_ip, &id)?;
-    handlers::update::<PortForwarding>(State(api), Identity(caller), Path(id), headers, body).await
+    below(&api, &who.caller, &floating_ip, &id)?;
+    handlers::update::<PortForwarding>(State(api), who, Path(id), headers, body).await
 }
 
 /// `DELETE /port_forwardings/{id}`
 async fn remove(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path((floating_ip, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    below(&api, &caller, &floating_ip, &id)?;
-    handlers::delete::<PortForwarding>(State(api), Identity(caller), Path(id), headers).await
+    below(&api, &who.caller, &floating_ip, &id)?;
+    handlers::delete::<PortForwarding>(State(api), who, Path(id), headers).await
 }

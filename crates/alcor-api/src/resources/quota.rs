@@ -1,7 +1,8 @@
 //! `/v2.0/quotas`: how much a project may own, and how much it does. Not a resource like the others: there is nothing to
 //! create, and a row is named by its project.
 
-use alcor_region::{command::Caller, quota};
+use alcor_policy::Value as Attribute;
+use alcor_region::quota;
 use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
@@ -13,11 +14,13 @@ use serde_json::{Map, Value, json};
 use super::{MAX_TEXT, handlers::respond};
 use crate::{
     attributes::Kind,
+    auth::Who,
+    authorize::authorize_on,
     body::JsonBody,
     error::ApiError,
     parse::{self, Parsed},
     router::{Route, route},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// The routes.
@@ -119,17 +122,14 @@ mod doc {
     }
 }
 
-fn forbidden(action: &str) -> ApiError {
-    let message = format!("rule:{action} is disallowed by policy");
-    ApiError::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", message)
-}
-
-/// Another project's quotas are for admins, and so is every change.
-fn allowed(caller: &Caller, project_id: Option<&str>, action: &str) -> Result<(), ApiError> {
-    if caller.is_admin || project_id.is_some_and(|id| id == caller.project_id) {
-        Ok(())
-    } else {
-        Err(forbidden(action))
+/// Everybody may look at the quotas of their own project; the policy has the word on all else. It is asked about the
+/// project that the request is about, or about no single one.
+fn allowed(api: &ApiState, who: &Who, project_id: Option<&str>, action: &str) -> Result<(), ApiError> {
+    let own = project_id.is_some() && project_id == who.credentials.project_id.as_deref();
+    match project_id {
+        Some(_) if own && action == "get_quota" => Ok(()),
+        Some(project) => authorize_on(api, who, action, &[("project_id", Attribute::text(project))]),
+        None => authorize_on(api, who, action, &()),
     }
 }
 
@@ -142,8 +142,8 @@ fn limits(api: &ApiState, project_id: &str) -> Map<String, Value> {
 }
 
 /// `GET /v2.0/quotas`: the projects that have limits of their own.
-async fn list(State(api): State<ApiState>, Identity(caller): Identity) -> Result<Response, ApiError> {
-    allowed(&caller, None, "get_quota")?;
+async fn list(State(api): State<ApiState>, who: Who) -> Result<Response, ApiError> {
+    allowed(&api, &who, None, "get_quota")?;
     let snapshot = api.region().snapshot();
     let quotas: Vec<Value> = snapshot
         .state
@@ -169,38 +169,34 @@ async fn create() -> ApiError {
 }
 
 /// `GET /v2.0/quotas/project`: whose token this is.
-async fn project(Identity(caller): Identity) -> Result<Response, ApiError> {
+async fn project(who: Who) -> Result<Response, ApiError> {
     respond(
         StatusCode::OK,
-        &json!({"project": {"project_id": caller.project_id}}),
+        &json!({"project": {"project_id": who.credentials.project_id}}),
     )
 }
 
 /// `GET /v2.0/quotas/tenant`: as `project`, by its old name.
-async fn tenant(Identity(caller): Identity) -> Result<Response, ApiError> {
+async fn tenant(who: Who) -> Result<Response, ApiError> {
     respond(
         StatusCode::OK,
-        &json!({"tenant": {"tenant_id": caller.project_id}}),
+        &json!({"tenant": {"tenant_id": who.credentials.project_id}}),
     )
 }
 
 /// `GET /v2.0/quotas/{id}`
-async fn show(
-    State(api): State<ApiState>,
-    Identity(caller): Identity,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
-    allowed(&caller, Some(&id), "get_quota")?;
+async fn show(State(api): State<ApiState>, who: Who, Path(id): Path<String>) -> Result<Response, ApiError> {
+    allowed(&api, &who, Some(&id), "get_quota")?;
     respond(StatusCode::OK, &json!({"quota": limits(&api, &id)}))
 }
 
 /// `GET /v2.0/quotas/{id}/default`: what holds for projects without limits of their own.
 async fn default(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    allowed(&caller, Some(&id), "get_quota")?;
+    allowed(&api, &who, Some(&id), "get_quota")?;
     let limits: Map<String, Value> = quota::defaults(api.region().config())
         .map(|(name, limit)| (name.to_owned(), json!(limit)))
         .collect();
@@ -211,10 +207,10 @@ async fn default(
 /// transaction that makes the row.
 async fn details(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    if !caller.is_admin && id != caller.project_id {
+    if !who.credentials.is_admin && who.credentials.project_id.as_deref() != Some(&id) {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "AdminRequired",
@@ -271,11 +267,11 @@ fn wanted(mut body: Map<String, Value>) -> Result<Wanted, ApiError> {
 /// `PUT /v2.0/quotas/{id}`
 async fn update(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    allowed(&caller, None, "update_quota")?;
+    allowed(&api, &who, Some(&id), "update_quota")?;
     let project = project_id(&id)?;
     let Wanted {
         limits: wanted,
@@ -296,12 +292,8 @@ fn project_id(id: &str) -> Result<String, ApiError> {
 }
 
 /// `DELETE /v2.0/quotas/{id}`: back to the defaults.
-async fn reset(
-    State(api): State<ApiState>,
-    Identity(caller): Identity,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
-    allowed(&caller, None, "delete_quota")?;
+async fn reset(State(api): State<ApiState>, who: Who, Path(id): Path<String>) -> Result<Response, ApiError> {
+    allowed(&api, &who, Some(&id), "delete_quota")?;
     api.region().write(move |tx, _| quota::reset(tx, &id)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

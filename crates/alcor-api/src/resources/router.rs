@@ -8,7 +8,7 @@ use alcor_model::{
 };
 use alcor_region::{
     RegionState,
-    command::{Caller, StandardUpdate},
+    command::StandardUpdate,
     router::{self, GatewayRequest, InterfaceInfo, InterfaceRequest, RouterCreate, RouterUpdate},
 };
 use axum::{
@@ -20,18 +20,19 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Resource, View, ViewJson, attribute_table,
-    handlers::{Wrapped, respond, uuid},
+    Resource, View, attribute_table,
+    handlers::{one, respond, view},
     standard_create, standard_update,
 };
 use crate::{
     attributes::{Attribute, Custom, Given},
+    auth::Who,
+    authorize::{Shown, authorize},
     body::JsonBody,
     error::ApiError,
     parse::{self, Parsed, shown},
-    query::Fields,
     router::{Route, route},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// Most static routes that a request may name; how many a router may have is the region's to say.
@@ -380,30 +381,36 @@ fn interface_json(info: &InterfaceInfo) -> Value {
 /// `PUT /add_router_interface`
 async fn add_interface(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(uuid::<Router>(&id)?);
+    let view = view::<Router>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "add_router_interface", &view)?;
+    let id = view.row.id;
     let request = interface_request(&body)?;
+    let asker = Arc::clone(&who.caller);
     let add = api
         .region()
-        .write(move |tx, env| router::add_interface(tx, env, &caller, id, request));
+        .write(move |tx, env| router::add_interface(tx, env, &asker, id, request));
     respond(StatusCode::OK, &interface_json(&add.await?))
 }
 
 /// `PUT /remove_router_interface`
 async fn remove_interface(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(uuid::<Router>(&id)?);
+    let view = view::<Router>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "remove_router_interface", &view)?;
+    let id = view.row.id;
     let request = interface_request(&body)?;
+    let asker = Arc::clone(&who.caller);
     let remove = api
         .region()
-        .write(move |tx, env| router::remove_interface(tx, env, &caller, id, request));
+        .write(move |tx, env| router::remove_interface(tx, env, &asker, id, request));
     respond(StatusCode::OK, &interface_json(&remove.await?))
 }
 
@@ -420,43 +427,43 @@ fn named_routes(mut body: Map<String, Value>) -> Result<Vec<HostRoute>, ApiError
     }
 }
 
-fn shown_router(api: &ApiState, caller: &Arc<Caller>, row: Arc<Router>) -> Result<Response, ApiError> {
-    let view = View::new(row, &api.region().snapshot(), caller);
-    let fields = &Fields::all(Router::ATTRIBUTES);
-    respond(
-        StatusCode::OK,
-        &Wrapped("router", ViewJson { view: &view, fields }),
-    )
+fn shown_router(api: &ApiState, who: &Who, row: Arc<Router>) -> Result<Response, ApiError> {
+    let view = View::new(row, &api.region().snapshot(), &who.caller);
+    one(StatusCode::OK, &view, &Shown::all(api, who))
 }
 
 /// `PUT /add_extraroutes`
 async fn add_routes(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(uuid::<Router>(&id)?);
+    let view = view::<Router>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "add_extraroutes", &view)?;
+    let id = view.row.id;
     let routes = named_routes(body)?;
-    let asker = Arc::clone(&caller);
+    let asker = Arc::clone(&who.caller);
     let add = api
         .region()
         .write(move |tx, env| router::add_routes(tx, env, &asker, id, &routes));
-    shown_router(&api, &caller, add.await?)
+    shown_router(&api, &who, add.await?)
 }
 
 /// `PUT /remove_extraroutes`
 async fn remove_routes(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(uuid::<Router>(&id)?);
+    let view = view::<Router>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "remove_extraroutes", &view)?;
+    let id = view.row.id;
     let routes = named_routes(body)?;
-    let asker = Arc::clone(&caller);
+    let asker = Arc::clone(&who.caller);
     let remove = api
         .region()
         .write(move |tx, env| router::remove_routes(tx, env, &asker, id, &routes));
-    shown_router(&api, &caller, remove.await?)
+    shown_router(&api, &who, remove.await?)
 }

@@ -1,7 +1,5 @@
 //! `/v2.0/{plural}/{id}/tags`: the tags of any resource.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
@@ -10,17 +8,14 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use alcor_model::Id;
-use alcor_region::{RegionError, command::Caller};
+use alcor_region::RegionError;
 
 use super::{
     Resource,
     handlers::{checked_tag, respond, uuid, view},
 };
 use crate::{
-    body::JsonBody,
-    error::ApiError,
-    parse, query,
-    state::{ApiState, Identity},
+    auth::Who, authorize::authorize_tags, body::JsonBody, error::ApiError, parse, query, state::ApiState,
 };
 
 /// Most tags of one resource (Neutron's limit).
@@ -37,14 +32,15 @@ fn no_such_tag(tag: &str) -> ApiError {
 /// Changes the list of tags as `change` says, on the newest state; `None` means that nothing is to be done.
 async fn change<R: Resource>(
     api: &ApiState,
-    caller: &Arc<Caller>,
+    (who, verb): (&Who, &str),
     id: &str,
     if_match: Option<u64>,
     change: impl Fn(&[String]) -> Result<Option<Vec<String>>, ApiError>,
 ) -> Result<Vec<String>, ApiError> {
     let uuid = uuid::<R>(id)?;
     for attempt in 0..=MAX_RETRIES {
-        let view = view::<R>(api, caller, id)?;
+        let view = view::<R>(api, &who.caller, id)?;
+        authorize_tags(api, who, verb, &view)?;
         let standard = view.row.standard();
         let Some(mut tags) = change(&standard.tags)? else {
             return Ok(standard.tags.clone());
@@ -61,7 +57,7 @@ async fn change<R: Resource>(
         match api
             .region()
             .update::<R>(
-                caller,
+                &who.caller,
                 Id::from_uuid(uuid),
                 R::update_of_tags(tags),
                 Some(expected),
@@ -83,31 +79,32 @@ async fn change<R: Resource>(
 /// `GET /tags`
 pub(crate) async fn list<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let view = view::<R>(&api, &caller, &id)?;
+    let view = view::<R>(&api, &who.caller, &id)?;
+    authorize_tags(&api, &who, "get", &view)?;
     respond(StatusCode::OK, &json!({"tags": view.row.standard().tags}))
 }
 
 /// `PUT /tags`: replaces all.
 pub(crate) async fn replace<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
     JsonBody(mut body): JsonBody,
 ) -> Result<Response, ApiError> {
     let if_match = query::if_match(headers.get(header::IF_MATCH))?;
     let tags = tags_of(&mut body)?;
-    change::<R>(&api, &caller, &id, if_match, |_| Ok(Some(tags.clone()))).await?;
+    change::<R>(&api, (&who, "update"), &id, if_match, |_| Ok(Some(tags.clone()))).await?;
     respond(StatusCode::OK, &json!({"tags": tags}))
 }
 
 /// `POST /tags`: adds to those that are there. The answer is what was given, as Neutron's.
 pub(crate) async fn add_all<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
     JsonBody(mut body): JsonBody,
@@ -118,7 +115,7 @@ pub(crate) async fn add_all<R: Resource>(
         let new = tags.iter().any(|tag| !have.contains(tag));
         Ok(new.then(|| have.iter().chain(&tags).cloned().collect()))
     };
-    change::<R>(&api, &caller, &id, if_match, add).await?;
+    change::<R>(&api, (&who, "create"), &id, if_match, add).await?;
     respond(StatusCode::OK, &json!({"tags": tags}))
 }
 
@@ -135,12 +132,12 @@ fn tags_of(body: &mut Map<String, Value>) -> Result<Vec<String>, ApiError> {
 /// `DELETE /tags`: removes all.
 pub(crate) async fn clear<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let if_match = query::if_match(headers.get(header::IF_MATCH))?;
-    change::<R>(&api, &caller, &id, if_match, |tags| {
+    change::<R>(&api, (&who, "delete"), &id, if_match, |tags| {
         Ok((!tags.is_empty()).then(Vec::new))
     })
     .await?;
@@ -150,10 +147,11 @@ pub(crate) async fn clear<R: Resource>(
 /// `GET /tags/{tag}`: 204 when it is there.
 pub(crate) async fn show<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path((id, tag)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let view = view::<R>(&api, &caller, &id)?;
+    let view = view::<R>(&api, &who.caller, &id)?;
+    authorize_tags(&api, &who, "get", &view)?;
     if view.row.standard().tags.contains(&tag) {
         Ok(StatusCode::NO_CONTENT.into_response())
     } else {
@@ -164,7 +162,7 @@ pub(crate) async fn show<R: Resource>(
 /// `PUT /tags/{tag}`: adds one.
 pub(crate) async fn add<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path((id, tag)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -173,14 +171,14 @@ pub(crate) async fn add<R: Resource>(
     let add = |tags: &[String]| {
         Ok((!tags.contains(&tag)).then(|| tags.iter().cloned().chain([tag.clone()]).collect()))
     };
-    change::<R>(&api, &caller, &id, if_match, add).await?;
+    change::<R>(&api, (&who, "update"), &id, if_match, add).await?;
     Ok(StatusCode::CREATED.into_response())
 }
 
 /// `DELETE /tags/{tag}`: removes one.
 pub(crate) async fn remove<R: Resource>(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path((id, tag)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -191,6 +189,6 @@ pub(crate) async fn remove<R: Resource>(
         }
         Ok(Some(tags.iter().filter(|have| **have != tag).cloned().collect()))
     };
-    change::<R>(&api, &caller, &id, if_match, remove).await?;
+    change::<R>(&api, (&who, "delete"), &id, if_match, remove).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alcor_api::{ApiConfig, ApiState};
+use alcor_api::ApiState;
 use alcor_model::Vni;
 use alcor_ncm::{NcmHandle, Options};
 use alcor_region::{Region, RegionConfig};
@@ -26,7 +26,10 @@ pub async fn start(
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    alcor_api::check_bind(config.api_listen)?;
+    let api_config = config.auth.api_config(&config.project_id)?;
+    if api_config.authentication.is_noauth() {
+        alcor_api::check_bind(config.api_listen)?;
+    }
     let region = open_region(config)?;
     let ncm = NcmHandle::start(Options::default(), Arc::new(Link(region.clone())));
 
@@ -48,7 +51,7 @@ pub async fn start(
         ncm,
         region: region.clone(),
     };
-    let state = ApiState::new(region, Arc::new(directory), ApiConfig::noauth(&config.project_id));
+    let state = ApiState::new(region, Arc::new(directory), api_config);
     let api_stop = stop.clone();
     parts.spawn(async move {
         alcor_api::serve(api, state, api_stop.cancelled_owned())
