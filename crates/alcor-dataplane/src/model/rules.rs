@@ -73,6 +73,21 @@ impl Rules {
         compiled
     }
 
+    /// Compiles the set of a label that a port is about to have, unless it is there.
+    pub(super) fn ensure(&mut self, label: u16, epochs: &mut u32) -> Result<(), DataplaneError> {
+        if !self.sets.contains_key(&label) {
+            let set = Compiled::new(label, &self.labels, &self.policies)?;
+            *epochs += 1;
+            self.sets.insert(label, InForce { epoch: *epochs, set });
+        }
+        Ok(())
+    }
+
+    /// Forgets the sets of labels that no port has any more.
+    pub(super) fn retain(&mut self, used: &BTreeSet<u16>) {
+        self.sets.retain(|label, _| used.contains(label));
+    }
+
     /// Brings the sets of all labels that ports have up to date; one that does not fit leaves all as they were.
     pub(super) fn compile(&mut self, used: &BTreeSet<u16>, epochs: &mut u32) -> Result<(), DataplaneError> {
         let mut sets = BTreeMap::new();

@@ -315,21 +315,22 @@ impl Tables {
         if home.is_none() {
             room("port", self.homes.len(), self.limits.ports)?;
         }
-        let mut used = network.used_labels();
-        used.extend(row.filter());
         // Before the port has the label: if the rules do not fit, it is not the port's.
-        network.rules.compile(&used, &mut self.epochs)?;
+        if let Some(label) = row.filter() {
+            network.rules.ensure(label, &mut self.epochs)?;
+        }
         // A port id lies in one network at a time: a row in another network moves it.
         if let Some(home) = home.filter(|home| *home != row.network_id) {
             self.remove(&RowKey::Port(home, row.id));
         }
         let network = network_mut(&mut self.networks, row.network_id)?;
         network.ports.insert(row.id, row.clone());
+        network.rules.retain(&network.used_labels());
         self.homes.insert(row.id, row.network_id);
-        self.compile(row.network_id)
+        Ok(())
     }
 
-    /// After ports changed: only labels that one has are compiled.
+    /// After rules changed.
     fn compile(&mut self, network: Id<Network>) -> Result<(), DataplaneError> {
         let network = network_mut(&mut self.networks, network)?;
         network.rules.compile(&network.used_labels(), &mut self.epochs)
@@ -391,13 +392,14 @@ impl Tables {
             RowKey::Port(_, id) => {
                 if network.ports.remove(id).is_some() {
                     self.homes.remove(id);
+                    network.rules.retain(&network.used_labels());
                 }
             }
             RowKey::Neighbour(_, ip) => {
                 self.neighbour_count -= usize::from(network.neighbours.remove(ip).is_some());
             }
         }
-        if matches!(key, RowKey::Policy(..) | RowKey::Label(..) | RowKey::Port(..)) {
+        if matches!(key, RowKey::Policy(..) | RowKey::Label(..)) {
             // Fewer rules always fit.
             let compiled = self.compile(key.network_id());
             debug_assert!(compiled.is_ok(), "{compiled:?}");

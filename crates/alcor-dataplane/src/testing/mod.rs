@@ -5,6 +5,7 @@
 
 pub mod frames;
 pub mod rng;
+mod security;
 pub mod state;
 pub mod wire;
 
@@ -42,6 +43,29 @@ impl Scenario {
         let mut rng = Rng::new(seed);
         let state = state::generate(&mut rng);
         let frames = (0..count).map(|_| frames::generate(&mut rng, &state)).collect();
+        Self {
+            seed,
+            rows: state.rows,
+            devices: state.devices,
+            frames,
+        }
+    }
+
+    /// A scenario in which ports are under security groups, and many frames answer earlier ones.
+    pub fn secured(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut state = state::generate(&mut rng);
+        security::add(&mut rng, &mut state);
+        let mut frames: Vec<(Ingress, Vec<u8>)> = Vec::new();
+        for _ in 0..FRAMES {
+            let before = frames.get(rng.below(frames.len())).cloned();
+            let frame = match rng.below(10) {
+                0..3 => before.and_then(|before| security::answer(&mut rng, &state, &before)),
+                3..5 => before,
+                _ => None,
+            };
+            frames.push(frame.unwrap_or_else(|| frames::generate(&mut rng, &state)));
+        }
         Self {
             seed,
             rows: state.rows,

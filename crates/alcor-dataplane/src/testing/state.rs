@@ -79,7 +79,7 @@ impl State {
 }
 
 /// The blocks that every network picks from, so that networks overlap.
-fn blocks() -> [IpNet; 5] {
+pub(super) fn blocks() -> [IpNet; 5] {
     let v4 = |a, b, c, len| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), len));
     let v6 = |block| {
         IpNet::V6(Ipv6Net::new_assert(
@@ -104,7 +104,7 @@ pub(super) fn address(block: IpNet, offset: u8) -> IpAddr {
     }
 }
 
-fn id<T>(rng: &mut Rng) -> Id<T> {
+pub(super) fn id<T>(rng: &mut Rng) -> Id<T> {
     let bits = (u128::from(rng.next()) << 64) | u128::from(rng.next());
     Id::from_uuid(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid())
 }
