@@ -125,6 +125,9 @@ fn subnet(id: Id<Subnet>, network_id: Id<Network>) -> Resource {
         enable_dhcp: true,
         ipv6_address_mode: None,
         ipv6_ra_mode: None,
+        subnetpool_id: None,
+        service_types: Vec::new(),
+        dns_publish_fixed_ip: false,
     }))
 }
 
