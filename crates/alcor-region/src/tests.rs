@@ -7,6 +7,7 @@ mod once;
 mod pools;
 mod quotas;
 mod rbac;
+mod routers;
 mod rules;
 mod security;
 
