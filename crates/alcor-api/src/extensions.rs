@@ -125,12 +125,27 @@ pub const EXTENSIONS: &[Extension] = &[
         "Floating IP Pools Extension",
         "The subnets that floating IPs come from",
     ),
+    extension(
+        "l2_adjacency",
+        "L2 Adjacency",
+        "Whether the ports of a network are in one segment: always",
+    ),
     extension("l3-ha", "HA Router extension", "ha of a router, kept and shown"),
     extension("net-mtu", "Network MTU", "A network's MTU is shown"),
     extension(
         "net-mtu-writable",
         "Network MTU (writable)",
         "A network's MTU can be set",
+    ),
+    extension(
+        "network-ip-availability",
+        "Network IP Availability",
+        "How many addresses of a network are given out",
+    ),
+    extension(
+        "network-ip-availability-details",
+        "IP Availability Details",
+        "The same, of the subnets and of their ranges",
     ),
     extension(
         "pagination",
@@ -178,6 +193,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "Limits by project, and their defaults",
     ),
     extension(
+        "rbac-address-group",
+        "Add address_group type to RBAC",
+        "Address groups shared with single projects",
+    ),
+    extension(
         "rbac-address-scope",
         "Add address_scope type to RBAC",
         "Address scopes shared with single projects",
@@ -186,6 +206,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "rbac-policies",
         "RBAC Policies",
         "Networks shared with single projects",
+    ),
+    extension(
+        "rbac-security-groups",
+        "Add security_group type to RBAC",
+        "Security groups shared with single projects",
     ),
     extension(
         "rbac-subnetpool",

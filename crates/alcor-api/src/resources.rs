@@ -8,6 +8,7 @@ pub mod floating_ip;
 pub mod handlers;
 mod lookup;
 pub mod network;
+pub(crate) mod network_ip_availability;
 pub mod port;
 pub mod port_forwarding;
 pub(crate) mod quota;

@@ -22,7 +22,7 @@ use crate::{
     discovery,
     error::ApiError,
     openapi::{self, Operation},
-    resources::{Resource, create, handlers, port_forwarding, quota, tags},
+    resources::{Resource, create, handlers, network_ip_availability, port_forwarding, quota, tags},
     state::ApiState,
 };
 
@@ -169,6 +169,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(resource_routes::<FloatingIp>());
     routes.extend(port_forwarding::routes());
     routes.extend(quota::routes());
+    routes.extend(network_ip_availability::routes());
     routes.extend(resource_routes::<RbacPolicy>());
     routes.extend(resource_routes::<AddressScope>());
     routes.extend(resource_routes::<SubnetPool>());

@@ -1,6 +1,7 @@
 //! Subnets: blocks that do not overlap in their network, gateways, pools, and what Neutron checks of them.
 
 mod checks;
+mod counts;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -14,6 +15,7 @@ use alcor_model::{
 };
 use alcor_store::Tx;
 use checks::{check_block, check_modes, check_pools, check_whole, default_gateway, default_pools};
+pub use counts::AddressCounts;
 use ipnet::IpNet;
 use thiserror::Error;
 

@@ -90,6 +90,7 @@ impl Resource for Network {
             })
             .post(),
             Attribute::new("availability_zones", Kind::ShownTexts, |_: &V| Field::EmptyList),
+            Attribute::new("l2_adjacency", Kind::Bool, |_: &V| Field::Bool(true)).filterable(),
             Attribute::new("ipv4_address_scope", Kind::UuidOrNull, |v: &V| scope(v, false)),
             Attribute::new("ipv6_address_scope", Kind::UuidOrNull, |v: &V| scope(v, true)),
             Attribute::new("provider:network_type", Kind::OneOf(&["vxlan"]), |_: &V| {
