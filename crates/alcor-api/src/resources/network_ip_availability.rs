@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use alcor_model::{Id, Network, Subnet};
-use alcor_region::{RegionState, command::Caller, subnet::AddressCounts};
+use alcor_policy::Value as Attribute;
+use alcor_region::{RegionState, subnet::AddressCounts};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -17,10 +18,12 @@ use uuid::Uuid;
 
 use super::handlers::{pairs, respond};
 use crate::{
+    auth::Who,
+    authorize::authorize_on,
     error::ApiError,
     parse,
     router::{Route, route},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 const PATH: &str = "/v2.0/network-ip-availabilities";
@@ -260,19 +263,22 @@ impl Wanted {
     }
 }
 
+/// Whether the counts of a network are for the caller: it must see the network, and the policy must say so.
+fn sees(api: &ApiState, who: &Who, state: &RegionState, network: &Network) -> bool {
+    let target = [("project_id", Attribute::text(&network.standard.project_id))];
+    state.sees_network(&who.caller, network)
+        && authorize_on(api, who, "get_network_ip_availability", &target).is_ok()
+}
+
 /// `GET /v2.0/network-ip-availabilities`, on a thread that may take its time: it looks at every network.
-async fn list(
-    State(api): State<ApiState>,
-    Identity(caller): Identity,
-    uri: Uri,
-) -> Result<Response, ApiError> {
-    let listing = tokio::task::spawn_blocking(move || list_now(&api, &caller, &uri));
+async fn list(State(api): State<ApiState>, who: Who, uri: Uri) -> Result<Response, ApiError> {
+    let listing = tokio::task::spawn_blocking(move || list_now(&api, &who, &uri));
     listing
         .await
         .map_err(|_| ApiError::unavailable("The list could not be made.", 1))?
 }
 
-fn list_now(api: &ApiState, caller: &Caller, uri: &Uri) -> Result<Response, ApiError> {
+fn list_now(api: &ApiState, who: &Who, uri: &Uri) -> Result<Response, ApiError> {
     let wanted = Wanted::parse(uri)?;
     let snapshot = api.region().snapshot();
     let state = &snapshot.state;
@@ -286,7 +292,7 @@ fn list_now(api: &ApiState, caller: &Caller, uri: &Uri) -> Result<Response, ApiE
         ),
     };
     let views: Vec<NetworkView<'_>> = candidates
-        .filter(|network| state.sees_network(caller, network) && wanted.takes(state, network))
+        .filter(|network| sees(api, who, state, network) && wanted.takes(state, network))
         .take(api.config().max_page)
         .map(|network| NetworkView {
             state,
@@ -308,7 +314,7 @@ fn list_now(api: &ApiState, caller: &Caller, uri: &Uri) -> Result<Response, ApiE
 /// `GET /v2.0/network-ip-availabilities/{id}`
 async fn show(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
@@ -317,7 +323,8 @@ async fn show(
     let state = &snapshot.state;
     let network = Uuid::parse_str(&id)
         .ok()
-        .and_then(|uuid| state.visible_network(&caller, Id::from_uuid(uuid)));
+        .and_then(|uuid| state.networks().get(&Id::from_uuid(uuid)))
+        .filter(|network| sees(&api, &who, state, network));
     let Some(network) = network else {
         let message = format!("Network {} could not be found.", parse::cut(&id));
         return Err(ApiError::new(StatusCode::NOT_FOUND, "NetworkNotFound", message));

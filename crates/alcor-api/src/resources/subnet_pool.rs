@@ -24,12 +24,14 @@ use super::{
 };
 use crate::{
     attributes::{Attribute, Custom, Given},
+    auth::Who,
+    authorize::authorize,
     body::JsonBody,
     error::ApiError,
     openapi::schema,
     parse::{self, Parsed, shown},
     router::{Route, route},
-    state::{ApiState, Identity},
+    state::ApiState,
 };
 
 /// The longest prefix of both families, and the largest quota.
@@ -241,11 +243,13 @@ fn body_prefixes(mut body: Map<String, Value>) -> Result<Vec<IpNet>, ApiError> {
 /// `PUT /v2.0/subnetpools/{id}/add_prefixes`
 async fn add_prefixes(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(handlers::uuid::<SubnetPool>(&id)?);
+    let view = handlers::view::<SubnetPool>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "add_prefixes", &view)?;
+    let (id, caller) = (view.row.id, who.caller);
     let prefixes = body_prefixes(body)?;
     let pool = api
         .region()
@@ -257,11 +261,13 @@ async fn add_prefixes(
 /// `PUT /v2.0/subnetpools/{id}/remove_prefixes`
 async fn remove_prefixes(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(handlers::uuid::<SubnetPool>(&id)?);
+    let view = handlers::view::<SubnetPool>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "remove_prefixes", &view)?;
+    let (id, caller) = (view.row.id, who.caller);
     let prefixes = body_prefixes(body)?;
     let pool = api
         .region()
@@ -273,11 +279,13 @@ async fn remove_prefixes(
 /// `PUT /v2.0/subnetpools/{id}/onboard_network_subnets`
 async fn onboard_network_subnets(
     State(api): State<ApiState>,
-    Identity(caller): Identity,
+    who: Who,
     Path(id): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = Id::from_uuid(handlers::uuid::<SubnetPool>(&id)?);
+    let view = handlers::view::<SubnetPool>(&api, &who.caller, &id)?;
+    authorize(&api, &who, "onboard_network_subnets", &view)?;
+    let (id, caller) = (view.row.id, who.caller);
     let network = match body.get("network_id").and_then(Value::as_str) {
         Some(text) => Id::from_uuid(handlers::uuid::<Network>(text)?),
         None => return Err(ApiError::invalid_input("network_id must be specified.")),
