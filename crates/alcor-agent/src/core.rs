@@ -61,6 +61,8 @@ pub struct Settings {
     pub tunnel_ip: IpAddr,
     /// Name of the data plane.
     pub dataplane: String,
+    /// Whether it filters by security groups.
+    pub filters: bool,
     /// DHCP lease time.
     pub lease: Duration,
 }
@@ -418,6 +420,7 @@ impl Agent {
             held: held.collect(),
             dataplane: self.settings.dataplane.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            filters: self.settings.filters,
         };
         out.push(Action::Connect { session, hello });
     }

@@ -144,6 +144,7 @@ pub async fn run(
         incarnation: unix_us(),
         tunnel_ip: config.tunnel_ip,
         dataplane: dataplane.name().to_owned(),
+        filters: dataplane.filters(),
         lease: Duration::from_secs(u64::from(config.dhcp_lease_s)),
     };
     let packets = dataplane.events();

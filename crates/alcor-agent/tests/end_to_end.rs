@@ -124,6 +124,9 @@ impl Stream {
 struct Shared(Arc<Mutex<Model>>);
 
 impl Dataplane for Shared {
+    fn filters(&self) -> bool {
+        true
+    }
     fn name(&self) -> &'static str {
         "model"
     }

@@ -7,7 +7,7 @@ use std::{net::IpAddr, path::Path, sync::Arc};
 use alcor_agent::{AgentConfig, run};
 use alcor_dataplane::{Dataplane, DataplaneError, Drops, Row, RowChange, RowKey, Snapshot, model::Model};
 use alcor_model::{
-    Change, Host, Id, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
+    Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
     resource::{AllocationPool, Binding, FixedIp, PortStatus, Standard},
 };
 use alcor_ncm::{
@@ -28,6 +28,9 @@ struct Told {
 }
 
 impl Dataplane for Told {
+    fn filters(&self) -> bool {
+        true
+    }
     fn name(&self) -> &'static str {
         "model"
     }
@@ -68,6 +71,9 @@ impl RegionLink for Region {
         for report in reports {
             let _ = self.0.send(report);
         }
+        Box::pin(async { Ok(()) })
+    }
+    fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -309,6 +309,10 @@ fn found_tables(kernel: &mut KernelTables) -> Result<Tables, DataplaneError> {
 }
 
 impl Dataplane for EbpfDataplane {
+    fn filters(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "ebpf"
     }

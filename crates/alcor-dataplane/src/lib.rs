@@ -34,6 +34,9 @@ pub trait Dataplane: Send {
     /// A short name for logs and the API (`model`, `ebpf`).
     fn name(&self) -> &'static str;
 
+    /// Whether it filters by security groups. What does not is not given labels and policies.
+    fn filters(&self) -> bool;
+
     /// Brings the rows into force, in the order given. One outcome per change, same order: `Ok` means that
     /// packets that arrive from now on see it. One refused change does not stop the others.
     fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>>;

@@ -166,6 +166,11 @@ impl RowKey {
         }
     }
 
+    /// Whether the row is of use only to a data plane that filters.
+    pub const fn is_security(&self) -> bool {
+        matches!(self, Self::Policy(..) | Self::Label(..))
+    }
+
     /// `network`, `subnet`, `policy`, `label`, `port` or `neighbour`.
     pub const fn kind(&self) -> &'static str {
         match self {

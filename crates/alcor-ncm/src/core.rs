@@ -1,6 +1,7 @@
 //! The deciding part: `step(now, event) -> actions`. Every map here is bounded by the resources of the region or by
 //! [`Options`].
 
+mod security;
 mod session;
 mod status;
 mod view;
@@ -13,11 +14,12 @@ use std::{
 };
 
 use alcor_model::{
-    Change, Host, Id, Network, Port, Resource, ResourceKey, Revision, Subnet, resource::PortStatus,
+    Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, resource::PortStatus,
 };
 use alcor_proto::v1;
 
 use self::{
+    security::SecurityView,
     session::{Outgoing, Session},
     status::HostStatus,
     view::NetworkView,
@@ -131,6 +133,8 @@ pub enum Action {
     },
     /// Have the region take a report.
     ReportPort(PortReport),
+    /// Every host has forgotten what these labels meant at these revisions: the region may give them a new meaning.
+    ReleaseLabels(Vec<(Id<Label>, Revision)>),
 }
 
 /// What a host reported about a port.
@@ -187,6 +191,7 @@ pub struct Ncm {
     /// Where each port and subnet lies, to find the view from an id alone.
     port_networks: BTreeMap<Id<Port>, Id<Network>>,
     subnet_networks: BTreeMap<Id<Subnet>, Id<Network>>,
+    security: SecurityView,
     hosts: BTreeMap<String, HostEntry>,
     sessions: BTreeMap<SessionId, String>,
     pending: BTreeMap<(String, Id<Network>), Pending>,
@@ -202,6 +207,7 @@ impl Ncm {
             networks: BTreeMap::new(),
             port_networks: BTreeMap::new(),
             subnet_networks: BTreeMap::new(),
+            security: SecurityView::default(),
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -269,6 +275,26 @@ impl Ncm {
                 key: ResourceKey::Port(id),
                 revision,
             } => self.delete_port(id, revision),
+            Change::Put(Resource::SecurityGroup(row)) => self.put_security_group(row),
+            Change::Put(Resource::SecurityGroupRule(row)) => self.put_rule(row),
+            Change::Put(Resource::AddressGroup(row)) => self.put_address_group(row),
+            Change::Put(Resource::Label(row)) => self.put_label(row),
+            Change::Delete {
+                key: ResourceKey::SecurityGroup(id),
+                ..
+            } => self.delete_security_group(id),
+            Change::Delete {
+                key: ResourceKey::SecurityGroupRule(id),
+                revision,
+            } => self.delete_rule(id, revision),
+            Change::Delete {
+                key: ResourceKey::AddressGroup(id),
+                ..
+            } => self.delete_address_group(id),
+            Change::Delete {
+                key: ResourceKey::Label(id),
+                revision,
+            } => self.delete_label(id, revision),
             // What hosts reported, and what only the API knows: nothing that hosts must have follows from it.
             Change::Put(_) | Change::Delete { .. } => {}
         }
@@ -281,6 +307,7 @@ impl Ncm {
         self.networks.clear();
         self.port_networks.clear();
         self.subnet_networks.clear();
+        self.security = SecurityView::default();
         for entry in self.hosts.values_mut() {
             entry.row = None;
         }
@@ -400,7 +427,36 @@ impl Ncm {
         }
     }
 
+    /// Labels that no host knows any more.
+    fn forgotten_labels(&mut self) -> Vec<(Id<Label>, Revision)> {
+        let mut forgotten = Vec::new();
+        let resting = |view: &NetworkView| !view.retired.is_empty();
+        for (id, view) in self.networks.iter().filter(|(_, view)| resting(view)) {
+            // A host without ports in the network matches no label of it; one with ports that is silent may still.
+            let complete = |host: &String| {
+                let entry = self.hosts.get(host)?;
+                entry.status.complete_to(*id)
+            };
+            let here = view.by_host.keys();
+            let here = here.map(|host| complete(host).unwrap_or(Revision::ZERO));
+            // Who has left and not yet said that it has forgotten.
+            let leaving = self
+                .hosts
+                .iter()
+                .filter(|(name, _)| !view.by_host.contains_key(*name));
+            let leaving = leaving.filter_map(|(_, entry)| entry.status.complete_to(*id));
+            let least = here.chain(leaving).min().unwrap_or(self.revision);
+            let retired = view.retired.iter().map(|(id, revision)| (*id, *revision));
+            forgotten.extend(retired.filter(|(_, revision)| *revision <= least));
+        }
+        forgotten
+    }
+
     fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let forgotten = self.forgotten_labels();
+        if !forgotten.is_empty() {
+            actions.push(Action::ReleaseLabels(forgotten));
+        }
         let timeout = self.options.heartbeat_timeout;
         let silent = |entry: &HostEntry| {
             let session = entry.session.as_ref()?;

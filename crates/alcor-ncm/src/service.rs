@@ -10,7 +10,7 @@ use std::{
 };
 
 use alcor_model::{
-    Change, Id, Port, Resource, Revision,
+    Change, Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
 };
 use alcor_proto::v1;
@@ -42,6 +42,8 @@ pub trait RegionLink: Send + Sync + 'static {
     fn register_host(&self, name: String, tunnel_ip: IpAddr) -> BoxFuture<'_, Result<(), String>>;
     /// Takes port reports. An error is tried again later.
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>>;
+    /// Lets labels have new meanings, each if it was last changed at its revision. It is told again as long as they rest.
+    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>>;
 }
 
 enum Request {
@@ -158,20 +160,22 @@ struct Outbox {
 struct Waiting {
     hosts: BTreeMap<String, IpAddr>,
     reports: BTreeMap<Id<Port>, PortReport>,
+    labels: BTreeMap<Id<Label>, Revision>,
 }
 
 async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
     loop {
-        let (hosts, reports) = {
+        let (hosts, reports, labels) = {
             let mut waiting = outbox.waiting.lock().await;
             let hosts = std::mem::take(&mut waiting.hosts);
+            let labels = std::mem::take(&mut waiting.labels);
             let rest = match waiting.reports.keys().nth(REPORTS_AT_ONCE).copied() {
                 Some(key) => waiting.reports.split_off(&key),
                 None => BTreeMap::new(),
             };
-            (hosts, std::mem::replace(&mut waiting.reports, rest))
+            (hosts, std::mem::replace(&mut waiting.reports, rest), labels)
         };
-        if hosts.is_empty() && reports.is_empty() {
+        if hosts.is_empty() && reports.is_empty() && labels.is_empty() {
             if Arc::strong_count(&outbox) == 1 {
                 return;
             }
@@ -202,6 +206,12 @@ async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
             for (id, report) in reports {
                 waiting.reports.entry(id).or_insert(report);
             }
+            failed = true;
+        }
+        if !labels.is_empty()
+            && let Err(error) = region.release_labels(labels.into_iter().collect()).await
+        {
+            tracing::warn!(error, "labels could not be released; they are told again");
             failed = true;
         }
         if failed {
@@ -321,6 +331,10 @@ impl Shell {
                         .await
                         .reports
                         .insert(report.port_id, report);
+                    filled = true;
+                }
+                Action::ReleaseLabels(labels) => {
+                    self.outbox.waiting.lock().await.labels.extend(labels);
                     filled = true;
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use alcor_model::{Host, Revision};
+use alcor_model::{Host, Id, Label, Revision};
 use alcor_store::{
     Engine, EngineError, FeedReader, Shard, ShardOptions, Snapshot, StoreError, Tx, WriteError,
 };
@@ -11,7 +11,7 @@ use crate::{
     Env, RegionConfig, RegionError, RegionState,
     command::{Caller, PortReport},
     env::{Source, SystemSource},
-    host,
+    host, label,
     managed::Managed,
     once::{self, Once, OnceError, Reply},
     port_runtime, quota,
@@ -208,5 +208,13 @@ impl Region {
             Err(never) => match never {},
         })
         .await
+    }
+
+    /// Lets labels have new meanings that no host knows any more. Gives how many; see [`label::release`].
+    ///
+    /// # Errors
+    /// [`RegionError::StoreUnavailable`] only.
+    pub async fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> Result<usize, RegionError> {
+        self.write(move |tx, _| Ok(label::release(tx, &labels))).await
     }
 }

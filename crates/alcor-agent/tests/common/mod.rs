@@ -133,6 +133,7 @@ pub fn settings() -> Settings {
         incarnation: 1,
         tunnel_ip: "192.0.2.1".parse().unwrap(),
         dataplane: "model".to_owned(),
+        filters: true,
         lease: Duration::from_secs(86_400),
     }
 }

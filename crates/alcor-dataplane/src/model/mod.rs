@@ -139,6 +139,10 @@ impl Model {
 }
 
 impl Dataplane for Model {
+    fn filters(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &'static str {
         "model"
     }

@@ -43,7 +43,7 @@ impl Outgoing {
     ) -> Self {
         let own = |(position, row): (usize, &KeyedRow)| {
             let position = u32::try_from(position).unwrap_or(u32::MAX);
-            (!matches!(row.key, RowKey::Neighbour(..))).then_some(OwnRow {
+            (!matches!(row.key, RowKey::Neighbour(..) | RowKey::Label(..))).then_some(OwnRow {
                 position,
                 key: row.key,
                 gone: row.gone,

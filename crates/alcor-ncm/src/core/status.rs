@@ -26,6 +26,8 @@ const REASON_CHARS_MAX: usize = 500;
 pub(super) struct HostStatus {
     pub incarnation: u64,
     pub dataplane: Option<String>,
+    /// Its data plane filters by security groups.
+    pub filters: bool,
     pub last_seen_us: u64,
     pub resyncs: u64,
     /// The host's own rows: what it has applied, or why not.
@@ -78,6 +80,7 @@ impl Ncm {
         }
         entry.status.incarnation = hello.incarnation;
         entry.status.dataplane = Some(hello.dataplane);
+        entry.status.filters = hello.filters;
         entry.status.last_seen_us = now.unix_us;
         let registered = entry.row.as_ref().map(|row| row.tunnel_ip) == Some(tunnel_ip);
         let previous = entry
@@ -165,10 +168,9 @@ impl Ncm {
             return;
         };
         entry.status.complete.insert(network, held);
-        for row in rows
-            .into_iter()
-            .filter(|row| row.revision <= held && !matches!(row.key, RowKey::Neighbour(..)))
-        {
+        for row in rows.into_iter().filter(|row| {
+            row.revision <= held && !matches!(row.key, RowKey::Neighbour(..) | RowKey::Label(..))
+        }) {
             entry.status.applied.entry(row.key).or_insert(Applied {
                 revision: Some(row.revision),
                 error: None,
@@ -335,7 +337,15 @@ impl Ncm {
                 .flatten()
                 .filter_map(|port| view.ports.get(port));
             let ports = ports.map(|row| (RowKey::Port(*id, row.id), row.id.to_string(), row.revision));
-            for (key, id, intended_revision) in network.chain(subnets).chain(ports) {
+            let policies = match entry.status.filters {
+                true => self.policies(name, *id, view),
+                false => Vec::new(),
+            };
+            let policies = policies.into_iter().filter_map(|row| match row.key {
+                RowKey::Policy(_, group) => Some((row.key, group.to_string(), row.revision)),
+                _ => None,
+            });
+            for (key, id, intended_revision) in network.chain(subnets).chain(policies).chain(ports) {
                 let applied = entry.status.applied.get(&key);
                 rows.push(ResourceState {
                     kind: key.kind().to_owned(),
@@ -415,6 +425,11 @@ impl Ncm {
 }
 
 impl HostStatus {
+    /// The revision to which the host has all of a network.
+    pub(super) fn complete_to(&self, network: Id<Network>) -> Option<Revision> {
+        self.complete.get(&network).copied()
+    }
+
     /// Notes what a receipt says; gives reports about ports that were refused.
     fn receipted(&mut self, host: &str, sent: Sent, receipt: v1::Receipt) -> Vec<PortReport> {
         let refused: BTreeMap<u32, &str> = receipt

@@ -1,12 +1,15 @@
 //! The core against simulated agents under seeded faults: whatever happens, each host ends with exactly what a naive
 //! oracle says, and never holds a row of a network in which it has no port. And what a change costs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+};
 
 use alcor_dataplane::{Row, RowChange, RowKey};
 use alcor_model::{
-    MacAddr, Vni,
-    resource::{Binding, FixedIp, Standard},
+    MacAddr, SecurityGroup, SecurityGroupRule, Vni,
+    resource::{self, Binding, Direction, Ethertype, FixedIp, Protocol, RuleMatch, Standard},
 };
 use alcor_southbound::convert::{decode_id, decode_row, encode_ip};
 use proptest::prelude::*;
@@ -40,9 +43,135 @@ struct World {
     hosts: BTreeMap<String, Arc<Host>>,
     networks: BTreeMap<Id<Network>, Arc<Network>>,
     ports: BTreeMap<Id<Port>, Arc<Port>>,
+    labels: BTreeMap<(Id<Network>, NonZeroU16), Arc<Label>>,
+    rules: BTreeMap<Id<SecurityGroupRule>, Arc<SecurityGroupRule>>,
+}
+
+/// How many security groups there are; a set of them is a number of so many bits, which is its label too.
+const GROUPS: u16 = 3;
+
+fn group_id(group: u16) -> Id<SecurityGroup> {
+    id(u128::from(group) + 9000)
+}
+
+/// One of the hosts does not filter: it must not be told what it would only pretend to have in force.
+fn filters(host: &str) -> bool {
+    host != "h3"
+}
+
+fn groups_of(bits: u16) -> Vec<Id<SecurityGroup>> {
+    let set = (0..GROUPS).filter(|group| bits >> group & 1 == 1);
+    set.map(group_id).collect()
 }
 
 impl World {
+    fn group(&self, group: u16) -> Resource {
+        Resource::SecurityGroup(Arc::new(SecurityGroup {
+            id: group_id(group),
+            revision: Revision(1),
+            standard: standard(),
+            stateful: true,
+            is_default: false,
+        }))
+    }
+
+    /// Adds a rule for a port number to a group, or deletes it.
+    fn toggle_rule(&mut self, group: u16, port: u16) -> Change {
+        self.revision = self.revision.next();
+        let rule_id = id(u128::from(group) * 100 + u128::from(port) + 20_000);
+        if self.rules.remove(&rule_id).is_some() {
+            return Change::Delete {
+                key: ResourceKey::SecurityGroupRule(rule_id),
+                revision: self.revision,
+            };
+        }
+        let rule = Arc::new(SecurityGroupRule {
+            id: rule_id,
+            revision: self.revision,
+            standard: standard(),
+            security_group_id: group_id(group),
+            matches: RuleMatch {
+                direction: Direction::Ingress,
+                ethertype: Ethertype::Ipv4,
+                protocol: Protocol::parse("tcp"),
+                port_range_min: Some(port),
+                port_range_max: Some(port),
+                remote: resource::Remote::Any,
+            },
+        });
+        self.rules.insert(rule_id, Arc::clone(&rule));
+        Change::Put(Resource::SecurityGroupRule(rule))
+    }
+
+    /// The points that a group's rules allow.
+    fn allowed(&self, group: Id<SecurityGroup>) -> Vec<u16> {
+        let rules = self.rules.values().filter(|rule| rule.security_group_id == group);
+        rules.filter_map(|rule| rule.matches.port_range_min).collect()
+    }
+
+    fn put_label(&mut self, network: Id<Network>, number: NonZeroU16, retired: bool) -> Change {
+        let label = Arc::new(Label {
+            id: id(network.uuid().as_u128() * 1_000 + u128::from(number.get())),
+            revision: self.revision,
+            network_id: network,
+            number,
+            security_groups: groups_of(number.get()),
+            retired,
+        });
+        self.labels.insert((network, number), Arc::clone(&label));
+        Change::Put(Resource::Label(label))
+    }
+
+    /// After a port left a set, in the same commit.
+    fn left(&mut self, network: Id<Network>, label: Option<u16>) -> Option<Change> {
+        let number = label.and_then(NonZeroU16::new)?;
+        let used = |port: &Arc<Port>| port.network_id == network && port.label == label;
+        let last = !self.ports.values().any(used);
+        last.then(|| self.put_label(network, number, true))
+    }
+
+    /// A port under a set of groups, as the region writes it: its label first, and the old one rests after.
+    fn port_under(&mut self, number: u128, network: u8, host: Option<u8>, ip: u8, bits: u16) -> Vec<Change> {
+        let old = self.ports.get(&id(number + 5000)).and_then(|port| port.label);
+        let Change::Put(Resource::Port(port)) = self.port(number, network, host, ip) else {
+            unreachable!()
+        };
+        let mut port = Port::clone(&port);
+        let network = port.network_id;
+        (port.security_groups, port.label) = (groups_of(bits), Some(bits));
+        let mut changes = Vec::new();
+        if let Some(number) = NonZeroU16::new(bits)
+            && self
+                .labels
+                .get(&(network, number))
+                .is_none_or(|label| label.retired)
+        {
+            changes.push(self.put_label(network, number, false));
+        }
+        let port = Arc::new(port);
+        self.ports.insert(port.id, Arc::clone(&port));
+        changes.push(Change::Put(Resource::Port(port)));
+        changes.extend(self.left(network, old));
+        changes
+    }
+
+    /// The region gives numbers free that everybody has forgotten.
+    fn release(&mut self, labels: &[(Id<Label>, Revision)]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (label, at) in labels {
+            let known = self.labels.iter().find(|(_, row)| row.id == *label);
+            if let Some((key, _)) = known.filter(|(_, row)| row.retired && row.revision <= *at) {
+                let key = *key;
+                self.labels.remove(&key);
+                self.revision = self.revision.next();
+                changes.push(Change::Delete {
+                    key: ResourceKey::Label(*label),
+                    revision: self.revision,
+                });
+            }
+        }
+        changes
+    }
     fn host(&mut self, number: u8, moved: bool) -> Change {
         self.revision = self.revision.next();
         let host = Arc::new(Host {
@@ -90,7 +219,7 @@ impl World {
             device_owner: String::new(),
             port_security_enabled: true,
             security_groups: Vec::new(),
-            label: None,
+            label: Some(0),
             dns_name: String::new(),
             binding: Binding {
                 host_id: host.map(|host| format!("h{host}")).unwrap_or_default(),
@@ -103,20 +232,28 @@ impl World {
         Change::Put(Resource::Port(port))
     }
 
-    fn delete_port(&mut self, number: u128) -> Option<Change> {
-        self.ports.remove(&id(number + 5000))?;
+    fn delete_port(&mut self, number: u128) -> Vec<Change> {
+        let Some(port) = self.ports.remove(&id(number + 5000)) else {
+            return Vec::new();
+        };
         self.revision = self.revision.next();
-        Some(Change::Delete {
+        let mut changes = vec![Change::Delete {
             key: ResourceKey::Port(id(number + 5000)),
             revision: self.revision,
-        })
+        }];
+        changes.extend(self.left(port.network_id, port.label));
+        changes
     }
 
     fn rows(&self) -> Vec<Resource> {
+        let groups: Vec<_> = (0..GROUPS).map(|group| self.group(group)).collect();
         let hosts = self.hosts.values().cloned().map(Resource::Host);
         let networks = self.networks.values().cloned().map(Resource::Network);
         hosts
             .chain(networks)
+            .chain(groups)
+            .chain(self.rules.values().cloned().map(Resource::SecurityGroupRule))
+            .chain(self.labels.values().cloned().map(Resource::Label))
             .chain(self.ports.values().cloned().map(Resource::Port))
             .collect()
     }
@@ -133,15 +270,25 @@ impl World {
         for network in &mine {
             rows.insert(RowKey::Network(*network), "network".to_owned());
         }
+        let told = |label: &&Arc<Label>| filters(host) && !label.retired && mine.contains(&label.network_id);
+        for label in self.labels.values().filter(told) {
+            let key = RowKey::Label(label.network_id, label.number);
+            rows.insert(key, format!("{:?}", label.security_groups));
+        }
         for port in self.ports.values().filter(|port| mine.contains(&port.network_id)) {
             if port.binding.host_id == host {
                 rows.insert(
                     RowKey::Port(port.network_id, port.id),
-                    format!("{:?}", port.fixed_ips),
+                    format!("{:?} {:?}", port.fixed_ips, port.label.filter(|_| filters(host))),
                 );
+                for group in port.security_groups.iter().filter(|_| filters(host)) {
+                    let key = RowKey::Policy(port.network_id, *group);
+                    rows.insert(key, format!("{:?}", self.allowed(*group)));
+                }
             } else if let Some(other) = self.hosts.get(&port.binding.host_id) {
                 for fixed in &port.fixed_ips {
-                    let text = format!("{} {}", port.mac_address, other.tunnel_ip);
+                    let label = port.label.unwrap_or_default();
+                    let text = format!("{} {} {label}", port.mac_address, other.tunnel_ip);
                     rows.insert(RowKey::Neighbour(port.network_id, fixed.ip_address), text);
                 }
             }
@@ -154,9 +301,13 @@ fn text(row: &Row) -> String {
     match row {
         Row::Network(_) => "network".to_owned(),
         Row::Subnet(_) => "subnet".to_owned(),
-        Row::Port(port) => format!("{:?}", port.fixed_ips),
-        Row::Neighbour(row) => format!("{} {}", row.mac, row.host),
-        Row::Policy(_) | Row::Label(_) => row.key().kind().to_owned(),
+        Row::Policy(row) => {
+            let points = row.ingress.iter().filter_map(|rule| rule.service);
+            format!("{:?}", points.map(|service| service.first).collect::<Vec<_>>())
+        }
+        Row::Label(row) => format!("{:?}", row.groups),
+        Row::Port(port) => format!("{:?} {:?}", port.fixed_ips, port.label),
+        Row::Neighbour(row) => format!("{} {} {}", row.mac, row.host, row.label),
     }
 }
 
@@ -189,6 +340,7 @@ impl SimAgent {
                 .collect(),
             dataplane: "sim".into(),
             version: String::new(),
+            filters: filters(&format!("h{host}")),
         }
     }
 
@@ -289,6 +441,10 @@ impl Sim {
             let change = sim.world.network(network);
             sim.untold.push(change);
         }
+        for group in 0..GROUPS {
+            let group = sim.world.group(group);
+            sim.untold.push(Change::Put(group));
+        }
         sim
     }
 
@@ -327,9 +483,30 @@ impl Sim {
                     self.untold.push(change);
                 }
                 Action::ReportPort(_) => {}
+                Action::ReleaseLabels(labels) => self.release(&labels),
             }
         }
         work
+    }
+
+    /// A number may get a new meaning only when no host with a port in the network can match it against the old one.
+    fn release(&mut self, labels: &[(Id<Label>, Revision)]) {
+        for (label, _) in labels {
+            let Some(label) = self.world.labels.values().find(|row| row.id == *label) else {
+                continue;
+            };
+            let (network, key) = (label.network_id, RowKey::Label(label.network_id, label.number));
+            for (host, agent) in &self.agents {
+                let name = format!("h{host}");
+                let bound = |port: &Arc<Port>| port.network_id == network && port.binding.host_id == name;
+                if label.retired && self.world.ports.values().any(bound) {
+                    let knows = agent.rows.get(&key).is_some_and(|(_, text)| text.is_some());
+                    assert!(!knows, "{name} knows {key:?}");
+                }
+            }
+        }
+        let changes = self.world.release(labels);
+        self.untold.extend(changes);
     }
 
     fn tell(&mut self) -> Work {
@@ -389,6 +566,7 @@ impl Sim {
             }
         }
         for _ in 0..10_000 {
+            self.step(Event::Tick);
             self.tell();
             let mut any = !self.untold.is_empty();
             for host in 1..=HOSTS {
@@ -423,7 +601,13 @@ enum Step {
         network: u8,
         host: Option<u8>,
         ip: u8,
+        groups: u16,
     },
+    Rule {
+        group: u16,
+        port: u16,
+    },
+    Tick,
     Delete {
         number: u8,
     },
@@ -451,8 +635,10 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let host = 1..=HOSTS;
     let step = prop_oneof![
-        6 => (0u8..6, prop::option::weighted(0.85, host.clone()), 1u8..3)
-            .prop_map(|(number, host, ip)| Step::Port { number, network: number % 2, host, ip }),
+        6 => (0u8..6, prop::option::weighted(0.85, host.clone()), 1u8..3, 0u16..1 << GROUPS)
+            .prop_map(|(number, host, ip, groups)| Step::Port { number, network: number % 2, host, ip, groups }),
+        2 => (0..GROUPS, 1u16..4).prop_map(|(group, port)| Step::Rule { group, port }),
+        1 => Just(Step::Tick),
         2 => (0u8..6).prop_map(|number| Step::Delete { number }),
         1 => host.clone().prop_map(|host| Step::MoveTunnel { host }),
         4 => Just(Step::Tell),
@@ -475,10 +661,18 @@ fn run(options: Options, steps: Vec<Step>) {
                 network,
                 host,
                 ip,
+                groups,
             } => {
-                let change = sim.world.port(u128::from(number), network, host, ip);
+                let changes = sim
+                    .world
+                    .port_under(u128::from(number), network, host, ip, groups);
+                sim.untold.extend(changes);
+            }
+            Step::Rule { group, port } => {
+                let change = sim.world.toggle_rule(group, port);
                 sim.untold.push(change);
             }
+            Step::Tick => drop(sim.step(Event::Tick)),
             Step::Delete { number } => {
                 let change = sim.world.delete_port(u128::from(number));
                 sim.untold.extend(change);
@@ -563,6 +757,7 @@ fn big(hosts: u32, ports: u32) -> (Ncm, Revision) {
             host: format!("h{host}"),
             incarnation: 1,
             tunnel_ip: encode_ip(IpAddr::from(host.to_be_bytes())),
+            filters: true,
             ..v1::Hello::default()
         };
         let session = u64::from(host) + 1;
@@ -725,6 +920,7 @@ fn a_restarted_ncm_knows_what_a_host_holds() {
         network: 0,
         host: Some(2),
         ip: 1,
+        groups: 5,
     };
     let steps = vec![
         Step::Connect { host: 2 },
@@ -744,6 +940,7 @@ fn a_snapshot_knows_no_order_between_its_rows() {
         network: 0,
         host,
         ip: 1,
+        groups: 0,
     };
     run(
         Options::default(),
@@ -755,6 +952,57 @@ fn a_snapshot_knows_no_order_between_its_rows() {
             port(4, None),
             Step::Connect { host: 2 },
             Step::Lag,
+        ],
+    );
+}
+
+/// A member that joins a set that the network has costs its own host a port row and the others a neighbour row, as any
+/// port does; a rule costs one row per host that has a port of the group, however many members it has.
+#[test]
+fn security_costs_rows_by_hosts() {
+    let mut sim = Sim::new(Options::default());
+    for (number, host) in [(0, 1), (2, 2), (4, 1)] {
+        let changes = sim.world.port_under(number, 0, Some(host), 1, 1);
+        sim.untold.extend(changes);
+    }
+    let changes = sim.world.port_under(6, 0, Some(3), 1, 2);
+    sim.untold.extend(changes);
+    sim.settle();
+
+    let joins = sim.world.port_under(8, 0, Some(1), 1, 1);
+    assert_eq!(joins.len(), 1, "a known set");
+    sim.untold.extend(joins);
+    let work = sim.tell();
+    assert_eq!((work.rows_sent, work.hosts_touched), (3, 3));
+    sim.settle();
+
+    let change = sim.world.toggle_rule(0, 2);
+    sim.untold.push(change);
+    let work = sim.tell();
+    assert_eq!((work.rows_sent, work.hosts_touched), (2, 2));
+}
+
+/// The last port under a group leaves a host and another comes, in one step: the rules must be newer than the word that
+/// they are not needed.
+#[test]
+fn rules_that_are_needed_again_are_newer_than_their_end() {
+    let port = |number, host, groups| Step::Port {
+        number,
+        network: 0,
+        host,
+        ip: 1,
+        groups,
+    };
+    run(
+        Options::default(),
+        vec![
+            port(2, Some(1), 4),
+            Step::Connect { host: 1 },
+            port(0, Some(1), 0),
+            Step::Tell,
+            Step::Deliver { host: 1, count: 1 },
+            port(2, None, 0),
+            port(0, Some(1), 4),
         ],
     );
 }

@@ -4,11 +4,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    num::NonZeroU16,
     sync::Arc,
 };
 
 use alcor_dataplane::{NeighbourRow, NetworkRow, PortRow, Row, RowKey, SubnetRow};
-use alcor_model::{Host, Id, Network, Port, Revision, Subnet, net::GATEWAY_MAC};
+use alcor_model::{
+    Host, Id, Label, MacAddr, Network, Port, Revision, SecurityGroup, Subnet, net::GATEWAY_MAC,
+    resource::FixedIp,
+};
 use alcor_southbound::convert::{encode_row, encode_tombstone};
 
 use super::{Ncm, session::Outgoing};
@@ -33,7 +37,7 @@ impl KeyedRow {
         }
     }
 
-    fn gone(revision: Revision, key: &RowKey) -> Self {
+    pub(super) fn gone(revision: Revision, key: &RowKey) -> Self {
         Self {
             key: *key,
             gone: true,
@@ -41,6 +45,15 @@ impl KeyedRow {
             row: encode_tombstone(revision, key),
         }
     }
+}
+
+/// A host's ports under one group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Membership {
+    pub ports: u32,
+    /// Since when there is one. The rules must be newer than the word that they are not needed any more, which the host
+    /// may have had before.
+    pub since: Revision,
 }
 
 /// One network.
@@ -57,10 +70,16 @@ pub(super) struct NetworkView {
     pub tombstones: VecDeque<(Revision, RowKey)>,
     /// Deletions up to this revision are no longer all in `tombstones`.
     pub tombstones_from: Revision,
+    /// What numbers mean.
+    pub labels: BTreeMap<NonZeroU16, Arc<Label>>,
+    /// Numbers that rest until every host has forgotten them, with the revision since when.
+    pub retired: BTreeMap<Id<Label>, Revision>,
+    /// Which host has ports under which group.
+    pub group_hosts: BTreeMap<Id<SecurityGroup>, BTreeMap<String, Membership>>,
 }
 
 impl NetworkView {
-    fn bury(&mut self, limit: usize, revision: Revision, key: RowKey) {
+    pub(super) fn bury(&mut self, limit: usize, revision: Revision, key: RowKey) {
         self.tombstones.push_back((revision, key));
         while self.tombstones.len() > limit {
             if let Some((revision, _)) = self.tombstones.pop_front() {
@@ -96,7 +115,8 @@ fn subnet_row(row: &Subnet) -> Row {
     })
 }
 
-fn port_row(row: &Port) -> Row {
+/// A port for its own host. A host that does not filter is not told a label.
+fn port_row(row: &Port, filters: bool) -> Row {
     Row::Port(PortRow {
         id: row.id,
         network_id: row.network_id,
@@ -106,7 +126,7 @@ fn port_row(row: &Port) -> Row {
         admin_state_up: row.admin_state_up,
         port_security_enabled: row.port_security_enabled,
         dns_name: row.dns_name.clone(),
-        label: None,
+        label: row.label.filter(|_| filters),
     })
 }
 
@@ -122,7 +142,7 @@ fn neighbour_rows(port: &Port, tunnel: Option<(IpAddr, Revision)>) -> Vec<KeyedR
             ip,
             mac: port.mac_address,
             host,
-            label: 0,
+            label: port.label.unwrap_or_default(),
         })
     };
     port.fixed_ips
@@ -140,6 +160,10 @@ struct Moved {
     left: bool,
     /// `to` had no other port in the network.
     entered: bool,
+    /// Groups that `to` had no port under.
+    needed: Vec<Id<SecurityGroup>>,
+    /// Groups that `from` has no port under any more.
+    dropped: Vec<Id<SecurityGroup>>,
 }
 
 fn neighbour_keys(port: &Port) -> impl Iterator<Item = RowKey> {
@@ -149,28 +173,31 @@ fn neighbour_keys(port: &Port) -> impl Iterator<Item = RowKey> {
 }
 
 /// What others must know about a port.
-fn seen_by_others(port: &Port) -> (alcor_model::MacAddr, &[alcor_model::resource::FixedIp], &str) {
-    (port.mac_address, &port.fixed_ips, &port.binding.host_id)
+fn seen_by_others(port: &Port) -> (MacAddr, &[FixedIp], &str, u16) {
+    let label = port.label.unwrap_or_default();
+    (port.mac_address, &port.fixed_ips, &port.binding.host_id, label)
 }
 
 impl Ncm {
-    fn interested(&self, network: Id<Network>) -> Vec<String> {
+    pub(super) fn interested(&self, network: Id<Network>) -> Vec<String> {
         self.networks
             .get(&network)
             .map(|view| view.by_host.keys().cloned().collect())
             .unwrap_or_default()
     }
 
-    fn pend_rows(&mut self, host: &str, network: Id<Network>, rows: &[KeyedRow]) {
+    pub(super) fn pend_rows(&mut self, host: &str, network: Id<Network>, rows: &[KeyedRow]) {
         if rows.is_empty() {
             return;
         }
+        let filters = self.filters(host);
         if let Some(pending) = self.pend(host, network) {
-            pending.rows.extend_from_slice(rows);
+            let rows = rows.iter().filter(|row| filters || !row.key.is_security());
+            pending.rows.extend(rows.cloned());
         }
     }
 
-    fn touch(&mut self, network: Id<Network>, revision: Revision) -> &mut NetworkView {
+    pub(super) fn touch(&mut self, network: Id<Network>, revision: Revision) -> &mut NetworkView {
         let view = self.networks.entry(network).or_default();
         view.revision = view.revision.max(revision);
         view
@@ -257,6 +284,11 @@ impl Ncm {
         let neighbours = neighbour_rows(&new, tunnel);
         let had: Vec<RowKey> = moved.old.iter().flat_map(|old| neighbour_keys(old)).collect();
         let gone = |key: &RowKey| KeyedRow::gone(revision, key);
+        let unneeded: Vec<_> = moved
+            .dropped
+            .iter()
+            .map(|group| RowKey::Policy(network, *group))
+            .collect();
 
         if let Some(host) = &moved.to {
             if moved.entered {
@@ -270,7 +302,13 @@ impl Ncm {
                 } else {
                     had.iter().map(gone).collect()
                 };
-                rows.push(KeyedRow::put(revision, &port_row(&new)));
+                // Rules before the port that is under them, and away after it: never a moment without.
+                let needed = moved.needed.iter();
+                rows.extend(needed.filter_map(|group| self.security.policy(network, *group, revision)));
+                rows.push(KeyedRow::put(revision, &port_row(&new, self.filters(host))));
+                if moved.from == moved.to {
+                    rows.extend(unneeded.iter().map(gone));
+                }
                 self.pend_rows(host, network, &rows);
             }
         }
@@ -285,6 +323,7 @@ impl Ncm {
                 }
             } else {
                 let mut rows = vec![gone(&RowKey::Port(network, new.id))];
+                rows.extend(unneeded.iter().map(gone));
                 rows.extend(neighbours.iter().cloned());
                 self.pend_rows(host, network, &rows);
             }
@@ -315,7 +354,19 @@ impl Ncm {
             to,
             left: false,
             entered: false,
+            needed: Vec::new(),
+            dropped: Vec::new(),
         };
+        // In this order: a group that the port keeps is neither needed nor dropped.
+        if let Some(host) = &moved.to {
+            moved.needed = view.joins(host, new);
+        }
+        if let (Some(host), Some(old)) = (&moved.from, &moved.old) {
+            moved.dropped = view.parts(host, old);
+        }
+        for group in &moved.dropped {
+            view.bury(limit, new.revision, RowKey::Policy(new.network_id, *group));
+        }
         if let Some(old) = moved.old.clone()
             && seen_by_others(&old) != seen_by_others(new)
         {
@@ -411,8 +462,13 @@ impl Ncm {
                 .values()
                 .map(|row| KeyedRow::put(row.revision, &subnet_row(row))),
         );
+        let filters = self.filters(host);
+        if filters {
+            rows.extend(self.policies(host, network, view));
+            rows.extend(view.label_rows());
+        }
         let own = own.iter().filter_map(|id| view.ports.get(id));
-        rows.extend(own.map(|port| KeyedRow::put(port.revision, &port_row(port))));
+        rows.extend(own.map(|port| KeyedRow::put(port.revision, &port_row(port, filters))));
         for (other, ports) in view.by_host.iter().filter(|(other, _)| *other != host) {
             let tunnel = self.tunnel(other);
             for port in ports.iter().filter_map(|id| view.ports.get(id)) {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use alcor_model::{
-    Id, Port, Resource,
+    Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
 };
 use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
@@ -44,6 +44,16 @@ impl RegionLink for Link {
                 .map_err(|error| error.to_string())
         })
     }
+
+    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            self.0
+                .release_labels(labels)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+    }
 }
 
 /// Carries the region's changes into the NCM until told to stop: a snapshot first, then the feed from there.
@@ -76,8 +86,28 @@ fn rows(snapshot: &Snapshot<RegionState>) -> Vec<Resource> {
     let hosts = state.hosts().iter().cloned().map(Resource::Host);
     let networks = state.networks().iter().cloned().map(Resource::Network);
     let subnets = state.subnets().iter().cloned().map(Resource::Subnet);
+    let address_groups = state.address_groups().iter().cloned().map(Resource::AddressGroup);
+    let groups = state
+        .security_groups()
+        .iter()
+        .cloned()
+        .map(Resource::SecurityGroup);
+    let rules = state
+        .security_group_rules()
+        .iter()
+        .cloned()
+        .map(Resource::SecurityGroupRule);
+    let labels = state.labels().iter().cloned().map(Resource::Label);
     let ports = state.ports().iter().cloned().map(Resource::Port);
-    hosts.chain(networks).chain(subnets).chain(ports).collect()
+    hosts
+        .chain(networks)
+        .chain(subnets)
+        .chain(address_groups)
+        .chain(groups)
+        .chain(rules)
+        .chain(labels)
+        .chain(ports)
+        .collect()
 }
 
 /// Effective state as the API asks for it.
