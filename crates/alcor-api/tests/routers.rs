@@ -278,7 +278,7 @@ async fn prefixes_of_one_network_share_a_port() {
     for cidr in ["fd00:1::/64", "fd00:2::/64"] {
         let subnet = json!({
             "network_id": network, "cidr": cidr, "ip_version": 6,
-            "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac",
+            "gateway_ip": cidr.replace("/64", "1"), "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac",
         });
         subnets.push(text(&api.make("subnet", subnet).await["id"]));
     }
