@@ -34,6 +34,7 @@ pub fn document() -> Value {
             .insert(method_key(route.method()), operation.to_json(&route));
     }
     components.insert("Error".to_owned(), schema::error());
+    components.insert("Unauthorized".to_owned(), schema::unauthorized());
     let scheme =
         json!({"type": "apiKey", "in": "header", "name": "X-Auth-Token", "description": "A Keystone token"});
     json!({

@@ -321,11 +321,16 @@ const RESOURCES: &[(&str, &[Row])] = &[
     ),
     (
         "security_group_rule",
-        &[("create delete", "", SG_MEMBER), ("get", "", SG_READER)],
+        &[
+            ("create delete", "", SG_MEMBER),
+            ("get", "", SG_READER),
+            // Neutron has no rule for this one, and then its rule `default` holds.
+            ("update", "", "rule:default"),
+        ],
     ),
     (
         "default_security_group_rule",
-        &[("create delete", "", ADMIN), ("get", "", READER)],
+        &[("create update delete", "", ADMIN), ("get", "", READER)],
     ),
     (
         "rbac_policy",

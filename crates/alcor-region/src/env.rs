@@ -93,15 +93,7 @@ impl Env {
 
     /// Standard attributes of a new resource.
     pub(crate) fn standard(&self, caller: &Caller, create: StandardCreate) -> Result<Standard, RegionError> {
-        let project_id = match create.project_id {
-            Some(project) if project != caller.project_id && !caller.is_admin => {
-                return Err(RegionError::Forbidden {
-                    action: "creating a resource for another project".into(),
-                });
-            }
-            Some(project) => project,
-            None => caller.project_id.clone(),
-        };
+        let project_id = create.project_id.unwrap_or_else(|| caller.project_id.clone());
         let now = self.source.now();
         Ok(Standard {
             project_id,

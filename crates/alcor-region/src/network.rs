@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alcor_model::{Id, Network, Port, Resource, ResourceKey, Vni};
+use alcor_model::{Id, Network, Resource, ResourceKey, Vni};
 use alcor_store::Tx;
 
 use crate::{
@@ -69,13 +69,6 @@ fn create(
     caller: &Caller,
     create: NetworkCreate,
 ) -> Result<Arc<Network>, RegionError> {
-    if !caller.is_admin
-        && (create.shared == Some(true) || create.segmentation_id.is_some() || create.external == Some(true))
-    {
-        return Err(RegionError::Forbidden {
-            action: "create_network:shared or provider attributes".into(),
-        });
-    }
     let mtu = match create.mtu {
         // Neutron's 0 stands for the default.
         None | Some(0) => env.config.network_mtu_max(),
@@ -113,13 +106,8 @@ fn update(
     update: NetworkUpdate,
     if_match: Option<u64>,
 ) -> Result<Arc<Network>, RegionError> {
-    let mut network = Network::clone(owned(tx.state(), caller, id, "update_network")?);
+    let mut network = Network::clone(visible(tx.state(), caller, id)?);
     let was_shared = rbac::is_shared(tx.state(), id);
-    if update.shared == Some(true) && !was_shared && !caller.is_admin {
-        return Err(RegionError::Forbidden {
-            action: "update_network:shared".into(),
-        });
-    }
     env.update_standard(&mut network.standard, update.standard, if_match)?;
     let owner = network.standard.project_id.clone();
     if was_shared && update.shared == Some(false) {
@@ -174,7 +162,7 @@ fn delete(
     id: Id<Network>,
     if_match: Option<u64>,
 ) -> Result<(), RegionError> {
-    let network = owned(tx.state(), caller, id, "delete_network")?;
+    let network = visible(tx.state(), caller, id)?;
     check_if_match(&network.standard, if_match)?;
     floating_ip::remove_unused(tx, env, id)?;
     if tx.state().has_ports(id) {
@@ -190,7 +178,18 @@ fn delete(
     Ok(())
 }
 
-/// A network that the caller may change: one that it merely sees is refused, one that it does not see is not
+/// A network that the caller sees.
+pub(crate) fn visible<'a>(
+    state: &'a RegionState,
+    caller: &Caller,
+    id: Id<Network>,
+) -> Result<&'a Arc<Network>, RegionError> {
+    state
+        .visible_network(caller, id)
+        .ok_or(RegionError::NetworkNotFound(id))
+}
+
+/// A network that the caller owns: one that it merely sees is refused, one that it does not see is not
 /// there.
 pub(crate) fn owned<'a>(
     state: &'a RegionState,
@@ -198,9 +197,7 @@ pub(crate) fn owned<'a>(
     id: Id<Network>,
     action: &str,
 ) -> Result<&'a Arc<Network>, RegionError> {
-    let network = state
-        .visible_network(caller, id)
-        .ok_or(RegionError::NetworkNotFound(id))?;
+    let network = visible(state, caller, id)?;
     if caller.is_admin || network.standard.project_id == caller.project_id {
         Ok(network)
     } else {
@@ -208,15 +205,6 @@ pub(crate) fn owned<'a>(
             action: action.to_owned(),
         })
     }
-}
-
-/// True when the caller owns the network that a port lies in, or is an admin.
-pub(crate) fn owns_network_of(state: &RegionState, caller: &Caller, port: &Port) -> bool {
-    caller.is_admin
-        || state
-            .networks()
-            .get(&port.network_id)
-            .is_some_and(|network| network.standard.project_id == caller.project_id)
 }
 
 fn written(tx: &Tx<'_, RegionState>, id: Id<Network>) -> Result<Arc<Network>, RegionError> {

@@ -20,11 +20,11 @@ use self::{
 };
 use crate::{
     Env, RegionError, RegionState,
-    command::{AddressPairRequest, Caller, FixedIpRequest, PortCreate, PortUpdate},
+    command::{AddressPairRequest, Caller, PortCreate, PortUpdate},
     env::check_if_match,
     label,
     managed::Managed,
-    network, router, security_group,
+    router, security_group,
 };
 
 impl Managed for Port {
@@ -82,17 +82,6 @@ fn create(
         .visible_network(caller, create.network_id)
         .cloned()
         .ok_or(RegionError::NetworkNotFound(create.network_id))?;
-    let owns_network = caller.is_admin || network.standard.project_id == caller.project_id;
-    if !owns_network && (create.mac_address.is_some() || names_an_address(create.fixed_ips.as_deref())) {
-        return Err(RegionError::Forbidden {
-            action: "create_port:mac_address or fixed_ips".into(),
-        });
-    }
-    if !caller.is_admin && !create.binding_host_id.is_empty() {
-        return Err(RegionError::Forbidden {
-            action: "create_port:binding:host_id".into(),
-        });
-    }
     let mac_address = match create.mac_address {
         Some(mac) => check_mac(tx.state(), network.id, mac, None)?,
         None => allocate_mac(tx.state(), env, network.id)?,
@@ -162,24 +151,13 @@ fn update(
     update: PortUpdate,
     if_match: Option<u64>,
 ) -> Result<Arc<Port>, RegionError> {
-    let before = Arc::clone(owned(tx.state(), caller, id, "update_port")?);
+    let before = Arc::clone(visible(tx.state(), caller, id)?);
     let network = tx
         .state()
         .networks()
         .get(&before.network_id)
         .cloned()
         .ok_or(RegionError::NetworkNotFound(before.network_id))?;
-    let owns_network = network::owns_network_of(tx.state(), caller, &before);
-    if !owns_network && (update.mac_address.is_some() || names_an_address(update.fixed_ips.as_deref())) {
-        return Err(RegionError::Forbidden {
-            action: "update_port:mac_address or fixed_ips".into(),
-        });
-    }
-    if !caller.is_admin && update.binding_host_id.is_some() {
-        return Err(RegionError::Forbidden {
-            action: "update_port:binding:host_id".into(),
-        });
-    }
     let mut port = Port::clone(&before);
     env.update_standard(&mut port.standard, update.standard, if_match)?;
     if let Some(mac) = update.mac_address {
@@ -244,7 +222,7 @@ fn delete(
     id: Id<Port>,
     if_match: Option<u64>,
 ) -> Result<(), RegionError> {
-    let port = owned(tx.state(), caller, id, "delete_port")?;
+    let port = visible(tx.state(), caller, id)?;
     check_if_match(&port.standard, if_match)?;
     router::ports::check_delete(tx.state(), port)?;
     remove(tx, env, id);
@@ -266,23 +244,10 @@ pub(crate) fn remove(tx: &mut Tx<'_, RegionState>, env: &Env, id: Id<Port>) {
     }
 }
 
-/// A port that the caller may change.
-fn owned<'a>(
-    state: &'a RegionState,
-    caller: &Caller,
-    id: Id<Port>,
-    action: &str,
-) -> Result<&'a Arc<Port>, RegionError> {
-    let port = state
+fn visible<'a>(state: &'a RegionState, caller: &Caller, id: Id<Port>) -> Result<&'a Arc<Port>, RegionError> {
+    state
         .visible_port(caller, id)
-        .ok_or(RegionError::PortNotFound(id))?;
-    if network::owns_network_of(state, caller, port) || port.standard.project_id == caller.project_id {
-        Ok(port)
-    } else {
-        Err(RegionError::Forbidden {
-            action: action.to_owned(),
-        })
-    }
+        .ok_or(RegionError::PortNotFound(id))
 }
 
 fn written(tx: &Tx<'_, RegionState>, id: Id<Port>) -> Result<Arc<Port>, RegionError> {
@@ -291,10 +256,6 @@ fn written(tx: &Tx<'_, RegionState>, id: Id<Port>) -> Result<Arc<Port>, RegionEr
         .get(&id)
         .cloned()
         .ok_or(RegionError::PortNotFound(id))
-}
-
-fn names_an_address(asked: Option<&[FixedIpRequest]>) -> bool {
-    asked.is_some_and(|asked| asked.iter().any(|fixed| fixed.ip_address.is_some()))
 }
 
 fn check_vnic_type(vnic_type: String) -> Result<String, RegionError> {

@@ -124,12 +124,7 @@ fn create(
     caller: &Caller,
     create: SubnetCreate,
 ) -> Result<Arc<Subnet>, RegionError> {
-    let network = Arc::clone(network::owned(
-        tx.state(),
-        caller,
-        create.network_id,
-        "create_subnet",
-    )?);
+    let network = Arc::clone(network::visible(tx.state(), caller, create.network_id)?);
     let standard = env.standard(caller, create.standard)?;
     let request = BlockRequest {
         ip_version: create.ip_version,
@@ -263,7 +258,7 @@ fn update(
     update: SubnetUpdate,
     if_match: Option<u64>,
 ) -> Result<Arc<Subnet>, RegionError> {
-    let mut subnet = Subnet::clone(owned(tx.state(), caller, id, "update_subnet")?);
+    let mut subnet = Subnet::clone(visible(tx.state(), caller, id)?);
     env.update_standard(&mut subnet.standard, update.standard, if_match)?;
     if let Some(gateway) = update.gateway_ip {
         check_gateway_unused(tx.state(), &subnet, gateway)?;
@@ -323,7 +318,7 @@ fn delete(
     id: Id<Subnet>,
     if_match: Option<u64>,
 ) -> Result<(), RegionError> {
-    let subnet = Arc::clone(owned(tx.state(), caller, id, "delete_subnet")?);
+    let subnet = Arc::clone(visible(tx.state(), caller, id)?);
     check_if_match(&subnet.standard, if_match)?;
     let users: Vec<_> = tx.state().addresses_of(id).map(|(_, port)| port).collect();
     let is_router = |port: &Id<Port>| {
@@ -397,27 +392,14 @@ pub(crate) fn address(cidr: IpNet, number: u128) -> IpAddr {
     }
 }
 
-/// A subnet that the caller may change.
-fn owned<'a>(
+fn visible<'a>(
     state: &'a RegionState,
     caller: &Caller,
     id: Id<Subnet>,
-    action: &str,
 ) -> Result<&'a Arc<Subnet>, RegionError> {
-    let subnet = state
+    state
         .visible_subnet(caller, id)
-        .ok_or(RegionError::SubnetNotFound(id))?;
-    let owns_network = state
-        .networks()
-        .get(&subnet.network_id)
-        .is_some_and(|network| network.standard.project_id == caller.project_id);
-    if caller.is_admin || subnet.standard.project_id == caller.project_id || owns_network {
-        Ok(subnet)
-    } else {
-        Err(RegionError::Forbidden {
-            action: action.to_owned(),
-        })
-    }
+        .ok_or(RegionError::SubnetNotFound(id))
 }
 
 fn written(tx: &Tx<'_, RegionState>, id: Id<Subnet>) -> Result<Arc<Subnet>, RegionError> {

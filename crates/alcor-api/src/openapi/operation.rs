@@ -119,7 +119,9 @@ impl Operation {
             responses.insert(status.to_string(), response);
         }
         for status in refusals(method) {
-            let content = json!({"application/json": {"schema": schema::reference("Error")}});
+            // Who is not known is told so in Keystone's form.
+            let error = if *status == 401 { "Unauthorized" } else { "Error" };
+            let content = json!({"application/json": {"schema": schema::reference(error)}});
             responses
                 .entry(status.to_string())
                 .or_insert_with(|| json!({"description": reason(*status), "content": content}));

@@ -80,6 +80,17 @@ pub fn error() -> Value {
     object([("NeutronError", inner)])
 }
 
+/// What is answered to those who do not say who they are.
+pub fn unauthorized() -> Value {
+    let text = || json!({"type": "string"});
+    let inner = object([
+        ("code", json!({"const": 401})),
+        ("title", text()),
+        ("message", text()),
+    ]);
+    object([("error", inner)])
+}
+
 /// A MAC address as it is shown.
 const MAC: &str = "^([0-9a-f]{2}:){5}[0-9a-f]{2}$";
 /// A MAC address as it is accepted.
