@@ -50,7 +50,8 @@ pub(crate) struct Scope {
     ports: BTreeSet<Id<Port>>,
 }
 
-/// Rows of security are refused until the programs filter: a port that is to be filtered carries nothing.
+/// Rows of security are refused until the programs filter. A new port that is to be filtered carries nothing; one
+/// that is in force without a label stays as it is, and the refusal says so.
 const NO_FILTER: DataplaneError = DataplaneError::Unsupported {
     dataplane: "ebpf",
     what: "security groups",

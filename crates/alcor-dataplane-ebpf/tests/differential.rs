@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, process::Command, thread};
 
-use alcor_dataplane::{Dataplane, DropReason, Ingress, RowChange, RowKey, Verdict, testing::Scenario};
+use alcor_dataplane::{
+    Dataplane, DataplaneError, DropReason, Ingress, Row, RowChange, RowKey, Verdict, testing::Scenario,
+};
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
 use alcor_model::{Id, Port};
 use nix::sched::{CloneFlags, unshare};
@@ -141,5 +143,30 @@ fn an_unknown_vni_is_dropped_and_counted_for_no_port() {
             ebpf.drops().unwrap(),
             BTreeMap::from([((None, DropReason::UnknownVni), 1)])
         );
+    });
+}
+
+#[test]
+fn rows_that_ask_for_a_filter_are_refused() {
+    in_namespace("test-no-filter", |config| {
+        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let rows = (0..20).flat_map(|seed| Scenario::secured(seed).rows);
+        let mut refused = 0;
+        for row in rows {
+            let asks = match &row {
+                Row::Policy(_) | Row::Label(_) => true,
+                Row::Port(row) => row.filter().is_some(),
+                Row::Network(row) => row.underlay.is_some(),
+                Row::Subnet(_) | Row::Neighbour(_) => false,
+            };
+            let outcome = ebpf.apply(&[RowChange::Put(row)]).remove(0);
+            let says_so = matches!(outcome, Err(DataplaneError::Unsupported { .. }));
+            assert_eq!(says_so, asks, "{outcome:?}");
+            refused += usize::from(asks);
+        }
+        assert!(refused > 20, "{refused}");
+        let snapshot = ebpf.snapshot().unwrap();
+        let filtered = |row: &Row| matches!(row, Row::Port(row) if row.filter().is_some());
+        assert!(!snapshot.rows.iter().any(filtered));
     });
 }

@@ -263,8 +263,15 @@ fn a_vm_that_takes_another_address_is_not_heard() {
     let peer = common::mac(2).to_string();
     let target = ipv4(2).to_string();
     lab.vms[0].run(&["ip", "neigh", "replace", &target, "lladdr", &peer, "dev", "eth0"]);
+    // A station whose link-local address is not ready yet reports its multicast groups from `::`, which counts too.
+    lab.vms[0].run(&["sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1"]);
+    let spoofed = |lab: &mut Lab| {
+        let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
+        let key = (Some(port_id(0)), DropReason::SpoofedIp);
+        drops.get(&key).copied().unwrap_or_default()
+    };
+    let before = spoofed(&mut lab);
     let mut pinging = lab.vms[0].start(&["ping", "-n", "-c", "1", "-W", "1", "-I", "10.0.0.99", &target]);
     assert!(!pinging.wait().unwrap().success());
-    let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
-    assert_eq!(drops[&(Some(port_id(0)), DropReason::SpoofedIp)], 1, "{drops:?}");
+    assert_eq!(spoofed(&mut lab) - before, 1);
 }
