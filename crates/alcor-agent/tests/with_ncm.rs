@@ -8,7 +8,7 @@ use alcor_agent::{AgentConfig, run};
 use alcor_dataplane::{Dataplane, DataplaneError, Drops, Row, RowChange, RowKey, Snapshot, model::Model};
 use alcor_model::{
     Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
-    resource::{AllocationPool, Binding, FixedIp, PortStatus, Standard},
+    resource::{AllocationPool, Binding, BindingState, FixedIp, PortStatus, Standard},
 };
 use alcor_ncm::{
     core::{Options, PortReport},
@@ -96,6 +96,9 @@ fn host(name: &str, tunnel_ip: &str) -> Resource {
         revision: Revision(1),
         tunnel_ip: tunnel_ip.parse().unwrap(),
         created_at: Timestamp::UNIX_EPOCH,
+        admin_state_up: true,
+        description: String::new(),
+        availability_zone: "nova".to_owned(),
     }))
 }
 
@@ -161,7 +164,13 @@ fn port(network_id: Id<Network>, subnet_id: Id<Subnet>, last: u8, host: &str, re
             vnic_type: "normal".to_owned(),
             profile: serde_json::Map::new(),
             since: Revision::ZERO,
+            state: BindingState::Bound,
         },
+        standby: Vec::new(),
+        unaddressed: false,
+        dns_domain: String::new(),
+        extra_dhcp_opts: Vec::new(),
+        data_plane_status: None,
     }
 }
 

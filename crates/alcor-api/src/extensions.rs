@@ -50,9 +50,24 @@ pub const EXTENSIONS: &[Extension] = &[
     ),
     extension("binding", "Port Binding", "Where a port is plugged"),
     extension(
+        "binding-extended",
+        "Port Bindings Extended",
+        "Several bindings of one port, for live migration",
+    ),
+    extension(
+        "data-plane-status",
+        "Port data plane status extension",
+        "What an operator says of the data plane below a port",
+    ),
+    extension(
         "default-subnetpools",
         "Default Subnetpools",
         "A pool that is meant when nobody names one",
+    ),
+    extension(
+        "dns-domain-ports",
+        "dns_domain for ports",
+        "The domain in which the name of a port is published",
     ),
     extension(
         "dvr",
@@ -78,6 +93,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "external-net",
         "Neutron external network",
         "Networks that routers may have their way out through",
+    ),
+    extension(
+        "extra_dhcp_opt",
+        "Neutron Extra DHCP options",
+        "Further DHCP options of a port",
     ),
     extension("extraroute", "Neutron Extra Route", "Static routes of a router"),
     extension(
@@ -126,6 +146,12 @@ pub const EXTENSIONS: &[Extension] = &[
         "The subnets that floating IPs come from",
     ),
     extension(
+        "ip-substring-filtering",
+        "IP address substring filtering",
+        "Ports by a part of an address",
+    ),
+    extension("ip_allocation", "IP Allocation", "Whether a port has addresses"),
+    extension(
         "l2_adjacency",
         "L2 Adjacency",
         "Whether the ports of a network are in one segment: always",
@@ -151,6 +177,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "pagination",
         "Pagination support",
         "limit, marker and page_reverse",
+    ),
+    extension(
+        "port-mac-address-regenerate",
+        "Neutron Port MAC address regenerate",
+        "Another MAC address for a port",
     ),
     extension(
         "port-security",

@@ -4,8 +4,9 @@ use std::{cmp::Ordering, net::IpAddr};
 
 use alcor_model::{
     MacAddr,
-    resource::{AddressPair, AllocationPool, FixedIp, HostRoute},
+    resource::{AddressPair, AllocationPool, ExtraDhcpOption, FixedIp, HostRoute},
 };
+use alcor_region::port::dns::DnsAssignment;
 use ipnet::IpNet;
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 use serde::{
@@ -57,6 +58,10 @@ pub enum Field<'a> {
     Object(&'a Map<String, Value>),
     /// A port's `binding:vif_details`: whether it is bound.
     VifDetails(bool),
+    /// What a port's addresses are called.
+    DnsAssignments(Vec<DnsAssignment>),
+    /// A port's further DHCP options.
+    DhcpOptions(&'a [ExtraDhcpOption]),
     /// `[]`
     EmptyList,
     /// A value of a resource's own type, as it is shown.
@@ -92,6 +97,13 @@ impl Serialize for ShortPrefix<'_> {
             self.0.serialize(serializer)
         }
     }
+}
+
+/// Who bound a port, by level; Alcor has one.
+#[derive(Serialize)]
+struct BoundDrivers {
+    #[serde(rename = "0")]
+    level: &'static str,
 }
 
 #[derive(Serialize)]
@@ -134,9 +146,12 @@ impl Serialize for Field<'_> {
                 if *bound {
                     map.serialize_entry("port_filter", &false)?;
                     map.serialize_entry("connectivity", "l2")?;
+                    map.serialize_entry("bound_drivers", &BoundDrivers { level: "alcor" })?;
                 }
                 map.end()
             }
+            Self::DnsAssignments(value) => value.serialize(serializer),
+            Self::DhcpOptions(value) => value.serialize(serializer),
             Self::EmptyList => serializer.serialize_seq(Some(0))?.end(),
             Self::Json(value) => value.serialize(serializer),
         }
@@ -183,6 +198,8 @@ pub struct FixedIpFilter {
     pub addresses: Option<Vec<IpAddr>>,
     /// It lies in one of these subnets.
     pub subnets: Option<Vec<Uuid>>,
+    /// Its text contains one of these.
+    pub parts: Option<Vec<String>>,
 }
 
 impl FixedIpFilter {
@@ -194,6 +211,10 @@ impl FixedIpFilter {
                 .subnets
                 .as_ref()
                 .is_none_or(|list| list.contains(&fixed_ip.subnet_id.uuid()))
+            && self.parts.as_ref().is_none_or(|list| {
+                let text = fixed_ip.ip_address.to_string();
+                list.iter().any(|part| text.contains(part.as_str()))
+            })
     }
 }
 

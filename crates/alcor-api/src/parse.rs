@@ -107,6 +107,7 @@ pub fn value(name: &str, kind: Kind, value: Value) -> Result<Option<Parsed>, Api
         (Kind::IpOrNull, value) => Parsed::Ip(ip(&value).map_err(fail)?),
         (Kind::Cidr, Value::Null) => return Ok(None),
         (Kind::Cidr, value) => Parsed::Cidr(block(name, &value)?),
+        (Kind::Mac, Value::Null) => Parsed::Null,
         (Kind::Mac, value) => Parsed::Mac(mac(&value).map_err(fail)?),
         (Kind::OnlyNull | Kind::OnlyEmptyList, Value::Null) => return Ok(None),
         (Kind::OnlyEmptyList, Value::Array(list)) if list.is_empty() => return Ok(None),
@@ -195,7 +196,7 @@ fn short_text(text: String, max: usize) -> Result<String, String> {
 }
 
 /// Host names as DHCP may hand them out: labels of letters, digits and hyphens (RFC 1123, section 2.1).
-fn dns_name(text: String) -> Result<String, String> {
+pub(crate) fn dns_name(text: String) -> Result<String, String> {
     let label_is_good = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -203,7 +204,11 @@ fn dns_name(text: String) -> Result<String, String> {
             && !label.ends_with('-')
     };
     let bare = text.strip_suffix('.').unwrap_or(&text);
-    if text.is_empty() || (bare.len() <= MAX_DNS_NAME && bare.split('.').all(label_is_good)) {
+    // RFC 1123, section 2.1: the highest level has a letter, so that no name looks like an address.
+    let top_is_good = bare
+        .rsplit_once('.')
+        .is_none_or(|(_, top)| !top.bytes().all(|b| b.is_ascii_digit()));
+    if text.is_empty() || (bare.len() <= MAX_DNS_NAME && bare.split('.').all(label_is_good) && top_is_good) {
         Ok(text)
     } else {
         Err(format!(

@@ -415,9 +415,10 @@ fn add_fixed_ip(filter: &mut FixedIpFilter, value: &str) -> Result<(), ApiError>
             .subnets
             .get_or_insert_default()
             .extend(Uuid::parse_str(subnet)),
+        Some(("ip_address_substr", part)) => filter.parts.get_or_insert_default().push(part.to_lowercase()),
         Some((key, _)) => {
             return Err(ApiError::invalid_input(&format!(
-                "'{}' is not a key of fixed_ips; use ip_address or subnet_id",
+                "'{}' is not a key of fixed_ips; use ip_address, ip_address_substr or subnet_id",
                 parse::cut(key)
             )));
         }

@@ -10,6 +10,8 @@ mod lookup;
 pub mod network;
 pub(crate) mod network_ip_availability;
 pub mod port;
+mod port_attributes;
+mod port_binding;
 pub mod port_forwarding;
 pub(crate) mod quota;
 pub mod rbac;
@@ -27,7 +29,7 @@ use alcor_model::{
     resource::{SharedType, Standard},
 };
 use alcor_region::{
-    Managed, Region, RegionState,
+    Managed, Region, RegionConfig, RegionState,
     command::{Caller, StandardCreate, StandardUpdate},
 };
 use alcor_store::Snapshot;
@@ -51,6 +53,8 @@ pub struct View<R> {
     pub snapshot: Arc<Snapshot<RegionState>>,
     /// Who looks: what is `shared` depends on it.
     pub caller: Arc<Caller>,
+    /// The region's settings: names of ports lie in its domain.
+    pub config: Arc<RegionConfig>,
 }
 
 impl<R> Clone for View<R> {
@@ -59,6 +63,7 @@ impl<R> Clone for View<R> {
             row: Arc::clone(&self.row),
             snapshot: Arc::clone(&self.snapshot),
             caller: Arc::clone(&self.caller),
+            config: Arc::clone(&self.config),
         }
     }
 }
@@ -71,11 +76,17 @@ impl<R> View<R> {
     }
 
     /// A row of the state as a caller sees it.
-    pub fn new(row: Arc<R>, snapshot: &Arc<Snapshot<RegionState>>, caller: &Arc<Caller>) -> Self {
+    pub fn new(
+        row: Arc<R>,
+        snapshot: &Arc<Snapshot<RegionState>>,
+        caller: &Arc<Caller>,
+        config: &Arc<RegionConfig>,
+    ) -> Self {
         Self {
             row,
             snapshot: Arc::clone(snapshot),
             caller: Arc::clone(caller),
+            config: Arc::clone(config),
         }
     }
 }

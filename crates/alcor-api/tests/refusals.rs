@@ -272,9 +272,9 @@ async fn attributes_that_are_unknown_read_only_or_of_a_wrong_type() {
         ),
         (
             "port",
-            json!({"network_id": n, "binding:vnic_type": "direct"}),
+            json!({"network_id": n, "binding:vnic_type": "sideways"}),
             "HTTPBadRequest",
-            "'direct' is not in",
+            "'sideways' is not in",
         ),
         (
             "port",

@@ -17,12 +17,15 @@ mod subnet;
 mod subnet_pool;
 
 pub use address_group::AddressGroup;
-pub use host::Host;
+pub use host::{DEFAULT_ZONE, Host};
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;
 pub use label::Label;
 pub use network::Network;
-pub use port::{AddressPair, Binding, FixedIp, Port, PortRuntime, PortStatus};
+pub use port::{
+    AddressPair, Binding, BindingState, DataPlaneStatus, ExtraDhcpOption, FixedIp, Port, PortRuntime,
+    PortStatus,
+};
 pub use quota::Quota;
 pub use rbac::{Access, RbacPolicy, SharedType};
 pub use router::{

@@ -54,6 +54,7 @@ impl Observed {
         for fixed in &port.fixed_ips {
             fixed.ip_address.hash(&mut hasher);
         }
+        port.binding.profile.hash(&mut hasher);
         Some(Self {
             server,
             status: state.port_status(port).0,

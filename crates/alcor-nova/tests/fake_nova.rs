@@ -12,7 +12,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use alcor_model::{MacAddr, Network, Port, resource::PortStatus};
+use alcor_model::{Network, Port, resource::PortStatus};
 use alcor_nova::{Access, BoxFuture, NovaAccess, NovaClient, core::Counters};
 use alcor_region::{
     Region, RegionConfig,
@@ -218,7 +218,7 @@ async fn a_ports_life_is_told_in_order_and_not_again_after_a_restart() {
     // What was so before the start is not told; the next change is.
     let running = run(&region, &nova);
     let update = PortUpdate {
-        mac_address: Some(MacAddr([2, 0, 0, 0, 0, 7])),
+        binding_profile: json!({"numa": 1}).as_object().cloned(),
         ..PortUpdate::default()
     };
     region

@@ -233,7 +233,10 @@ const RESOURCES: &[(&str, &[Row])] = &[
     ),
     (
         "port_binding",
-        &[("get", "", ADMIN_OR_SERVICE), ("create delete", "", SERVICE)],
+        &[
+            ("get", "", ADMIN_OR_SERVICE),
+            ("create update delete", "", SERVICE),
+        ],
     ),
     (
         "router",

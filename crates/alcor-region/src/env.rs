@@ -15,6 +15,9 @@ use crate::{
 /// Bytes that VXLAN over IPv4 takes from the underlay's MTU: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14.
 pub const OVERLAY_BYTES: u16 = 50;
 
+/// The domain of ports' names when the operator names none (Neutron's default).
+pub const DNS_DOMAIN: &str = "openstacklocal.";
+
 /// Bounds and defaults of a region.
 #[derive(Clone, Debug)]
 pub struct RegionConfig {
@@ -26,6 +29,8 @@ pub struct RegionConfig {
     pub vni_last: Vni,
     /// First three bytes of the MAC addresses given to ports.
     pub mac_base: [u8; 3],
+    /// The domain that the names of ports lie in; empty for none.
+    pub dns_domain: String,
     /// How many of each resource a project may own, by the quota's name; what is not named is not bounded.
     pub quotas: BTreeMap<&'static str, u64>,
 }
@@ -39,6 +44,7 @@ impl Default for RegionConfig {
             vni_first: vni(1),
             vni_last: vni(Vni::MAX),
             mac_base: [0xfa, 0x16, 0x3e],
+            dns_domain: DNS_DOMAIN.to_owned(),
             quotas: BTreeMap::new(),
         }
     }

@@ -2,15 +2,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use alcor_model::{Host, Resource};
+use alcor_model::{Host, Resource, ResourceKey};
 use alcor_store::Tx;
+use uuid::Uuid;
 
 use crate::{Env, RegionError, RegionState};
 
 /// Longest host name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Registers a host, or notes its new tunnel address. Writes nothing when nothing changed.
+/// Registers a host, or notes its new tunnel address or zone. Writes nothing when nothing changed.
 ///
 /// # Errors
 /// A name or an address that cannot be.
@@ -19,7 +20,13 @@ pub fn register(
     env: &Env,
     name: &str,
     tunnel_ip: IpAddr,
+    zone: &str,
 ) -> Result<Arc<Host>, RegionError> {
+    if zone.is_empty() || zone.len() > NAME_BYTES_MAX || zone.chars().any(char::is_control) {
+        return Err(RegionError::InvalidInput(format!(
+            "host {name}: an availability zone has 1 to {NAME_BYTES_MAX} printable characters"
+        )));
+    }
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(RegionError::InvalidInput(format!(
             "a host name has 1 to {NAME_BYTES_MAX} printable characters"
@@ -30,17 +37,63 @@ pub fn register(
             "host {name}: {tunnel_ip} cannot be a tunnel address"
         )));
     }
-    let created_at = match tx.state().hosts().get(&name.to_owned()) {
-        Some(host) if host.tunnel_ip == tunnel_ip => return Ok(Arc::clone(host)),
-        Some(host) => host.created_at,
-        None => env.source.now(),
-    };
+    let known = tx.state().hosts().get(&name.to_owned());
+    if let Some(host) = known
+        && host.tunnel_ip == tunnel_ip
+        && host.availability_zone == zone
+    {
+        return Ok(Arc::clone(host));
+    }
     let host = Arc::new(Host {
         name: name.to_owned(),
         revision: tx.revision(),
         tunnel_ip,
-        created_at,
+        created_at: known.map_or_else(|| env.source.now(), |host| host.created_at),
+        admin_state_up: known.is_none_or(|host| host.admin_state_up),
+        description: known.map(|host| host.description.clone()).unwrap_or_default(),
+        availability_zone: zone.to_owned(),
     });
     tx.put(Resource::Host(Arc::clone(&host)));
     Ok(host)
+}
+
+/// What an operator may change of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostUpdate {
+    /// Whether ports may be bound to it anew.
+    pub admin_state_up: Option<bool>,
+    /// New words.
+    pub description: Option<String>,
+}
+
+fn agent(state: &RegionState, id: Uuid) -> Result<&Arc<Host>, RegionError> {
+    state.host_of_agent(id).ok_or_else(|| RegionError::NotFound {
+        exception: "AgentNotFound",
+        resource: "Agent",
+        id: id.to_string(),
+    })
+}
+
+/// Changes a host, which the API knows by the id of its agent.
+///
+/// # Errors
+/// Not found.
+pub fn update(tx: &mut Tx<'_, RegionState>, id: Uuid, update: HostUpdate) -> Result<Arc<Host>, RegionError> {
+    let mut host = Host::clone(agent(tx.state(), id)?);
+    host.revision = tx.revision();
+    host.admin_state_up = update.admin_state_up.unwrap_or(host.admin_state_up);
+    host.description = update.description.unwrap_or(host.description);
+    let host = Arc::new(host);
+    tx.put(Resource::Host(Arc::clone(&host)));
+    Ok(host)
+}
+
+/// Forgets a host that is gone for good. Whether it is, the region cannot know; its agent registers it again.
+///
+/// # Errors
+/// Not found.
+pub fn delete(tx: &mut Tx<'_, RegionState>, id: Uuid) -> Result<(), RegionError> {
+    let name = agent(tx.state(), id)?.name.clone();
+    tx.delete(ResourceKey::Host(name));
+    Ok(())
 }

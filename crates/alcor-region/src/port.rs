@@ -1,7 +1,11 @@
 //! Ports: what may be asked of them. Addresses, MACs and ids are chosen in the modules below.
 
 mod addresses;
+pub mod binding;
 pub mod command;
+pub mod dhcp;
+pub mod dns;
+pub mod error;
 mod id;
 mod mac;
 
@@ -9,12 +13,13 @@ use std::sync::Arc;
 
 use alcor_model::{
     Id, MacAddr, Port, Resource, ResourceKey,
-    resource::{AddressPair, Binding, ROUTER_INTERFACE},
+    resource::{AddressPair, ROUTER_INTERFACE},
 };
 use alcor_store::Tx;
 
 use self::{
     addresses::{Asker, asked_addresses, default_addresses, form_addresses_again},
+    error::PortError,
     id::new_id,
     mac::{allocate_mac, check_mac},
 };
@@ -87,6 +92,7 @@ fn create(
         None => allocate_mac(tx.state(), env, network.id)?,
     };
     let id = new_id(tx.state(), env)?;
+    let unaddressed = create.fixed_ips.as_ref().is_some_and(Vec::is_empty);
     let fixed_ips = match create.fixed_ips {
         None => default_addresses(tx.state(), env, &network, &create.device_owner, mac_address)?,
         Some(asked) => {
@@ -127,13 +133,19 @@ fn create(
         port_security_enabled,
         security_groups,
         label,
-        dns_name: create.dns_name,
-        binding: Binding {
-            host_id: create.binding_host_id,
-            vnic_type: check_vnic_type(create.binding_vnic_type.unwrap_or_else(|| "normal".into()))?,
-            profile: create.binding_profile.unwrap_or_default(),
-            since: tx.revision(),
-        },
+        dns_name: dns::check_name(create.dns_name, &env.config.dns_domain)?,
+        binding: binding::bind(
+            tx.state(),
+            tx.revision(),
+            create.binding_host_id,
+            create.binding_vnic_type,
+            create.binding_profile,
+        ),
+        standby: Vec::new(),
+        unaddressed,
+        dns_domain: create.dns_domain.to_ascii_lowercase(),
+        extra_dhcp_opts: dhcp::changed(Vec::new(), create.extra_dhcp_opts)?,
+        data_plane_status: None,
     };
     tx.put(Resource::Port(Arc::new(port)));
     written(tx, id)
@@ -161,9 +173,10 @@ fn update(
     let mut port = Port::clone(&before);
     env.update_standard(&mut port.standard, update.standard, if_match)?;
     if let Some(mac) = update.mac_address {
-        port.mac_address = check_mac(tx.state(), network.id, mac, Some(id))?;
+        port.mac_address = new_mac(tx.state(), env, &before, mac)?;
     }
     if let Some(asked) = update.fixed_ips {
+        port.unaddressed = asked.is_empty();
         let asker = Asker {
             device_owner: &port.device_owner,
             caller,
@@ -179,7 +192,14 @@ fn update(
     port.device_id = update.device_id.unwrap_or(port.device_id);
     port.device_owner = update.device_owner.unwrap_or(port.device_owner);
     port.port_security_enabled = update.port_security_enabled.unwrap_or(port.port_security_enabled);
-    port.dns_name = update.dns_name.unwrap_or(port.dns_name);
+    if let Some(name) = update.dns_name {
+        port.dns_name = dns::check_name(name, &env.config.dns_domain)?;
+    }
+    if let Some(domain) = update.dns_domain {
+        port.dns_domain = domain.to_ascii_lowercase();
+    }
+    port.extra_dhcp_opts = dhcp::changed(port.extra_dhcp_opts, update.extra_dhcp_opts)?;
+    port.data_plane_status = update.data_plane_status.unwrap_or(port.data_plane_status);
     if let Some(asked) = update.allowed_address_pairs {
         port.allowed_address_pairs = pairs(port.mac_address, port.port_security_enabled, asked)?;
     } else if !port.port_security_enabled && !port.allowed_address_pairs.is_empty() {
@@ -195,13 +215,17 @@ fn update(
         port.port_security_enabled,
         &port.security_groups,
     )?;
-    port.binding.host_id = update.binding_host_id.unwrap_or(port.binding.host_id);
-    port.binding.profile = update.binding_profile.unwrap_or(port.binding.profile);
-    if let Some(vnic_type) = update.binding_vnic_type {
-        port.binding.vnic_type = check_vnic_type(vnic_type)?;
-    }
-    if port.binding.host_id != before.binding.host_id {
-        port.binding.since = tx.revision();
+    let anew = binding::rebind(
+        tx.state(),
+        tx.revision(),
+        &mut port.binding,
+        update.binding_host_id,
+        update.binding_vnic_type,
+        update.binding_profile,
+    );
+    if anew {
+        port.standby
+            .retain(|standby| standby.host_id != port.binding.host_id);
         tx.delete(ResourceKey::PortRuntime(id));
     }
     router::ports::check_update(tx.state(), &before, &port)?;
@@ -258,14 +282,27 @@ fn written(tx: &Tx<'_, RegionState>, id: Id<Port>) -> Result<Arc<Port>, RegionEr
         .ok_or(RegionError::PortNotFound(id))
 }
 
-fn check_vnic_type(vnic_type: String) -> Result<String, RegionError> {
-    if vnic_type == "normal" {
-        Ok(vnic_type)
-    } else {
-        Err(RegionError::InvalidInput(format!(
-            "binding:vnic_type '{vnic_type}' is not supported; use 'normal'"
-        )))
+/// The MAC that a port gets: what is asked for, or another free one. A port that is plugged keeps its own.
+fn new_mac(
+    state: &RegionState,
+    env: &Env,
+    port: &Port,
+    asked: Option<MacAddr>,
+) -> Result<MacAddr, RegionError> {
+    let mac = match asked {
+        Some(mac) => check_mac(state, port.network_id, mac, Some(port.id))?,
+        None => allocate_mac(state, env, port.network_id)?,
+    };
+    if mac != port.mac_address && port.is_bound() {
+        return Err(PortError::Bound {
+            port: port.id,
+            vif_type: port.binding.vif_type(),
+            old_mac: port.mac_address,
+            new_mac: mac,
+        }
+        .into());
     }
+    Ok(mac)
 }
 
 fn pairs(

@@ -81,7 +81,7 @@ impl Region {
     }
 
     /// Bounds and defaults.
-    pub fn config(&self) -> &RegionConfig {
+    pub fn config(&self) -> &Arc<RegionConfig> {
         &self.env.config
     }
 
@@ -188,13 +188,18 @@ impl Region {
             .await
     }
 
-    /// Registers a host or its new tunnel address.
+    /// Registers a host, or its new tunnel address or availability zone.
     ///
     /// # Errors
     /// See [`host::register`].
-    pub async fn register_host(&self, name: &str, tunnel_ip: IpAddr) -> Result<Arc<Host>, RegionError> {
-        let name = name.to_owned();
-        self.write(move |tx, env| host::register(tx, env, &name, tunnel_ip))
+    pub async fn register_host(
+        &self,
+        name: &str,
+        tunnel_ip: IpAddr,
+        zone: &str,
+    ) -> Result<Arc<Host>, RegionError> {
+        let (name, zone) = (name.to_owned(), zone.to_owned());
+        self.write(move |tx, env| host::register(tx, env, &name, tunnel_ip, &zone))
             .await
     }
 

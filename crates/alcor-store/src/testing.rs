@@ -42,6 +42,9 @@ pub fn numbered(name: &str, number: u32) -> Resource {
         name: name.to_owned(),
         revision: Revision::ZERO,
         tunnel_ip: IpAddr::V4(number.into()),
+        admin_state_up: true,
+        description: String::new(),
+        availability_zone: alcor_model::resource::DEFAULT_ZONE.to_owned(),
         created_at: Timestamp::UNIX_EPOCH,
     }))
 }

@@ -172,7 +172,7 @@ pub fn accepted(kind: Kind) -> Value {
         Kind::Int(min, max) => json!({"anyOf": [whole(min, max), digits]}),
         Kind::IntOrNull(min, max) => json!({"anyOf": [whole(min, max), digits, {"type": "null"}]}),
         Kind::OneOfInt(allowed) => json!({"anyOf": [{"enum": allowed}, digits]}),
-        Kind::Mac => json!({"type": "string", "pattern": ANY_MAC}),
+        Kind::Mac => nullable(json!({"type": "string", "pattern": ANY_MAC})),
         Kind::OnlyEmptyList => nullable(shown(kind)),
         Kind::Object(_) => nullable(shown(kind)),
         Kind::Pools | Kind::Ips | Kind::HostRoutes | Kind::AddressPairs => nullable(shown(kind)),
@@ -193,7 +193,9 @@ pub fn filter(kind: Kind) -> Value {
             json!({"type": "string", "pattern": "^-?[0-9]{1,18}$"})
         }
         Kind::Cidr => cidr(),
-        Kind::FixedIps => json!({"type": "string", "pattern": "^(ip_address|subnet_id)=.*$"}),
+        Kind::FixedIps => {
+            json!({"type": "string", "pattern": "^(ip_address|ip_address_substr|subnet_id)=.*$"})
+        }
         _ => json!({"type": "string"}),
     }
 }

@@ -102,7 +102,7 @@ fn asked(body: &serde_json::Map<String, Value>) -> Result<Vec<IpNet>, ApiError> 
 }
 
 fn shown_group(api: &ApiState, who: &Who, row: Arc<AddressGroup>) -> Result<Response, ApiError> {
-    let view = View::new(row, &api.region().snapshot(), &who.caller);
+    let view = View::new(row, &api.region().snapshot(), &who.caller, api.region().config());
     one(StatusCode::OK, &view, &Shown::all(api, who))
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use alcor_region::{
-    RegionState,
+    RegionConfig, RegionState,
     command::Caller,
     once::{Once, OnceError},
 };
@@ -99,10 +99,11 @@ impl<'a, R: Resource> Made<'a, R> {
         shown: &'a Shown<'a, R>,
         snapshot: &Arc<Snapshot<RegionState>>,
         caller: &Arc<Caller>,
+        config: &Arc<RegionConfig>,
     ) -> Self {
         let views = rows
             .into_iter()
-            .map(|row| View::new(row, snapshot, caller))
+            .map(|row| View::new(row, snapshot, caller, config))
             .collect();
         Self { views, one, shown }
     }
@@ -142,13 +143,20 @@ pub(crate) async fn create<R: Resource>(
         let shown = Shown::all(&api, &who);
         return respond(
             StatusCode::CREATED,
-            &Made::of(rows, one, &shown, &snapshot, &who.caller),
+            &Made::of(rows, one, &shown, &snapshot, &who.caller, api.region().config()),
         );
     };
     let (viewing, viewer) = (api.clone(), who.clone());
     let render = move |rows, snapshot: Arc<Snapshot<RegionState>>| {
         let shown = Shown::all(&viewing, &viewer);
-        let made = Made::of(rows, one, &shown, &snapshot, &viewer.caller);
+        let made = Made::of(
+            rows,
+            one,
+            &shown,
+            &snapshot,
+            &viewer.caller,
+            viewing.region().config(),
+        );
         let body = serde_json::to_string(&made).map_err(|error| OnceError::NoReply(error.to_string()))?;
         Ok((StatusCode::CREATED.as_u16(), body))
     };

@@ -116,7 +116,7 @@ pub(super) fn view<R: Resource>(api: &ApiState, caller: &Arc<Caller>, id: &str) 
         .ok()
         .and_then(|uuid| R::table(&snapshot.state).get(&Id::from_uuid(uuid)).cloned())
         .filter(|row| row.visible(caller, &snapshot.state))
-        .map(|row| View::new(row, &snapshot, caller))
+        .map(|row| View::new(row, &snapshot, caller, api.region().config()))
         .ok_or_else(|| query::not_found(R::SINGULAR, id))
 }
 
@@ -172,7 +172,7 @@ fn list_now<R: Resource>(
     let caller = &who.caller;
     let snapshot = api.region().snapshot();
     let state = &snapshot.state;
-    let of_row = |row| View::new(row, &snapshot, caller);
+    let of_row = |row| View::new(row, &snapshot, caller, api.region().config());
     let marker = match &wanted.marker {
         Some(id) => Some(seen::<R>(api, who, id)?),
         None => None,
@@ -281,7 +281,7 @@ pub(crate) async fn update<R: Resource>(
         .region()
         .update::<R>(&who.caller, Id::from_uuid(uuid), update, if_match)
         .await?;
-    let view = View::new(row, &api.region().snapshot(), &who.caller);
+    let view = View::new(row, &api.region().snapshot(), &who.caller, api.region().config());
     one(StatusCode::OK, &view, &Shown::all(&api, &who))
 }
 

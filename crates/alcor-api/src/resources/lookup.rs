@@ -99,7 +99,11 @@ pub(super) fn ports<'a>(
     query: &ListQuery<View<Port>>,
     walk: Walk,
 ) -> Option<Rows<'a, Port>> {
-    if let Some(filter) = query.fixed_ip() {
+    // A part of an address is in no index.
+    if let Some(filter) = query
+        .fixed_ip()
+        .filter(|filter| filter.addresses.is_some() || filter.subnets.is_some())
+    {
         return Some(walk.sorted(ports_by_address(state, filter)));
     }
     if let Some(groups) = query.texts("security_groups") {

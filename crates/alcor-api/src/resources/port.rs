@@ -2,24 +2,33 @@
 
 use std::collections::HashSet;
 
-use alcor_model::{Id, Port, SecurityGroup, resource::Standard};
+use alcor_model::{
+    Id, Port, SecurityGroup,
+    resource::{Binding, DataPlaneStatus, Standard},
+};
 use alcor_region::{
     RegionState,
     command::{PortCreate, PortUpdate, StandardUpdate},
+    port::dns,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
+use super::{
+    Resource, Rows, View, Walk, attribute_table, lookup,
+    port_attributes::{DATA_PLANE_STATUS, DHCP_OPTIONS, DNS_DOMAIN, data_plane_status, dhcp_options},
+    port_binding, standard_create, standard_update,
+};
 use crate::{
     attributes::{Attribute, Custom, Given},
     error::ApiError,
     parse::{Parsed, shown},
     query::ListQuery,
+    router::Route,
 };
 
 /// Longest `binding:profile` as JSON, in bytes (Neutron's limit).
-const MAX_PROFILE_BYTES: usize = 4_095;
+pub(super) const MAX_PROFILE_BYTES: usize = 4_095;
 
 /// `null` as the host means "none": Nova unplugs so.
 fn host(given: &mut Given) -> Option<String> {
@@ -135,6 +144,26 @@ impl Resource for Port {
             Attribute::new("dns_name", Kind::DnsName, |v: &V| Field::Text(&v.row.dns_name))
                 .writable()
                 .filterable(),
+            Attribute::new("dns_domain", Kind::Custom(&DNS_DOMAIN), |v: &V| Field::Text(
+                &v.row.dns_domain
+            ))
+            .writable()
+            .filterable(),
+            Attribute::new("dns_assignment", Kind::ShownList, |v: &V| Field::DnsAssignments(
+                dns::assignments(&v.row, &v.config.dns_domain)
+            )),
+            Attribute::new("extra_dhcp_opts", Kind::Custom(&DHCP_OPTIONS), |v: &V| {
+                Field::DhcpOptions(&v.row.extra_dhcp_opts)
+            })
+            .writable(),
+            Attribute::new("data_plane_status", Kind::Custom(&DATA_PLANE_STATUS), |v: &V| {
+                Field::from(v.row.data_plane_status.map(DataPlaneStatus::as_str))
+            })
+            .changeable(),
+            Attribute::new("ip_allocation", Kind::Text(16), |v: &V| Field::Text(
+                if v.row.unaddressed { "none" } else { "immediate" }
+            ))
+            .listed(),
             Attribute::new(
                 "binding:host_id",
                 Kind::TextOrNull(MAX_TEXT),
@@ -143,17 +172,15 @@ impl Resource for Port {
             .writable()
             .listed(),
             Attribute::new("binding:vif_type", Kind::Text(MAX_TEXT), |v: &V| {
-                Field::Text(if v.row.is_bound() { "tap" } else { "unbound" })
+                Field::Text(v.row.binding.vif_type())
             })
             .filterable(),
             Attribute::new("binding:vif_details", Kind::ShownObject, |v: &V| {
                 Field::VifDetails(v.row.is_bound())
             }),
-            Attribute::new(
-                "binding:vnic_type",
-                Kind::OneOf(&["normal"]),
-                |v: &V| Field::Text(&v.row.binding.vnic_type)
-            )
+            Attribute::new("binding:vnic_type", Kind::OneOf(Binding::VNIC_TYPES), |v: &V| {
+                Field::Text(&v.row.binding.vnic_type)
+            })
             .writable()
             .filterable(),
             Attribute::new("binding:profile", Kind::Object(MAX_PROFILE_BYTES), |v: &V| {
@@ -196,6 +223,8 @@ impl Resource for Port {
             binding_host_id: host(given).unwrap_or_default(),
             binding_vnic_type: given.get("binding:vnic_type"),
             binding_profile: given.get("binding:profile"),
+            dns_domain: given.get("dns_domain").unwrap_or_default(),
+            extra_dhcp_opts: dhcp_options(given),
         })
     }
 
@@ -203,7 +232,7 @@ impl Resource for Port {
         let given = &mut given;
         Ok(PortUpdate {
             standard: standard_update(given),
-            mac_address: given.get("mac_address"),
+            mac_address: given.get_nullable("mac_address"),
             fixed_ips: given.get("fixed_ips"),
             allowed_address_pairs: given.get("allowed_address_pairs"),
             admin_state_up: given.get("admin_state_up"),
@@ -215,7 +244,14 @@ impl Resource for Port {
             binding_host_id: host(given),
             binding_vnic_type: given.get("binding:vnic_type"),
             binding_profile: given.get("binding:profile"),
+            dns_domain: given.get("dns_domain"),
+            extra_dhcp_opts: dhcp_options(given),
+            data_plane_status: data_plane_status(given),
         })
+    }
+
+    fn extra_routes() -> Vec<Route> {
+        port_binding::routes()
     }
 
     fn update_of_tags(tags: Vec<String>) -> Self::Update {

@@ -428,7 +428,7 @@ fn named_routes(mut body: Map<String, Value>) -> Result<Vec<HostRoute>, ApiError
 }
 
 fn shown_router(api: &ApiState, who: &Who, row: Arc<Router>) -> Result<Response, ApiError> {
-    let view = View::new(row, &api.region().snapshot(), &who.caller);
+    let view = View::new(row, &api.region().snapshot(), &who.caller, api.region().config());
     one(StatusCode::OK, &view, &Shown::all(api, who))
 }
 

@@ -29,11 +29,7 @@ fn rules(view: &View<SecurityGroup>) -> Field<'_> {
         .state
         .rules_of(view.row.id)
         .map(|rule| {
-            let view = View {
-                row: Arc::clone(rule),
-                snapshot: Arc::clone(&view.snapshot),
-                caller: Arc::clone(&view.caller),
-            };
+            let view = View::new(Arc::clone(rule), &view.snapshot, &view.caller, &view.config);
             // A row of plain values always serialises; the fallback keeps the path free of panics.
             serde_json::to_value(ViewJson {
                 view: &view,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::Revision;
 
@@ -18,4 +19,34 @@ pub struct Host {
     pub tunnel_ip: IpAddr,
     /// When it registered first.
     pub created_at: Timestamp,
+    /// Whether ports may be bound to it anew. Ports that are there stay.
+    #[serde(default = "yes")]
+    pub admin_state_up: bool,
+    /// Free text for people, at most 255 characters.
+    #[serde(default)]
+    pub description: String,
+    /// The availability zone that its agent says it is in.
+    #[serde(default = "default_zone")]
+    pub availability_zone: String,
+}
+
+/// The zone of hosts whose agents name none (Neutron's default).
+pub const DEFAULT_ZONE: &str = "nova";
+
+/// Where the ids of hosts are made from their names.
+const AGENTS: Uuid = Uuid::from_u128(0x4a1b_7c52_9f0e_5d63_8b24_6ce0_31a7_5f98);
+
+const fn yes() -> bool {
+    true
+}
+
+fn default_zone() -> String {
+    DEFAULT_ZONE.to_owned()
+}
+
+impl Host {
+    /// The id by which the API knows a host's agent: made from the name, so that it stays when the host registers anew.
+    pub fn agent_id(name: &str) -> Uuid {
+        Uuid::new_v5(&AGENTS, name.as_bytes())
+    }
 }

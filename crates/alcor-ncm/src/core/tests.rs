@@ -9,7 +9,7 @@ use std::{
 use alcor_dataplane::{Row, RowChange, RowKey};
 use alcor_model::{
     MacAddr, SecurityGroup, SecurityGroupRule, Vni,
-    resource::{self, Binding, Direction, Ethertype, FixedIp, Protocol, RuleMatch, Standard},
+    resource::{self, Binding, BindingState, Direction, Ethertype, FixedIp, Protocol, RuleMatch, Standard},
 };
 use alcor_southbound::convert::{decode_id, decode_row, encode_ip};
 use proptest::prelude::*;
@@ -179,6 +179,9 @@ impl World {
             revision: self.revision,
             tunnel_ip: tunnel_ip(if moved { number + 100 } else { number }),
             created_at: jiff::Timestamp::UNIX_EPOCH,
+            admin_state_up: true,
+            description: String::new(),
+            availability_zone: "nova".into(),
         });
         self.hosts.insert(host.name.clone(), Arc::clone(&host));
         Change::Put(Resource::Host(host))
@@ -226,7 +229,13 @@ impl World {
                 vnic_type: "normal".into(),
                 profile: serde_json::Map::new(),
                 since: Revision::ZERO,
+                state: BindingState::Bound,
             },
+            standby: Vec::new(),
+            unaddressed: false,
+            dns_domain: String::new(),
+            extra_dhcp_opts: Vec::new(),
+            data_plane_status: None,
         });
         self.ports.insert(port.id, Arc::clone(&port));
         Change::Put(Resource::Port(port))
@@ -740,6 +749,9 @@ fn big(hosts: u32, ports: u32) -> (Ncm, Revision) {
             revision: world.revision,
             tunnel_ip: IpAddr::from(host.to_be_bytes()),
             created_at: jiff::Timestamp::UNIX_EPOCH,
+            admin_state_up: true,
+            description: String::new(),
+            availability_zone: "nova".into(),
         }))));
     }
     for port in 0..ports {

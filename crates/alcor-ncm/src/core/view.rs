@@ -173,9 +173,9 @@ fn neighbour_keys(port: &Port) -> impl Iterator<Item = RowKey> {
 }
 
 /// What others must know about a port.
-fn seen_by_others(port: &Port) -> (MacAddr, &[FixedIp], &str, u16) {
+fn seen_by_others(port: &Port) -> (MacAddr, &[FixedIp], Option<&str>, u16) {
     let label = port.label.unwrap_or_default();
-    (port.mac_address, &port.fixed_ips, &port.binding.host_id, label)
+    (port.mac_address, &port.fixed_ips, port.binding.host(), label)
 }
 
 impl Ncm {

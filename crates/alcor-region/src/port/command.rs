@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use alcor_model::{Id, MacAddr, Network, SecurityGroup, Subnet};
+use alcor_model::{Id, MacAddr, Network, SecurityGroup, Subnet, resource::DataPlaneStatus};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
@@ -57,6 +57,10 @@ pub struct PortCreate {
     pub binding_vnic_type: Option<String>,
     /// Default empty.
     pub binding_profile: Option<Map<String, Value>>,
+    /// Default empty.
+    pub dns_domain: String,
+    /// Further DHCP options.
+    pub extra_dhcp_opts: Vec<DhcpOptionRequest>,
 }
 
 impl PortCreate {
@@ -77,6 +81,8 @@ impl PortCreate {
             binding_host_id: String::new(),
             binding_vnic_type: None,
             binding_profile: None,
+            dns_domain: String::new(),
+            extra_dhcp_opts: Vec::new(),
         }
     }
 }
@@ -86,8 +92,8 @@ impl PortCreate {
 pub struct PortUpdate {
     /// Standard attributes.
     pub standard: StandardUpdate,
-    /// New MAC.
-    pub mac_address: Option<MacAddr>,
+    /// New MAC; `Some(None)`: another free one.
+    pub mac_address: Option<Option<MacAddr>>,
     /// New addresses, all of them.
     pub fixed_ips: Option<Vec<FixedIpRequest>>,
     /// New pairs, all of them.
@@ -110,4 +116,41 @@ pub struct PortUpdate {
     pub binding_vnic_type: Option<String>,
     /// New profile.
     pub binding_profile: Option<Map<String, Value>>,
+    /// New domain.
+    pub dns_domain: Option<String>,
+    /// DHCP options to set, or (without a value) to take away; the others stay.
+    pub extra_dhcp_opts: Vec<DhcpOptionRequest>,
+    /// New word about the data plane, or none any more.
+    pub data_plane_status: Option<Option<DataPlaneStatus>>,
+}
+
+/// One element of `extra_dhcp_opts` as the client gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpOptionRequest {
+    /// Its name or number.
+    pub name: String,
+    /// Its value; `None` takes it away.
+    pub value: Option<String>,
+    /// 4 or 6.
+    pub ip_version: u8,
+}
+
+/// `POST /v2.0/ports/{id}/bindings`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingCreate {
+    /// The host; not empty.
+    pub host: String,
+    /// Default `normal`.
+    pub vnic_type: Option<String>,
+    /// Default empty.
+    pub profile: Option<Map<String, Value>>,
+}
+
+/// `PUT /v2.0/ports/{id}/bindings/{host}`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingUpdate {
+    /// New type.
+    pub vnic_type: Option<String>,
+    /// New profile.
+    pub profile: Option<Map<String, Value>>,
 }

@@ -8,6 +8,7 @@ use alcor_model::{
 };
 use alcor_store::{MultiIndex, UniqueIndex};
 use imbl::OrdMap;
+use uuid::Uuid;
 
 use super::{Indexed, RegionState};
 use crate::{alloc::NumberSpace, command::Caller};
@@ -25,6 +26,7 @@ pub(crate) struct L2Indexes {
     networks_by_project: MultiIndex<String, Id<Network>>,
     subnets_by_project: MultiIndex<String, Id<Subnet>>,
     vnis: Arc<NumberSpace>,
+    host_by_agent: UniqueIndex<Uuid, String>,
     /// Taken offsets of each IPv4 subnet.
     offsets: OrdMap<Id<Subnet>, Arc<NumberSpace>>,
 }
@@ -42,6 +44,7 @@ impl PartialEq for L2Indexes {
             && self.networks_by_project == other.networks_by_project
             && self.subnets_by_project == other.subnets_by_project
             && self.vnis == other.vnis
+            && self.host_by_agent == other.host_by_agent
     }
 }
 
@@ -62,7 +65,12 @@ impl RegionState {
             .filter_map(|id| self.ports.get(id))
     }
 
-    /// The ports bound to a host.
+    /// The host of an agent.
+    pub fn host_of_agent(&self, id: Uuid) -> Option<&Arc<Host>> {
+        self.hosts.get(self.l2.host_by_agent.get(&id)?)
+    }
+
+    /// The ports whose binding names a host.
     pub fn ports_on(&self, host: &str) -> impl Iterator<Item = &Arc<Port>> + use<'_> {
         self.l2
             .ports_by_host
@@ -211,7 +219,19 @@ impl RegionState {
     }
 }
 
-impl Indexed for Host {}
+impl Indexed for Host {
+    fn index(&self, state: &mut RegionState) {
+        let id = Self::agent_id(&self.name);
+        state.l2.host_by_agent.insert(id, self.name.clone());
+    }
+
+    fn unindex(&self, state: &mut RegionState) {
+        state
+            .l2
+            .host_by_agent
+            .remove(&Self::agent_id(&self.name), &self.name);
+    }
+}
 
 impl Indexed for Network {
     fn index(&self, state: &mut RegionState) {
@@ -265,7 +285,7 @@ impl Indexed for Port {
         l2.ports_by_network.insert(self.network_id, self.id);
         l2.port_by_mac
             .insert((self.network_id, self.mac_address), self.id);
-        if self.is_bound() {
+        if !self.binding.host_id.is_empty() {
             l2.ports_by_host.insert(self.binding.host_id.clone(), self.id);
         }
         if !self.device_id.is_empty() {
@@ -288,7 +308,7 @@ impl Indexed for Port {
         l2.ports_by_network.remove(self.network_id, self.id);
         l2.port_by_mac
             .remove(&(self.network_id, self.mac_address), &self.id);
-        if self.is_bound() {
+        if !self.binding.host_id.is_empty() {
             l2.ports_by_host.remove(self.binding.host_id.clone(), self.id);
         }
         if !self.device_id.is_empty() {

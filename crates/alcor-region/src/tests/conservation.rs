@@ -166,7 +166,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
             let Some(port) = port(n) else { return Ok(()) };
             let mac = format!("fa:16:3e:ff:ff:{mac:02x}").parse().unwrap();
             let update = PortUpdate {
-                mac_address: Some(mac),
+                mac_address: Some(Some(mac)),
                 ..PortUpdate::default()
             };
             region.update::<Port>(&admin, port.id, update, None).await?;
@@ -184,7 +184,7 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
         }
         Step::Host(n) => {
             region
-                .register_host(&format!("h{}", n % 4), [10, 0, 0, n.max(1)].into())
+                .register_host(&format!("h{}", n % 4), [10, 0, 0, n.max(1)].into(), "nova")
                 .await?;
         }
         Step::Group(_) | Step::Rule(..) | Step::Regroup(..) | Step::DeleteGroup(_) | Step::DeleteRule(_) => {

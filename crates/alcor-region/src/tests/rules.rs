@@ -316,7 +316,7 @@ async fn automatic_addresses_follow_the_mac_and_the_subnet() {
     assert!(row(port.id).standard.updated_at > port.standard.updated_at);
 
     let update = PortUpdate {
-        mac_address: Some("fa:16:3e:00:00:08".parse().unwrap()),
+        mac_address: Some(Some("fa:16:3e:00:00:08".parse().unwrap())),
         ..PortUpdate::default()
     };
     place
@@ -765,18 +765,30 @@ async fn a_ports_status_is_what_its_host_said() {
 #[tokio::test]
 async fn hosts_register_once_and_move() {
     let place = place();
-    let first = place.region.register_host("h1", ip("192.0.2.1")).await.unwrap();
-    let same = place.region.register_host("h1", ip("192.0.2.1")).await.unwrap();
+    let first = place
+        .region
+        .register_host("h1", ip("192.0.2.1"), "nova")
+        .await
+        .unwrap();
+    let same = place
+        .region
+        .register_host("h1", ip("192.0.2.1"), "nova")
+        .await
+        .unwrap();
     assert_eq!(first, same);
-    let moved = place.region.register_host("h1", ip("192.0.2.2")).await.unwrap();
+    let moved = place
+        .region
+        .register_host("h1", ip("192.0.2.2"), "nova")
+        .await
+        .unwrap();
     assert!(moved.revision > first.revision);
     assert_eq!(moved.created_at, first.created_at);
     refused(
-        place.region.register_host("", ip("192.0.2.1")).await,
+        place.region.register_host("", ip("192.0.2.1"), "nova").await,
         "InvalidInput",
     );
     refused(
-        place.region.register_host("h2", ip("0.0.0.0")).await,
+        place.region.register_host("h2", ip("0.0.0.0"), "nova").await,
         "InvalidInput",
     );
 }

@@ -18,7 +18,7 @@ impl RegionLink for Link {
     fn register_host(&self, name: String, tunnel_ip: IpAddr) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             self.0
-                .register_host(&name, tunnel_ip)
+                .register_host(&name, tunnel_ip, alcor_model::resource::DEFAULT_ZONE)
                 .await
                 .map(drop)
                 .map_err(|error| error.to_string())
