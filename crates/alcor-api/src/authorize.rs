@@ -314,14 +314,16 @@ fn owner_of(api: &ApiState, who: &Who, given: &Given) -> Result<String, ApiError
 /// What a client refers to and does not see is not there, before it is forbidden.
 fn refuse_what_is_not_seen(given: &Given, state: &RegionState, caller: &Caller) -> Result<(), ApiError> {
     for (reference, resource) in PARENTS {
-        if let Some(Parsed::Uuid(id)) = given.peek(reference) {
-            let seen = match *resource {
-                "network" => state.visible_network(caller, Id::from_uuid(*id)).is_some(),
-                "security_group" => state.visible_security_group(caller, Id::from_uuid(*id)).is_some(),
+        if let Some(id) = given.peek(reference).and_then(parsed_value) {
+            let text = id.written();
+            // What is no id names nothing that anybody sees.
+            let seen = Uuid::parse_str(&text).is_ok_and(|id| match *resource {
+                "network" => state.visible_network(caller, Id::from_uuid(id)).is_some(),
+                "security_group" => state.visible_security_group(caller, Id::from_uuid(id)).is_some(),
                 _ => true,
-            };
+            });
             if !seen {
-                return Err(query::not_found(resource, &id.to_string()));
+                return Err(query::not_found(resource, &text));
             }
         }
     }

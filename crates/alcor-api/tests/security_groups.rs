@@ -327,6 +327,9 @@ async fn rules_that_mean_nothing_are_refused() {
         "SecurityGroupRuleExists",
         &made,
     );
+    let wrapped = json!({"security_groups": [{"security_group": {"name": "w"}}, {"name": "v"}]});
+    let (status, body) = api.post(GROUPS, wrapped).await;
+    assert_eq!((status, &body["security_groups"][0]["name"]), (201, &json!("w")));
     let db = group(&api, "db").await;
     let elsewhere = rule(&db, json!({"protocol": "tcp"}));
     assert_refused(

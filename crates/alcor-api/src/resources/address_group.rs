@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use alcor_model::{AddressGroup, resource::Standard};
+use alcor_model::{
+    AddressGroup,
+    resource::{SharedType, Standard},
+};
 use alcor_region::{
     RegionError,
     address_group::{AddressGroupCreate, AddressGroupUpdate, add_addresses, remove_addresses},
@@ -173,6 +176,13 @@ impl Resource for AddressGroup {
                 v.row.addresses
             )))
             .post(),
+            // Policies ask for it; Neutron does not show it either.
+            Attribute::new("shared", Kind::Bool, |v: &V| Field::Bool(
+                v.snapshot
+                    .state
+                    .shared_with(SharedType::AddressGroup, v.row.id.uuid(), &v.caller.project_id)
+            ))
+            .hidden(),
             Attribute::new("created_at", Kind::Time, |v: &V| Field::Time(v.row.standard.created_at))
                 .sortable(),
             Attribute::new("updated_at", Kind::Time, |v: &V| Field::Time(v.row.standard.updated_at))

@@ -80,9 +80,21 @@ fn wanted<R: Resource>(
     }
     values
         .into_iter()
-        .map(|value| command::<R>(api, who, value))
+        .map(|value| command::<R>(api, who, unwrapped(value, R::SINGULAR)))
         .collect::<Result<_, _>>()
         .map(Wanted::Many)
+}
+
+/// An element of many, which clients may wrap as they wrap one: `{"network": {..}}`.
+fn unwrapped(value: Value, singular: &str) -> Value {
+    match value {
+        Value::Object(mut object)
+            if object.len() == 1 && object.get(singular).is_some_and(Value::is_object) =>
+        {
+            object.remove(singular).unwrap_or_default()
+        }
+        value => value,
+    }
 }
 
 /// What was made, as the reply has it.
