@@ -59,6 +59,8 @@ pub struct Settings {
     pub incarnation: u64,
     /// Where other hosts send tunnel packets.
     pub tunnel_ip: IpAddr,
+    /// The availability zone that the host is in.
+    pub availability_zone: String,
     /// Name of the data plane.
     pub dataplane: String,
     /// Whether it filters by security groups.
@@ -421,6 +423,7 @@ impl Agent {
             dataplane: self.settings.dataplane.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             filters: self.settings.filters,
+            availability_zone: self.settings.availability_zone.clone(),
         };
         out.push(Action::Connect { session, hello });
     }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use alcor_dataplane::{Dataplane, DataplaneError};
+use alcor_model::resource::DEFAULT_ZONE;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -41,6 +42,8 @@ pub struct AgentConfig {
     pub host: String,
     /// This host's address in the underlay, where other hosts send tunnel packets.
     pub tunnel_ip: IpAddr,
+    /// The availability zone that this host is in; 1 to 255 bytes.
+    pub availability_zone: String,
     /// The NCM to connect to, as `http://address:port`.
     pub ncm: String,
     /// The local socket for attaching devices.
@@ -56,6 +59,7 @@ impl Default for AgentConfig {
         Self {
             host: "localhost".to_owned(),
             tunnel_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            availability_zone: DEFAULT_ZONE.to_owned(),
             ncm: "http://127.0.0.1:9697".to_owned(),
             socket: PathBuf::from("/run/alcor/agent.sock"),
             dhcp_lease_s: 86_400,
@@ -101,6 +105,9 @@ impl AgentConfig {
         if !(1..=255).contains(&self.host.len()) {
             return Err(fail("host", "must have 1 to 255 bytes".to_owned()));
         }
+        if !(1..=255).contains(&self.availability_zone.len()) {
+            return Err(fail("availability_zone", "must have 1 to 255 bytes".to_owned()));
+        }
         if self.tunnel_ip.is_unspecified() || self.tunnel_ip.is_multicast() {
             return Err(fail(
                 "tunnel_ip",
@@ -143,6 +150,7 @@ pub async fn run(
         host: config.host.clone(),
         incarnation: unix_us(),
         tunnel_ip: config.tunnel_ip,
+        availability_zone: config.availability_zone.clone(),
         dataplane: dataplane.name().to_owned(),
         filters: dataplane.filters(),
         lease: Duration::from_secs(u64::from(config.dhcp_lease_s)),

@@ -64,7 +64,7 @@ impl Dataplane for Told {
 struct Region(mpsc::UnboundedSender<PortReport>);
 
 impl RegionLink for Region {
-    fn register_host(&self, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, _: String, _: IpAddr, _: String) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
@@ -113,6 +113,7 @@ fn network(id: Id<Network>) -> Resource {
         segmentation_id: Vni::try_from(7).unwrap(),
         external: false,
         is_default: false,
+        availability_zone_hints: Vec::new(),
     }))
 }
 

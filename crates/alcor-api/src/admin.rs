@@ -126,6 +126,11 @@ pub(crate) mod doc {
                 "last_seen_at",
                 nullable(json!({"type": "string", "format": "date-time"})),
             ),
+            (
+                "started_at",
+                nullable(json!({"type": "string", "format": "date-time"})),
+            ),
+            ("dataplane", nullable(text())),
             ("ports", number()),
             ("pending", number()),
             ("errors", number()),
@@ -155,7 +160,6 @@ pub(crate) mod doc {
         let mut members = summary();
         members.extend([
             ("incarnation", nullable(number())),
-            ("dataplane", nullable(text())),
             ("queued", number()),
             ("resyncs", number()),
             ("resources", list(resource)),

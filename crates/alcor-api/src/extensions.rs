@@ -43,10 +43,22 @@ pub const EXTENSIONS: &[Extension] = &[
         "Address scope",
         "Subnet pools whose addresses do not overlap",
     ),
+    extension("agent", "agent", "The hosts, as agents"),
+    extension("agent_sort_key", "Agents Sort Key", "Agents in a chosen order"),
     extension(
         "allowed-address-pairs",
         "Allowed Address Pairs",
         "Further addresses that a port may send from",
+    ),
+    extension(
+        "availability_zone",
+        "Availability Zone",
+        "The availability zones of hosts",
+    ),
+    extension(
+        "availability_zone_filter",
+        "Availability Zone Filter Extension",
+        "Availability zones by name, resource and state",
     ),
     extension("binding", "Port Binding", "Where a port is plugged"),
     extension(
@@ -164,6 +176,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "A network's MTU can be set",
     ),
     extension(
+        "network_availability_zone",
+        "Network Availability Zone",
+        "The availability zones of networks",
+    ),
+    extension(
         "network-ip-availability",
         "Network IP Availability",
         "How many addresses of a network are given out",
@@ -260,6 +277,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "distributed and ha change while the router is down",
     ),
     extension(
+        "router_availability_zone",
+        "Router Availability Zone",
+        "The availability zones of routers",
+    ),
+    extension(
         "security-group",
         "security-group",
         "Security groups and their rules",
@@ -288,6 +310,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "security-groups-shared-filtering",
         "Security group filtering on the shared field",
         "Security groups can be filtered by shared",
+    ),
+    extension(
+        "service-type",
+        "Neutron Service Type Management",
+        "Who provides services: Alcor",
     ),
     extension("sorting", "Sorting support", "sort_key and sort_dir"),
     extension(

@@ -2,6 +2,8 @@
 
 pub mod address_group;
 pub mod address_scope;
+pub(crate) mod agent;
+pub(crate) mod availability_zone;
 pub(crate) mod create;
 pub mod default_security_group_rule;
 pub mod floating_ip;
@@ -9,6 +11,7 @@ pub mod handlers;
 mod lookup;
 pub mod network;
 pub(crate) mod network_ip_availability;
+mod plain;
 pub mod port;
 mod port_attributes;
 mod port_binding;
@@ -18,6 +21,7 @@ pub mod rbac;
 pub mod router;
 pub mod security_group;
 pub mod security_group_rule;
+pub(crate) mod service_provider;
 pub mod subnet;
 pub mod subnet_pool;
 pub mod tags;

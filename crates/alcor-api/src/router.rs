@@ -22,7 +22,10 @@ use crate::{
     discovery,
     error::ApiError,
     openapi::{self, Operation},
-    resources::{Resource, create, handlers, network_ip_availability, port_forwarding, quota, tags},
+    resources::{
+        Resource, agent, availability_zone, create, handlers, network_ip_availability, port_forwarding,
+        quota, service_provider, tags,
+    },
     state::ApiState,
 };
 
@@ -170,6 +173,9 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(port_forwarding::routes());
     routes.extend(quota::routes());
     routes.extend(network_ip_availability::routes());
+    routes.extend(agent::routes());
+    routes.extend(availability_zone::routes());
+    routes.extend(service_provider::routes());
     routes.extend(resource_routes::<RbacPolicy>());
     routes.extend(resource_routes::<AddressScope>());
     routes.extend(resource_routes::<SubnetPool>());

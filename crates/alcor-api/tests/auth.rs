@@ -457,3 +457,31 @@ fn every_collection_has_rules() {
         }
     }
 }
+
+#[tokio::test]
+async fn agents_are_for_admins_and_zones_for_everybody() {
+    let lab = Lab::new().await;
+    let tunnel_ip = "192.0.2.1".parse().unwrap();
+    let region = &lab.api.region;
+    region.register_host("host-1", tunnel_ip, "nova").await.unwrap();
+    let agent = format!("/v2.0/agents/{}", alcor_model::Host::agent_id("host-1"));
+    let count = |answer: &Answer, plural: &str| answer.1[plural].as_array().unwrap().len();
+    for token in [MEMBER, READER] {
+        assert_eq!(count(&lab.get(token, "/v2.0/agents").await, "agents"), 0);
+        assert_refused(&lab.get(token, &agent).await, 404, "AgentNotFound", "Agent");
+        assert_refused(&lab.delete(token, &agent).await, 404, "AgentNotFound", "Agent");
+        let change = json!({"agent": {"description": "mine"}});
+        assert_refused(
+            &lab.put(token, &agent, change).await,
+            404,
+            "AgentNotFound",
+            "Agent",
+        );
+        let zones = lab.get(token, "/v2.0/availability_zones").await;
+        assert_eq!(count(&zones, "availability_zones"), 2);
+        let providers = lab.get(token, "/v2.0/service-providers").await;
+        assert_eq!(count(&providers, "service_providers"), 1);
+    }
+    assert_eq!(count(&lab.get(ADMIN, "/v2.0/agents").await, "agents"), 1);
+    assert_eq!(lab.get(ADMIN, &agent).await.0, 200);
+}

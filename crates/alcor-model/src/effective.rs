@@ -20,6 +20,10 @@ pub struct HostSummary {
     pub alive: bool,
     /// When it was last heard.
     pub last_seen_at: Option<Timestamp>,
+    /// When its agent's newest run began.
+    pub started_at: Option<Timestamp>,
+    /// Data plane the agent drives (`ebpf`, `model`).
+    pub dataplane: Option<String>,
     /// Ports bound to it.
     pub ports: usize,
     /// Resources whose applied revision is behind the intended one.
@@ -36,8 +40,6 @@ pub struct HostState {
     pub summary: HostSummary,
     /// The agent's run, which changes with each start of it.
     pub incarnation: Option<u64>,
-    /// Data plane the agent drives (`ebpf`, `model`).
-    pub dataplane: Option<String>,
     /// Deltas waiting to be sent.
     pub queued: usize,
     /// Times the host was brought to date by a full snapshot.

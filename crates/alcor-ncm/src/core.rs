@@ -130,6 +130,8 @@ pub enum Action {
         name: String,
         /// Its tunnel address.
         tunnel_ip: IpAddr,
+        /// Its availability zone.
+        zone: String,
     },
     /// Have the region take a report.
     ReportPort(PortReport),
@@ -236,6 +238,13 @@ impl Ncm {
                     committed_us
                 };
                 for change in changes {
+                    if let Change::Delete {
+                        key: ResourceKey::Host(name),
+                        ..
+                    } = &change
+                    {
+                        self.end_session_of(name, &mut actions);
+                    }
                     self.change(change);
                 }
                 self.flush(now, committed_us, &mut actions);
@@ -250,6 +259,18 @@ impl Ncm {
             Event::Tick => self.tick(now, &mut actions),
         }
         (actions, self.work)
+    }
+
+    /// A host that was deleted and lives after all says hello again, and is registered by that.
+    fn end_session_of(&mut self, name: &str, actions: &mut Vec<Action>) {
+        let session = self.hosts.get(name).and_then(|entry| entry.session.as_ref());
+        if let Some(session) = session.map(|session| session.id) {
+            self.closed(session);
+            actions.push(Action::Close {
+                session,
+                reason: "the host was deleted".to_owned(),
+            });
+        }
     }
 
     fn change(&mut self, change: Change) {

@@ -39,7 +39,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// What goes back to the region.
 pub trait RegionLink: Send + Sync + 'static {
     /// Registers a host. An error is tried again later.
-    fn register_host(&self, name: String, tunnel_ip: IpAddr) -> BoxFuture<'_, Result<(), String>>;
+    fn register_host(
+        &self,
+        name: String,
+        tunnel_ip: IpAddr,
+        zone: String,
+    ) -> BoxFuture<'_, Result<(), String>>;
     /// Takes port reports. An error is tried again later.
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>>;
     /// Lets labels have new meanings, each if it was last changed at its revision. It is told again as long as they rest.
@@ -158,7 +163,7 @@ struct Outbox {
 
 #[derive(Default)]
 struct Waiting {
-    hosts: BTreeMap<String, IpAddr>,
+    hosts: BTreeMap<String, (IpAddr, String)>,
     reports: BTreeMap<Id<Port>, PortReport>,
     labels: BTreeMap<Id<Label>, Revision>,
 }
@@ -183,14 +188,21 @@ async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
             continue;
         }
         let mut failed = false;
-        for (name, tunnel_ip) in hosts {
-            if let Err(error) = region.register_host(name.clone(), tunnel_ip).await {
+        for (name, (tunnel_ip, zone)) in hosts {
+            let registered = region.register_host(name.clone(), tunnel_ip, zone.clone());
+            if let Err(error) = registered.await {
                 tracing::warn!(
                     host = name,
                     error,
                     "the host could not be registered; trying again"
                 );
-                outbox.waiting.lock().await.hosts.entry(name).or_insert(tunnel_ip);
+                outbox
+                    .waiting
+                    .lock()
+                    .await
+                    .hosts
+                    .entry(name)
+                    .or_insert((tunnel_ip, zone));
                 failed = true;
             }
         }
@@ -320,8 +332,13 @@ impl Shell {
                         let _ = to_agent.try_send(Err(Status::failed_precondition(reason)));
                     }
                 }
-                Action::RegisterHost { name, tunnel_ip } => {
-                    self.outbox.waiting.lock().await.hosts.insert(name, tunnel_ip);
+                Action::RegisterHost {
+                    name,
+                    tunnel_ip,
+                    zone,
+                } => {
+                    let mut waiting = self.outbox.waiting.lock().await;
+                    waiting.hosts.insert(name, (tunnel_ip, zone));
                     filled = true;
                 }
                 Action::ReportPort(report) => {

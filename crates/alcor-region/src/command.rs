@@ -66,6 +66,8 @@ pub struct NetworkCreate {
     pub external: Option<bool>,
     /// Default false.
     pub is_default: Option<bool>,
+    /// Zones that there are. Default none.
+    pub availability_zone_hints: Vec<String>,
 }
 
 /// `PUT /v2.0/networks/{id}`

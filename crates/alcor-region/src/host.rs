@@ -57,6 +57,21 @@ pub fn register(
     Ok(host)
 }
 
+/// Refuses zones that no host is in: what is asked of them cannot be.
+///
+/// # Errors
+/// The first zone that is not there.
+pub(crate) fn check_zones(state: &RegionState, names: &[String]) -> Result<(), RegionError> {
+    match names.iter().find(|name| !state.has_zone(name)) {
+        None => Ok(()),
+        Some(name) => Err(RegionError::NotFound {
+            exception: "AvailabilityZoneNotFound",
+            resource: "AvailabilityZone",
+            id: name.clone(),
+        }),
+    }
+}
+
 /// What an operator may change of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostUpdate {

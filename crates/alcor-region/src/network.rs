@@ -9,7 +9,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{Caller, NetworkCreate, NetworkUpdate},
     env::check_if_match,
-    external, floating_ip, label,
+    external, floating_ip, host, label,
     managed::Managed,
     rbac,
 };
@@ -74,6 +74,7 @@ fn create(
         None | Some(0) => env.config.network_mtu_max(),
         Some(mtu) => check_mtu(env, mtu, MTU_MIN)?,
     };
+    host::check_zones(tx.state(), &create.availability_zone_hints)?;
     let id = env.new_id();
     let network = Network {
         id,
@@ -85,6 +86,7 @@ fn create(
         segmentation_id: allocate_vni(tx.state(), env, create.segmentation_id)?,
         external: create.external.unwrap_or(false),
         is_default: create.is_default.unwrap_or(false),
+        availability_zone_hints: create.availability_zone_hints,
     };
     external::check_default(tx.state(), &network)?;
     let (owner, external) = (network.standard.project_id.clone(), network.external);

@@ -19,6 +19,7 @@ use crate::{
     Env, RegionError, RegionState,
     command::{Caller, FixedIpRequest, StandardCreate, StandardUpdate},
     env::check_if_match,
+    host,
     managed::Managed,
 };
 
@@ -46,7 +47,7 @@ pub struct RouterCreate {
     pub ha: Option<bool>,
     /// Default none.
     pub gateway: Option<GatewayRequest>,
-    /// Default none.
+    /// Zones that there are. Default none.
     pub availability_zone_hints: Vec<String>,
 }
 
@@ -78,6 +79,7 @@ impl Managed for Router {
         caller: &Caller,
         create: Self::Create,
     ) -> Result<Arc<Self>, RegionError> {
+        host::check_zones(tx.state(), &create.availability_zone_hints)?;
         let mut router = Self {
             id: env.new_id(),
             revision: tx.revision(),

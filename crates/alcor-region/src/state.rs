@@ -3,6 +3,7 @@
 //! A kind of rows is one line in the table at the end; what is derived from its rows is in the module of its group.
 
 mod counts;
+mod hosts;
 mod l2;
 mod l3;
 mod labels;
@@ -20,6 +21,8 @@ use alcor_model::{
 };
 use alcor_store::{State, Table};
 use counts::Counts;
+use hosts::HostIndexes;
+pub use hosts::Zone;
 use l2::L2Indexes;
 use l3::L3Indexes;
 use labels::LabelIndexes;
@@ -190,6 +193,7 @@ tables! {
     }
     indexes {
         counts: Counts,
+        host_indexes: HostIndexes,
         l2: L2Indexes,
         l3: L3Indexes,
         label_indexes: LabelIndexes,

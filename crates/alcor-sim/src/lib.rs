@@ -110,6 +110,7 @@ async fn agent(channel: Channel, host: String, tunnel_ip: Ipv4Addr, seen: Arc<Se
         dataplane: "simulated".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         filters: true,
+        availability_zone: String::new(),
     };
     let gone = |_| ended(tonic::Status::cancelled("the outgoing stream is closed"));
     send.send(message(agent_message::Body::Hello(hello)))

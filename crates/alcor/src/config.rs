@@ -129,6 +129,8 @@ pub struct AgentConfig {
     pub host: String,
     /// This host's address in the underlay.
     pub tunnel_ip: IpAddr,
+    /// The availability zone that this host is in.
+    pub availability_zone: String,
     /// The NCM to connect to.
     pub ncm: String,
     /// Data plane to drive.
@@ -170,6 +172,7 @@ impl Default for Config {
             agent: AgentConfig {
                 host: kernel_host_name(),
                 tunnel_ip: loopback,
+                availability_zone: alcor_model::resource::DEFAULT_ZONE.into(),
                 ncm: "http://127.0.0.1:9697".into(),
                 dataplane: DataplaneKind::Ebpf,
                 socket: "/run/alcor/agent.sock".into(),

@@ -153,7 +153,7 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
     print_hosts(std::slice::from_ref(&state.summary));
     println!(
         "data plane {}, incarnation {}, {} deltas queued, {} resyncs",
-        state.dataplane.as_deref().unwrap_or("unknown"),
+        state.summary.dataplane.as_deref().unwrap_or("unknown"),
         state
             .incarnation
             .map_or_else(|| "unknown".into(), |n| n.to_string()),

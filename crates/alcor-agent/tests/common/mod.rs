@@ -129,6 +129,7 @@ impl Key {
 
 pub fn settings() -> Settings {
     Settings {
+        availability_zone: "nova".into(),
         host: "host-1".to_owned(),
         incarnation: 1,
         tunnel_ip: "192.0.2.1".parse().unwrap(),

@@ -9,7 +9,11 @@ use alcor_region::{
     command::{Caller, NetworkCreate, NetworkUpdate, StandardUpdate},
 };
 
-use super::{Resource, Rows, View, Walk, attribute_table, lookup, standard_create, standard_update};
+use super::{
+    Resource, Rows, View, Walk, attribute_table,
+    availability_zone::{HINTS, zones_of},
+    lookup, standard_create, standard_update,
+};
 use crate::{
     attributes::{Attribute, Given},
     error::ApiError,
@@ -85,11 +89,13 @@ impl Resource for Network {
             Attribute::new("is_default", Kind::Bool, |v: &V| Field::Bool(v.row.is_default))
                 .writable()
                 .filterable(),
-            Attribute::new("availability_zone_hints", Kind::OnlyEmptyList, |_: &V| {
-                Field::EmptyList
+            Attribute::new("availability_zone_hints", Kind::Custom(&HINTS), |v: &V| {
+                Field::Texts(&v.row.availability_zone_hints)
             })
             .post(),
-            Attribute::new("availability_zones", Kind::ShownTexts, |_: &V| Field::EmptyList),
+            Attribute::new("availability_zones", Kind::ShownTexts, |v: &V| zones_of(
+                &v.snapshot.state
+            )),
             Attribute::new("l2_adjacency", Kind::Bool, |_: &V| Field::Bool(true)).filterable(),
             Attribute::new("ipv4_address_scope", Kind::UuidOrNull, |v: &V| scope(v, false)),
             Attribute::new("ipv6_address_scope", Kind::UuidOrNull, |v: &V| scope(v, true)),
@@ -136,6 +142,7 @@ impl Resource for Network {
                 .and_then(|vni| Vni::try_from(vni).ok()),
             external: given.get("router:external"),
             is_default: given.get("is_default"),
+            availability_zone_hints: given.get("availability_zone_hints").unwrap_or_default(),
         })
     }
 

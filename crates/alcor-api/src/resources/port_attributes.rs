@@ -100,7 +100,7 @@ pub(super) static DHCP_OPTIONS: Custom = Custom {
 };
 
 /// Text of one line.
-fn line<'a>(value: &'a Value, max: usize, blank: bool) -> Result<&'a str, String> {
+fn line(value: &Value, max: usize, blank: bool) -> Result<&str, String> {
     let Some(text) = value.as_str() else {
         return Err(format!("'{}' is not a valid string", shown(value)));
     };

@@ -14,12 +14,12 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use http::{Method, StatusCode, Uri};
-use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::json;
 
 use super::{
     MAX_TEXT, View,
     handlers::{object_of, pairs, respond, view},
+    plain::PlainJson,
     port::MAX_PROFILE_BYTES,
 };
 use crate::{
@@ -75,22 +75,6 @@ const ATTRIBUTES: &[Attribute<V>] = &[
     .listed(),
 ];
 
-/// A binding as JSON.
-struct BindingJson<'a> {
-    view: &'a V,
-    fields: &'a Fields<V>,
-}
-
-impl Serialize for BindingJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for attribute in self.fields.iter() {
-            map.serialize_entry(attribute.name, &(attribute.get)(self.view))?;
-        }
-        map.end()
-    }
-}
-
 /// The routes.
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -111,7 +95,7 @@ fn answer(status: StatusCode, port: &Port, host: &str, fields: &Fields<V>) -> Re
         active,
     };
     let view = &view;
-    respond(status, &json!({ SINGULAR: BindingJson { view, fields } }))
+    respond(status, &json!({ SINGULAR: PlainJson { view, fields } }))
 }
 
 async fn list(
@@ -131,7 +115,7 @@ async fn list(
         .filter(|view| wanted.matches(view))
         .collect();
     let fields = &wanted.fields;
-    let list: Vec<BindingJson<'_>> = views.iter().map(|view| BindingJson { view, fields }).collect();
+    let list: Vec<PlainJson<'_, V>> = views.iter().map(|view| PlainJson { view, fields }).collect();
     respond(StatusCode::OK, &json!({ "bindings": list }))
 }
 

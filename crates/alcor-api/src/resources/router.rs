@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Resource, View, attribute_table,
+    availability_zone::{HINTS, zones_of},
     handlers::{one, respond, view},
     standard_create, standard_update,
 };
@@ -37,9 +38,6 @@ use crate::{
 
 /// Most static routes that a request may name; how many a router may have is the region's to say.
 const MAX_ROUTES: usize = 1_000;
-
-/// Most availability zones that a request may name.
-const MAX_ZONES: usize = 20;
 
 /// A way out; the empty object and `null` are none.
 static GATEWAY: Custom = Custom {
@@ -124,31 +122,6 @@ pub(super) static BOOL_OR_NULL: Custom = Custom {
     schema: || json!({"type": ["boolean", "null"]}),
 };
 
-/// Names of availability zones.
-static ZONES: Custom = Custom {
-    name: "array",
-    parse: |name, value| {
-        let fail = || ApiError::invalid_attribute(name, &format!("'{}' is not a list", shown(&value)));
-        let list = match &value {
-            Value::Null => return Ok(None),
-            Value::Array(list) if list.len() <= MAX_ZONES => list,
-            _ => return Err(fail()),
-        };
-        let named = |zone: &Value| {
-            zone.as_str()
-                .is_some_and(|zone| zone.chars().count() <= super::MAX_TEXT)
-        };
-        match list.iter().find(|zone| !named(zone)) {
-            Some(zone) => Err(ApiError::invalid_attribute(
-                name,
-                &format!("'{}' is not a valid string", shown(zone)),
-            )),
-            None => Ok(Some(Parsed::Json(value))),
-        }
-    },
-    schema: || json!({"type": "array", "items": {"type": "string"}}),
-};
-
 /// A router's way out, as it is shown.
 fn shown_gateway(router: &Router, state: &RegionState) -> Value {
     let Some(gateway) = router.gateway else {
@@ -200,11 +173,13 @@ impl Resource for Router {
             ))
             .writable(),
             Attribute::new("ha", Kind::Custom(&BOOL_OR_NULL), |v: &V| Field::Bool(v.row.ha)).writable(),
-            Attribute::new("availability_zone_hints", Kind::Custom(&ZONES), |v: &V| {
+            Attribute::new("availability_zone_hints", Kind::Custom(&HINTS), |v: &V| {
                 Field::Texts(&v.row.availability_zone_hints)
             })
             .post(),
-            Attribute::new("availability_zones", Kind::ShownTexts, |_: &V| Field::EmptyList),
+            Attribute::new("availability_zones", Kind::ShownTexts, |v: &V| zones_of(
+                &v.snapshot.state
+            )),
             Attribute::new("flavor_id", Kind::OnlyNull, |_: &V| Field::Null).post(),
         ]
     );
@@ -215,21 +190,13 @@ impl Resource for Router {
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {
         let given = &mut given;
-        let zones = match given.get::<Value>("availability_zone_hints") {
-            Some(Value::Array(zones)) => zones,
-            _ => Vec::new(),
-        };
         Ok(RouterCreate {
             standard: standard_create(given)?,
             admin_state_up: given.get("admin_state_up"),
             distributed: given.get("distributed"),
             ha: given.get("ha"),
             gateway: given_gateway(given)?.flatten(),
-            availability_zone_hints: zones
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
+            availability_zone_hints: given.get("availability_zone_hints").unwrap_or_default(),
         })
     }
 

@@ -28,6 +28,8 @@ pub type Answer = (u16, Value);
 pub struct Api {
     pub address: SocketAddr,
     pub client: reqwest::Client,
+    /// What is behind it: for what no client does.
+    pub region: Region,
     stop: Option<oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     _files: tempfile::TempDir,
@@ -42,6 +44,8 @@ fn summary() -> HostSummary {
         tunnel_ip: Some("192.0.2.1".parse().unwrap()),
         alive: true,
         last_seen_at: None,
+        started_at: None,
+        dataplane: Some("model".to_owned()),
         ports: 1,
         pending: 0,
         errors: 0,
@@ -56,7 +60,6 @@ impl HostDirectory for OneHost {
         let state = (name == summary().name).then(|| HostState {
             summary: summary(),
             incarnation: Some(7),
-            dataplane: Some("model".to_owned()),
             queued: 0,
             resyncs: 1,
             resources: Vec::new(),
@@ -107,7 +110,7 @@ impl Api {
     }
 
     async fn start_on(files: tempfile::TempDir, region: Region, config: ApiConfig) -> Self {
-        let state = ApiState::new(region, Arc::new(OneHost), config);
+        let state = ApiState::new(region.clone(), Arc::new(OneHost), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -117,6 +120,7 @@ impl Api {
         Self {
             address,
             client: reqwest::Client::new(),
+            region,
             stop: Some(stop),
             served: Some(served),
             _files: files,

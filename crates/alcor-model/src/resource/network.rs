@@ -29,4 +29,8 @@ pub struct Network {
     /// The external network that is meant when nobody names one; at most one in a region.
     #[serde(default)]
     pub is_default: bool,
+    /// The availability zones that it was asked to be in: a wish that is kept and shown, as every host carries every
+    /// network that it has ports in.
+    #[serde(default)]
+    pub availability_zone_hints: Vec<String>,
 }

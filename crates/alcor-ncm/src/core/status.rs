@@ -6,7 +6,7 @@ use alcor_dataplane::RowKey;
 use alcor_model::{
     Id, Network, Port, Revision,
     effective::{HostState, HostSummary, NeighbourState, PortState, ResourceState, Timing},
-    resource::PortStatus,
+    resource::{DEFAULT_ZONE, PortStatus},
 };
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, decode_ip};
@@ -69,6 +69,14 @@ impl Ncm {
             Ok(ip) => ip,
             Err(error) => return actions.push(refuse(error.to_string())),
         };
+        let zone = match hello.availability_zone {
+            zone if zone.is_empty() => DEFAULT_ZONE.to_owned(),
+            zone if zone.len() > 255 || zone.chars().any(char::is_control) => {
+                let reason = "an availability zone has at most 255 bytes, all of them printable";
+                return actions.push(refuse(reason.to_owned()));
+            }
+            zone => zone,
+        };
         let name = hello.host;
         let entry = self.host_entry(&name);
         if hello.incarnation < entry.status.incarnation {
@@ -82,7 +90,10 @@ impl Ncm {
         entry.status.dataplane = Some(hello.dataplane);
         entry.status.filters = hello.filters;
         entry.status.last_seen_us = now.unix_us;
-        let registered = entry.row.as_ref().map(|row| row.tunnel_ip) == Some(tunnel_ip);
+        let registered = entry
+            .row
+            .as_ref()
+            .is_some_and(|row| row.tunnel_ip == tunnel_ip && row.availability_zone == zone);
         let previous = entry
             .session
             .replace(Session::new(id, now.since_start))
@@ -109,6 +120,7 @@ impl Ncm {
             actions.push(Action::RegisterHost {
                 name: name.clone(),
                 tunnel_ip,
+                zone,
             });
         }
         self.catch_up(now, &name, &hello.held);
@@ -289,6 +301,9 @@ impl Ncm {
             tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip),
             alive: entry.session.is_some(),
             last_seen_at: timestamp(entry.status.last_seen_us),
+            // An incarnation is the time at which the agent's run began.
+            started_at: timestamp(entry.status.incarnation),
+            dataplane: entry.status.dataplane.clone(),
             ports,
             pending: resources.iter().filter(behind).count(),
             errors: resources.iter().filter(|row| row.error.is_some()).count(),
@@ -302,7 +317,6 @@ impl Ncm {
         Some(HostState {
             summary: self.summary(name, entry),
             incarnation: said.then_some(entry.status.incarnation),
-            dataplane: entry.status.dataplane.clone(),
             queued: entry.session.as_ref().map_or(0, Session::queued),
             resyncs: entry.status.resyncs,
             resources: self.resources(name, entry),

@@ -197,6 +197,7 @@ impl World {
             mtu: 1450,
             external: false,
             is_default: false,
+            availability_zone_hints: Vec::new(),
             port_security_enabled: true,
             segmentation_id: Vni::try_from(u32::from(number) + 1).unwrap(),
         });
@@ -350,6 +351,7 @@ impl SimAgent {
             dataplane: "sim".into(),
             version: String::new(),
             filters: filters(&format!("h{host}")),
+            availability_zone: String::new(),
         }
     }
 
@@ -883,6 +885,55 @@ fn status_needs_the_host_s_word() {
         matches!(&report(1, &mut sim)[..], [Action::ReportPort(report)] if report.status == PortStatus::Active)
     );
     assert_eq!(sim.ncm.port_state(port).unwrap().status, PortStatus::Active);
+}
+
+#[test]
+fn a_host_says_its_zone_and_registers_anew_when_it_is_deleted_while_it_lives() {
+    let mut ncm = Ncm::new(Options::default());
+    let hello = |zone: &str| v1::Hello {
+        host: "h1".into(),
+        incarnation: 1,
+        tunnel_ip: encode_ip(tunnel_ip(1)),
+        availability_zone: zone.into(),
+        ..v1::Hello::default()
+    };
+    let registered = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::RegisterHost { zone, .. } => Some(zone.clone()),
+            _ => None,
+        })
+    };
+    let mut session = 0;
+    let mut say = |ncm: &mut Ncm, zone| {
+        session += 1;
+        let hello = hello(zone);
+        ncm.step(Now::default(), Event::Hello { session, hello }).0
+    };
+    assert_eq!(registered(&say(&mut ncm, "")), Some("nova".to_owned()));
+    let tell = |ncm: &mut Ncm, change| {
+        let changes = vec![change];
+        let event = Event::Changes {
+            changes,
+            committed_us: 1,
+        };
+        ncm.step(Now::default(), event).0
+    };
+    tell(&mut ncm, World::default().host(1, false));
+    assert_eq!(registered(&say(&mut ncm, "")), None, "it is registered so");
+    assert_eq!(registered(&say(&mut ncm, "west")), Some("west".to_owned()));
+    let refused = say(&mut ncm, "we\nst");
+    assert!(matches!(&refused[..], [Action::Close { session: 4, .. }]));
+    let gone = Change::Delete {
+        key: ResourceKey::Host("h1".into()),
+        revision: Revision(9),
+    };
+    let ended = tell(&mut ncm, gone);
+    assert!(
+        matches!(&ended[..], [Action::Close { session: 3, .. }]),
+        "{ended:?}"
+    );
+    assert!(!ncm.host_state("h1").unwrap().summary.alive);
+    assert_eq!(registered(&say(&mut ncm, "")), Some("nova".to_owned()));
 }
 
 #[test]

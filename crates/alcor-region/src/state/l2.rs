@@ -3,12 +3,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use alcor_model::{
-    Host, Id, MacAddr, Network, Port, PortRuntime, Subnet, Vni,
+    Id, MacAddr, Network, Port, PortRuntime, Subnet, Vni,
     resource::{PortStatus, SharedType},
 };
 use alcor_store::{MultiIndex, UniqueIndex};
 use imbl::OrdMap;
-use uuid::Uuid;
 
 use super::{Indexed, RegionState};
 use crate::{alloc::NumberSpace, command::Caller};
@@ -26,7 +25,6 @@ pub(crate) struct L2Indexes {
     networks_by_project: MultiIndex<String, Id<Network>>,
     subnets_by_project: MultiIndex<String, Id<Subnet>>,
     vnis: Arc<NumberSpace>,
-    host_by_agent: UniqueIndex<Uuid, String>,
     /// Taken offsets of each IPv4 subnet.
     offsets: OrdMap<Id<Subnet>, Arc<NumberSpace>>,
 }
@@ -44,7 +42,6 @@ impl PartialEq for L2Indexes {
             && self.networks_by_project == other.networks_by_project
             && self.subnets_by_project == other.subnets_by_project
             && self.vnis == other.vnis
-            && self.host_by_agent == other.host_by_agent
     }
 }
 
@@ -63,11 +60,6 @@ impl RegionState {
             .ports_by_network
             .get(&network)
             .filter_map(|id| self.ports.get(id))
-    }
-
-    /// The host of an agent.
-    pub fn host_of_agent(&self, id: Uuid) -> Option<&Arc<Host>> {
-        self.hosts.get(self.l2.host_by_agent.get(&id)?)
     }
 
     /// The ports whose binding names a host.
@@ -216,20 +208,6 @@ impl RegionState {
             (IpAddr::V4(base), IpAddr::V4(ip)) => u32::from(ip).checked_sub(u32::from(base)),
             _ => None,
         }
-    }
-}
-
-impl Indexed for Host {
-    fn index(&self, state: &mut RegionState) {
-        let id = Self::agent_id(&self.name);
-        state.l2.host_by_agent.insert(id, self.name.clone());
-    }
-
-    fn unindex(&self, state: &mut RegionState) {
-        state
-            .l2
-            .host_by_agent
-            .remove(&Self::agent_id(&self.name), &self.name);
     }
 }
 

@@ -21,6 +21,7 @@ pub fn start(
     let agent = alcor_agent::AgentConfig {
         host: config.host.clone(),
         tunnel_ip: config.tunnel_ip,
+        availability_zone: config.availability_zone.clone(),
         ncm: config.ncm.clone(),
         socket: config.socket.clone(),
         ..alcor_agent::AgentConfig::default()

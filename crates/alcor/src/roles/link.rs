@@ -15,10 +15,15 @@ use tokio_util::sync::CancellationToken;
 pub struct Link(pub Region);
 
 impl RegionLink for Link {
-    fn register_host(&self, name: String, tunnel_ip: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(
+        &self,
+        name: String,
+        tunnel_ip: IpAddr,
+        zone: String,
+    ) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             self.0
-                .register_host(&name, tunnel_ip, alcor_model::resource::DEFAULT_ZONE)
+                .register_host(&name, tunnel_ip, &zone)
                 .await
                 .map(drop)
                 .map_err(|error| error.to_string())
