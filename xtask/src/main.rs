@@ -5,6 +5,7 @@
 mod bench;
 mod cloud;
 mod demo;
+mod openstack;
 mod setup;
 mod shell;
 mod test;
@@ -34,6 +35,8 @@ enum Task {
     Test,
     /// Test the API, and that some test exercises each of its endpoints.
     Endpoints,
+    /// Run OpenStack's own tests of the network API against Alcor with a real Keystone.
+    Tempest(openstack::tempest::Flags),
     /// Measure; prints a table, and one JSON object with --json.
     Bench(bench::Flags),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Demo(flags) => demo::demo(&flags),
         Task::Test => test::test(),
         Task::Endpoints => test::endpoints(),
+        Task::Tempest(flags) => openstack::tempest::tempest(&flags),
         Task::Bench(flags) => bench::bench(&flags),
     };
     match outcome {

@@ -1,11 +1,14 @@
-//! Installs what is missing: Debian packages, the Rust component and linker for kernel programs, the `openstack`
-//! client. What is there already is left alone.
+//! Installs what is missing: Debian packages, the Rust component and linker for kernel programs, OpenStack's
+//! programs that tests run. What is there already is left alone.
 
 use std::{fs, path::Path, process::Command};
 
 use anyhow::Context as _;
 
-use crate::shell::{cargo, has, output, root, run, tools};
+use crate::{
+    openstack::venv::Venv,
+    shell::{cargo, has, output, root, run, tools},
+};
 
 /// What the machine is prepared for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub fn setup(purpose: For) -> anyhow::Result<()> {
     rust_src()?;
     bpf_linker()?;
     if purpose == For::Everything {
-        openstack()?;
+        Venv::prepare()?;
     }
     Ok(())
 }
@@ -55,7 +58,11 @@ fn packages() -> anyhow::Result<()> {
     apt(&missing.iter().map(|(_, package, _)| *package).collect::<Vec<_>>())
 }
 
-fn apt(packages: &[&str]) -> anyhow::Result<()> {
+/// Installs Debian packages.
+///
+/// # Errors
+/// When this is not Debian or apt-get fails.
+pub fn apt(packages: &[&str]) -> anyhow::Result<()> {
     anyhow::ensure!(
         has("apt-get"),
         "this is not Debian; install yourself: {}",
@@ -151,19 +158,4 @@ fn link_llvm(from: &Path, to: &Path) -> anyhow::Result<()> {
         std::os::unix::fs::symlink(from.join(&name), &link)?;
     }
     Ok(())
-}
-
-/// The `openstack` command, which tests drive the API with.
-fn openstack() -> anyhow::Result<()> {
-    let venv = tools().join("openstack");
-    if venv.join("bin/openstack").is_file() {
-        return Ok(());
-    }
-    eprintln!("installing python-openstackclient from PyPI: tests drive the API with it");
-    let make = || Command::new("python3").arg("-m").arg("venv").arg(&venv).output();
-    if !make().is_ok_and(|made| made.status.success()) {
-        apt(&["python3-venv"])?;
-        run(Command::new("python3").arg("-m").arg("venv").arg(&venv))?;
-    }
-    run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "python-openstackclient"]))
 }

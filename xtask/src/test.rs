@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     demo,
+    openstack::venv::Venv,
     setup::{For, setup},
     shell::{cargo, output, root, run, tools},
 };
@@ -27,7 +28,7 @@ pub fn test() -> anyhow::Result<()> {
             "the kernel lacks {file}: kernel programs cannot be tested"
         );
     }
-    let openstack = tools().join("openstack/bin/openstack");
+    let openstack = Venv::prepare()?.program("openstack");
     eprintln!("\nthe demo, and the openstack command against it");
     demo::look_at_kept(|endpoint| openstack_works(&openstack, endpoint))?;
     // The features switch on what needs root (`root-tests`) and the `openstack` client.
