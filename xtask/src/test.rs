@@ -9,7 +9,7 @@ use crate::{
     demo,
     openstack::venv::Venv,
     setup::{For, setup},
-    shell::{cargo, output, root, run, tools},
+    shell::{cargo, output, root, run},
 };
 
 /// Runs all tests.

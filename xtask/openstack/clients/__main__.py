@@ -17,6 +17,8 @@ def main():
     red, blue = Person(keystone, "red", "red"), Person(keystone, "blue", "blue")
     reader, admin = Person(keystone, "red-reader", "red"), Person(keystone, "admin", "admin")
     tests = [(f"{module.__name__}.{test.__name__}", test) for module in (commands, sdk) for test in module.ALL]
+    nova = Person(keystone, "neutron", "service")
+    tests.append(("sdk.ports", lambda *_: sdk.ports(red, blue, nova)))
     tests.append(("commands.readers", lambda *_: commands.readers(red, reader)))
     failed = 0
     for name, test in tests:

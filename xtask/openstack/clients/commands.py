@@ -50,72 +50,72 @@ def named(name, text="as asked"):
 
 
 def networks(red, blue, _):
-    with life(red, blue, "network", "cli-net --mtu 1400 --description first",
-              {"name": "cli-net", "mtu": 1400, "description": "first", "shared": False, "admin_state_up": True,
+    with life(red, blue, "network", "cli-network-net --mtu 1400 --description first",
+              {"name": "cli-network-net", "mtu": 1400, "description": "first", "shared": False, "admin_state_up": True,
                "port_security_enabled": True, "router:external": False},
-              name="cli-net", changes=[*named("cli-net-2"), *TAGS, ("set --disable", {"admin_state_up": False}),
+              name="cli-network-net", changes=[*named("cli-network-net-2"), *TAGS, ("set --disable", {"admin_state_up": False}),
                                        ("set --disable-port-security", {"port_security_enabled": False}),
                                        ("set --mtu 1300", {"mtu": 1300})]):
-        red.refused("network set --share cli-net-2", "orbidden", "disallowed", "rule")
-        red.refused("network create --provider-network-type vxlan cli-nope", "orbidden", "disallowed", "rule")
+        red.refused("network set --share cli-network-net-2", "orbidden", "disallowed", "rule")
+        red.refused("network create --provider-network-type vxlan cli-network-nope", "orbidden", "disallowed", "rule")
 
 
 def subnets(red, blue, _):
-    with life(red, blue, "network", "cli-net", {}) as net:
-        with life(red, blue, "subnet", f"cli-subnet --network {net['id']} --subnet-range 10.50.0.0/24 "
+    with life(red, blue, "network", "cli-subnet-net", {}) as net:
+        with life(red, blue, "subnet", f"cli-subnet-subnet --network {net['id']} --subnet-range 10.50.0.0/24 "
                   "--dns-nameserver 10.50.0.2 --allocation-pool start=10.50.0.10,end=10.50.0.99",
                   {"cidr": "10.50.0.0/24", "gateway_ip": "10.50.0.1", "ip_version": 4, "enable_dhcp": True,
                    "dns_nameservers": ["10.50.0.2"],
                    "allocation_pools": [{"start": "10.50.0.10", "end": "10.50.0.99"}]},
-                  name="cli-subnet",
-                  changes=[*named("cli-subnet-2"), *TAGS, ("set --no-dhcp", {"enable_dhcp": False}),
+                  name="cli-subnet-subnet",
+                  changes=[*named("cli-subnet-subnet-2"), *TAGS, ("set --no-dhcp", {"enable_dhcp": False}),
                            ("set --gateway 10.50.0.254", {"gateway_ip": "10.50.0.254"}),
                            ("set --dns-nameserver 10.50.0.3", {"dns_nameservers": ["10.50.0.2", "10.50.0.3"]}),
                            ("unset --dns-nameserver 10.50.0.2", {"dns_nameservers": ["10.50.0.3"]}),
                            ("set --host-route destination=10.9.0.0/16,gateway=10.50.0.5",
                             {"host_routes": [{"destination": "10.9.0.0/16", "nexthop": "10.50.0.5"}]}),
                            ("unset --host-route destination=10.9.0.0/16,gateway=10.50.0.5", {"host_routes": []})]):
-            red.refused(f"subnet create --network {net['id']} --subnet-range 10.50.0.128/25 cli-twice", "overlap")
-        with life(red, blue, "subnet", f"cli-v6 --network {net['id']} --ip-version 6 --subnet-range fd00:50::/64 "
+            red.refused(f"subnet create --network {net['id']} --subnet-range 10.50.0.128/25 cli-subnet-twice", "overlap")
+        with life(red, blue, "subnet", f"cli-subnet-v6 --network {net['id']} --ip-version 6 --subnet-range fd00:50::/64 "
                   "--ipv6-ra-mode slaac --ipv6-address-mode slaac",
-                  {"ip_version": 6, "gateway_ip": "fd00:50::1", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"}):
+                  {"ip_version": 6, "gateway_ip": "fd00:50::", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"}):
             pass
-        blue.refused(f"subnet create --network {net['id']} --subnet-range 10.51.0.0/24 cli-foreign", *UNSEEN)
+        blue.refused(f"subnet create --network {net['id']} --subnet-range 10.51.0.0/24 cli-subnet-foreign", *UNSEEN)
 
 
 def address_scopes_and_pools(red, blue, _):
-    with life(red, blue, "address scope", "cli-scope --ip-version 4", {"ip_version": 4, "shared": False},
-              name="cli-scope", changes=[("set --name cli-scope-2", {"name": "cli-scope-2"})]) as scope:
-        with life(red, blue, "subnet pool", "cli-pool --pool-prefix 10.60.0.0/16 --default-prefix-length 26 "
+    with life(red, blue, "address scope", "cli-addre-scope --ip-version 4", {"ip_version": 4, "shared": False},
+              name="cli-addre-scope", changes=[("set --name cli-addre-scope-2", {"name": "cli-addre-scope-2"})]) as scope:
+        with life(red, blue, "subnet pool", "cli-addre-pool --pool-prefix 10.60.0.0/16 --default-prefix-length 26 "
                   f"--min-prefix-length 24 --max-prefix-length 28 --address-scope {scope['id']}",
                   {"prefixes": ["10.60.0.0/16"], "default_prefixlen": 26, "min_prefixlen": 24, "max_prefixlen": 28,
                    "ip_version": 4, "address_scope_id": scope["id"]},
-                  name="cli-pool", changes=[*named("cli-pool-2"), ("set --tag one", {"tags": ["one"]}),
+                  name="cli-addre-pool", changes=[*named("cli-addre-pool-2"), ("set --tag one", {"tags": ["one"]}),
                                             ("unset --all-tag", {"tags": []}),
                                             ("set --default-prefix-length 27", {"default_prefixlen": 27}),
                                             ("set --pool-prefix 10.61.0.0/16",
                                              {"prefixes": ["10.60.0.0/15"]})]) as pool:
             red.refused(f"address scope delete {scope['id']}", "in use", "Unable", "Conflict")
-            with life(red, blue, "network", "cli-net", {}) as net:
-                with life(red, blue, "subnet", f"cli-pooled --network {net['id']} --subnet-pool {pool['id']}",
+            with life(red, blue, "network", "cli-addre-net", {}) as net:
+                with life(red, blue, "subnet", f"cli-addre-pooled --network {net['id']} --subnet-pool {pool['id']}",
                           {"cidr": "10.60.0.0/27", "subnetpool_id": pool["id"]}):
                     red.refused(f"subnet create --network {net['id']} --subnet-pool {pool['id']} --prefix-length 20 "
-                                "cli-large", "prefix")
-            blue.refused(f"subnet create --network {net['id']} --subnet-pool {pool['id']} cli-foreign", *UNSEEN)
+                                "cli-addre-large", "prefix")
+            blue.refused(f"subnet create --network {net['id']} --subnet-pool {pool['id']} cli-addre-foreign", *UNSEEN)
 
 
 def ports(red, blue, admin):
-    with life(red, blue, "network", "cli-net", {}) as net, \
-            life(red, blue, "subnet", f"cli-subnet --network {net['id']} --subnet-range 10.70.0.0/24", {}) as subnet:
+    with life(red, blue, "network", "cli-port-net", {}) as net, \
+            life(red, blue, "subnet", f"cli-port-subnet --network {net['id']} --subnet-range 10.70.0.0/24", {}) as subnet:
         fixed = [{"subnet_id": subnet["id"], "ip_address": "10.70.0.7"}]
-        with life(red, blue, "port", f"cli-port --network {net['id']} --mac-address 02:00:00:00:00:07 "
+        with life(red, blue, "port", f"cli-port-port --network {net['id']} --mac-address 02:00:00:00:00:07 "
                   f"--fixed-ip subnet={subnet['id']},ip-address=10.70.0.7 "
                   "--allowed-address ip-address=10.70.0.200",
                   {"mac_address": "02:00:00:00:00:07", "fixed_ips": fixed, "status": "DOWN", "admin_state_up": True,
                    "allowed_address_pairs": [{"ip_address": "10.70.0.200", "mac_address": "02:00:00:00:00:07"}]},
-                  name="cli-port",
-                  changes=[*named("cli-port-2"), *TAGS, ("set --disable", {"admin_state_up": False}),
-                           ("set --device vm-1 --device-owner compute:az", {"device_id": "vm-1"}),
+                  name="cli-port-port",
+                  changes=[*named("cli-port-port-2"), *TAGS, ("set --disable", {"admin_state_up": False}),
+                           ("set --device vm-1", {"device_id": "vm-1"}),
                            ("set --extra-dhcp-option name=mtu,value=1400",
                             {"extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": "1400", "ip_version": 4}]}),
                            ("unset --allowed-address ip-address=10.70.0.200,mac-address=02:00:00:00:00:07",
@@ -123,7 +123,7 @@ def ports(red, blue, admin):
                            ("set --no-security-group", {"security_group_ids": []}),
                            ("set --disable-port-security", {"port_security_enabled": False})]) as port:
             assert [row["ID"] for row in red("port list --fixed-ip ip-address=10.70.0.7")] == [port["id"]]
-            red.refused(f"port create --network {net['id']} --fixed-ip ip-address=10.70.0.7 cli-twice", "in use")
+            red.refused(f"port create --network {net['id']} --fixed-ip ip-address=10.70.0.7 cli-port-twice", "already allocated")
             red.refused(f"subnet delete {subnet['id']}", "in use", "One or more ports")
             red.refused(f"network delete {net['id']}", "in use", "One or more ports")
             red.refused(f"port set --host node-1 {port['id']}", "orbidden", "disallowed", "rule")
@@ -131,21 +131,21 @@ def ports(red, blue, admin):
             same(admin(f"port show {port['id']}"), {"binding_host_id": "node-1"}, "port set --host")
             admin(f"port unset --host {port['id']}")
             same(admin(f"port show {port['id']}"), {"binding_host_id": ""}, "port unset --host")
-        blue.refused(f"port create --network {net['id']} cli-foreign", *UNSEEN)
+        blue.refused(f"port create --network {net['id']} cli-port-foreign", *UNSEEN)
 
 
 def security_groups(red, blue, _):
     defaults = [row for row in red("security group list") if row["Name"] == "default"]
     assert len(defaults) == 1, f"one default group in a project: {defaults}"
     red.refused(f"security group delete {defaults[0]['ID']}", "default", "Default")
-    with life(red, blue, "address group", "cli-addresses --address 192.0.2.0/24",
-              {"name": "cli-addresses", "addresses": ["192.0.2.0/24"]}, name="cli-addresses",
-              changes=[*named("cli-addresses-2"),
+    with life(red, blue, "address group", "cli-security-addresses --address 192.0.2.0/24",
+              {"name": "cli-security-addresses", "addresses": ["192.0.2.0/24"]}, name="cli-security-addresses",
+              changes=[*named("cli-security-addresses-2"),
                        ("set --address 198.51.100.1/32", {"addresses": ["192.0.2.0/24", "198.51.100.1/32"]}),
                        ("unset --address 192.0.2.0/24", {"addresses": ["198.51.100.1/32"]})]) as addresses, \
-            life(red, blue, "security group", "cli-group --description first --stateless",
-                 {"name": "cli-group", "description": "first", "stateful": False}, name="cli-group",
-                 changes=[*named("cli-group-2"), ("set --stateful", {"stateful": True}),
+            life(red, blue, "security group", "cli-security-group --description first --stateless",
+                 {"name": "cli-security-group", "description": "first", "stateful": False}, name="cli-security-group",
+                 changes=[*named("cli-security-group-2"), ("set --stateful", {"stateful": True}),
                           ("set --tag one", {"tags": ["one"]}), ("unset --all-tag", {"tags": []})]) as group:
         gid = group["id"]
         first = red(f"security group rule list {gid}")
@@ -168,12 +168,12 @@ def security_groups(red, blue, _):
 
 
 def routers(red, blue, admin):
-    public = admin("network create --external cli-public")
-    outside = admin(f"subnet create --network {public['id']} --no-dhcp --subnet-range 203.0.113.0/24 cli-public4")
-    with life(red, blue, "network", "cli-net", {}) as net, \
-            life(red, blue, "subnet", f"cli-subnet --network {net['id']} --subnet-range 10.80.0.0/24", {}) as subnet, \
-            life(red, blue, "router", "cli-router --description first", {"description": "first", "admin_state_up": True},
-                 name="cli-router", changes=[*named("cli-router-2"), *TAGS,
+    public = admin("network create --external cli-router-public")
+    outside = admin(f"subnet create --network {public['id']} --no-dhcp --subnet-range 203.0.113.0/24 cli-router-public4")
+    with life(red, blue, "network", "cli-router-net", {}) as net, \
+            life(red, blue, "subnet", f"cli-router-subnet --network {net['id']} --subnet-range 10.80.0.0/24", {}) as subnet, \
+            life(red, blue, "router", "cli-router-router --description first", {"description": "first", "admin_state_up": True},
+                 name="cli-router-router", changes=[*named("cli-router-router-2"), *TAGS,
                                              ("set --disable", {"admin_state_up": False}),
                                              ("set --enable", {"admin_state_up": True})]) as router:
         rid = router["id"]
@@ -181,7 +181,7 @@ def routers(red, blue, admin):
         red(f"router add subnet {rid} {subnet['id']}")
         own = red(f"port list --router {rid}")
         assert [row["Fixed IP Addresses"][0]["ip_address"] for row in own] == ["10.80.0.1"], own
-        red.refused(f"router delete {rid}", "still has", "in use")
+        red.refused(f"router delete {rid}", "still attached")
         red(f"router set --route destination=10.81.0.0/16,gateway=10.80.0.9 {rid}")
         same(red(f"router show {rid}"), {"routes": [{"destination": "10.81.0.0/16", "nexthop": "10.80.0.9"}]}, "routes")
         red(f"router add route --route destination=10.82.0.0/16,gateway=10.80.0.9 {rid}")
@@ -196,7 +196,7 @@ def routers(red, blue, admin):
         red(f"router unset --external-gateway {rid}")
         assert not red(f"router show {rid}")["external_gateway_info"]
         red(f"router remove subnet {rid} {subnet['id']}")
-        leg = red(f"port create --network {net['id']} cli-leg")["id"]
+        leg = red(f"port create --network {net['id']} cli-router-leg")["id"]
         red(f"router add port {rid} {leg}")
         same(red(f"port show {leg}"), {"device_id": rid, "device_owner": "network:router_interface"}, "added port")
         red(f"router remove port {rid} {leg}")
@@ -217,11 +217,11 @@ def floating_ips(red, blue, public, net, outside):
 
 
 def rbac(red, blue, admin):
-    for noun, create, action in [("network", "cli-net", "access_as_shared"),
-                                 ("security group", "cli-group", "access_as_shared"),
-                                 ("address scope", "cli-scope", "access_as_shared"),
-                                 ("address group", "cli-addresses", "access_as_shared"),
-                                 ("subnet pool", "cli-pool --pool-prefix 10.90.0.0/16", "access_as_shared")]:
+    for noun, create, action in [("network", "cli-rbac-net", "access_as_shared"),
+                                 ("security group", "cli-rbac-group", "access_as_shared"),
+                                 ("address scope", "cli-rbac-scope", "access_as_shared"),
+                                 ("address group", "cli-rbac-addresses", "access_as_shared"),
+                                 ("subnet pool", "cli-rbac-pool --pool-prefix 10.90.0.0/16", "access_as_shared")]:
         with life(red, blue, noun, create, {}) as thing:
             kind = noun.replace(" ", "_").replace("subnet_pool", "subnetpool")
             with life(red, blue, "network rbac",
@@ -240,8 +240,8 @@ def quotas(red, blue, admin):
     assert shown["ports"] == 500 and shown["networks"] == 100, shown
     admin(f"quota set --networks 1 {blue.project_id}")
     try:
-        with life(blue, None, "network", "cli-one", {}):
-            blue.refused("network create cli-two", "Quota exceeded", "quota")
+        with life(blue, None, "network", "cli-quota-one", {}):
+            blue.refused("network create cli-quota-two", "Quota exceeded", "quota")
         red.refused(f"quota set --networks 1000 {red.project_id}", "orbidden", "disallowed", "rule")
     finally:
         admin(f"quota delete --network {blue.project_id}")
@@ -255,16 +255,19 @@ def operators_view(red, _, admin):
     admin("network agent list")
     red.refused("network agent show 00000000-0000-0000-0000-000000000001")
     admin("availability zone list --network")
-    with life(admin, red, "network", "cli-segmented --provider-network-type vxlan", {}) as net:
-        admin(f"subnet create --network {net['id']} --subnet-range 10.95.0.0/24 cli-counted")
+    with life(admin, red, "network", "cli-operator-segmented --provider-network-type vxlan", {}) as net:
+        admin(f"subnet create --network {net['id']} --subnet-range 10.95.0.0/24 cli-operator-counted")
         counted = admin(f"ip availability show {net['id']}")
         assert (counted["total_ips"], counted["used_ips"]) == (253, 0), counted
         segments = admin(f"network segment list --network {net['id']}")
         assert len(segments) == 1 and segments[0]["Network Type"] == "vxlan", segments
         sid = segments[0]["ID"]
-        admin(f"network segment set --name cli-segment --description first {sid}")
-        same(admin(f"network segment show {sid}"), {"name": "cli-segment", "description": "first"}, "segment")
+        admin(f"network segment set --name cli-operator-segment --description first {sid}")
+        same(admin(f"network segment show {sid}"), {"name": "cli-operator-segment", "description": "first"}, "segment")
         red.refused(f"network segment show {sid}", *UNSEEN)
+
+
+def segment_ranges(red, _, admin):
     with life(admin, None, "network segment range",
               "cli-range --shared --network-type vxlan --minimum 900001 --maximum 900010",
               {"minimum": 900001, "maximum": 900010, "network_type": "vxlan", "shared": True}, name="cli-range",
@@ -274,7 +277,7 @@ def operators_view(red, _, admin):
 
 def readers(red, reader):
     """A reader sees what its project has and changes nothing."""
-    with life(red, None, "network", "cli-net", {}) as net:
+    with life(red, None, "network", "cli-reader-net", {}) as net:
         same(reader(f"network show {net['id']}"), {"id": net["id"]}, "reader")
         for line in [f"network set --name mine {net['id']}", f"network delete {net['id']}", "network create mine",
                      f"subnet create --network {net['id']} --subnet-range 10.96.0.0/24 mine",
@@ -282,4 +285,5 @@ def readers(red, reader):
             reader.refused(line, "orbidden", "disallowed", "rule")
 
 
-ALL = [networks, subnets, address_scopes_and_pools, ports, security_groups, routers, rbac, quotas, operators_view]
+ALL = [networks, subnets, address_scopes_and_pools, ports, security_groups, routers, rbac, quotas, operators_view,
+       segment_ranges]
