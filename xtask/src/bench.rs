@@ -8,7 +8,10 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use tabled::{builder::Builder, settings::Style};
 
-use crate::shell::{cargo, output};
+use crate::{
+    openstack::neutron::Neutron,
+    shell::{cargo, output, run},
+};
 
 /// Flags of benchmarks.
 #[derive(Debug, Args)]
@@ -28,7 +31,7 @@ pub struct Flags {
 enum Name {
     /// Commits and rows per second, loading a million ports, memory of a port.
     Store,
-    /// Durable port creations per second over HTTP.
+    /// Durable port creations, lists and updates per second over HTTP, beside a real Neutron (root).
     Api,
     /// API call to "visible to packets" on a real host, in networks of 10, 1,000 and 100,000 ports (root).
     Programming,
@@ -45,8 +48,8 @@ pub type Figures = Map<String, Value>;
 /// When it cannot run or one of its parts fails.
 pub fn bench(flags: &Flags) -> anyhow::Result<()> {
     let json = match flags.name {
-        Name::Store => example("alcor-region", "bench_store", flags.quick)?,
-        Name::Api => example("alcor-api", "bench_api", flags.quick)?,
+        Name::Store => example("alcor-region", "bench_store", flags.quick, &[])?,
+        Name::Api => api(flags.quick)?,
         Name::Programming => Value::Object(programming::bench(flags.quick)?).to_string(),
         Name::Dataplane => Value::Object(dataplane::bench(flags.quick)?).to_string(),
     };
@@ -56,12 +59,27 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The API's benchmark, with the reference Neutron running for it.
+fn api(quick: bool) -> anyhow::Result<String> {
+    // Built first: compiling takes the cores that Neutron needs to start.
+    let example_args = [
+        "build",
+        "--release",
+        "--package",
+        "alcor-api",
+        "--example",
+        "bench_api",
+    ];
+    run(&mut cargo(&example_args))?;
+    let neutron = Neutron::start()?;
+    example("alcor-api", "bench_api", quick, &["--beside", &neutron.address])
+}
+
 /// Runs an example of a package that prints its table on standard error and its JSON as the last line of standard output.
-fn example(package: &str, name: &str, quick: bool) -> anyhow::Result<String> {
-    let mut args = vec!["run", "--release", "--package", package, "--example", name];
-    if quick {
-        args.extend(["--", "--quick"]);
-    }
+fn example(package: &str, name: &str, quick: bool, more: &[&str]) -> anyhow::Result<String> {
+    let mut args = vec!["run", "--release", "--package", package, "--example", name, "--"];
+    args.extend(quick.then_some("--quick"));
+    args.extend(more);
     let printed = output(&mut cargo(&args))?;
     let last = printed.lines().next_back().unwrap_or_default();
     anyhow::ensure!(last.starts_with('{'), "{name} printed no JSON: {printed}");

@@ -4,8 +4,11 @@
 //! and is stopped when the run ends.
 
 mod alcor;
+pub mod clients;
+pub mod fuzz;
 mod identity;
 mod keystone;
+pub mod neutron;
 pub mod process;
 pub mod tempest;
 pub mod venv;
@@ -58,6 +61,18 @@ impl Openstack {
             _lock: lock,
         })
     }
+}
+
+/// The part of `cargo xtask test` that OpenStack's own programs play: its clients, a short run of tempest, and
+/// schemathesis last, because it leaves much behind.
+///
+/// # Errors
+/// When one of them fails.
+pub fn test() -> anyhow::Result<()> {
+    let openstack = Openstack::start("test", Build::Debug)?;
+    clients::clients(&openstack)?;
+    tempest::run_against(&openstack, &tempest::Flags::short())?;
+    fuzz::fuzz(&openstack)
 }
 
 /// An empty folder of a run, and the lock that keeps a second run out of it.

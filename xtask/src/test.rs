@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     demo,
-    openstack::venv::Venv,
+    openstack::{self, venv::Venv},
     setup::{For, setup},
     shell::{cargo, output, root, run},
 };
@@ -35,7 +35,8 @@ pub fn test() -> anyhow::Result<()> {
     let mut tests = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
     let hits = fresh(&root().join("target/route-hits"))?;
     run(tests.env("ALCOR_TEST_OPENSTACK", &openstack).env(HITS, &hits))?;
-    every_endpoint(&hits)
+    every_endpoint(&hits)?;
+    openstack::test()
 }
 
 /// The environment variable that tells tests where to note which endpoints they exercised.

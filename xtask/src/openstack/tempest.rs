@@ -71,13 +71,13 @@ impl Flags {
 /// # Errors
 /// When a test that should pass does not, or fewer pass than the committed floor says.
 pub fn tempest(flags: &Flags) -> anyhow::Result<()> {
-    let lists = Lists::read()?;
     let build = if flags.release {
         Build::Release
     } else {
         Build::Debug
     };
     if flags.list {
+        let lists = Lists::read()?;
         let venv = Venv::prepare()?;
         let (dir, _lock) = super::work_dir("tempest-list")?;
         workspace::lay_out(&venv, &dir, "")?;
@@ -86,8 +86,16 @@ pub fn tempest(flags: &Flags) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let openstack = Openstack::start("tempest", build)?;
-    let dir = workspace::make(&openstack)?;
+    run_against(&Openstack::start("tempest", build)?, flags)
+}
+
+/// Runs tests against what already runs.
+///
+/// # Errors
+/// As [`tempest`].
+pub fn run_against(openstack: &Openstack, flags: &Flags) -> anyhow::Result<()> {
+    let lists = Lists::read()?;
+    let dir = workspace::make(openstack)?;
     let all = list(&openstack.venv, &dir)?;
     let selected = selected(&all, &lists, flags)?;
     anyhow::ensure!(
@@ -95,7 +103,7 @@ pub fn tempest(flags: &Flags) -> anyhow::Result<()> {
         "no test on the allow-list matches {:?}",
         flags.regex
     );
-    let report = run(&openstack, &dir, &selected, flags.concurrency)?;
+    let report = run(openstack, &dir, &selected, flags.concurrency)?;
     write_failures(&dir, &report)?;
     tell(&report, &lists, flags);
     judge(&report, &lists, &all, &dir)
