@@ -180,6 +180,15 @@ fn delete(
     Ok(())
 }
 
+/// Notes in a network that one of its subnets changed: clients see by the network's revision number that something did.
+pub(crate) fn revise(tx: &mut Tx<'_, RegionState>, env: &Env, id: Id<Network>) {
+    if let Some(network) = tx.state().networks().get(&id) {
+        let mut network = Network::clone(network);
+        env.touch(&mut network.standard);
+        tx.put(Resource::Network(Arc::new(network)));
+    }
+}
+
 /// A network that the caller sees.
 pub(crate) fn visible<'a>(
     state: &'a RegionState,

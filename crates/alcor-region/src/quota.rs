@@ -155,7 +155,7 @@ pub fn limit(state: &RegionState, config: &RegionConfig, project_id: &str, name:
         .unwrap_or_else(|| default_limit(config, name))
 }
 
-/// Refuses when the project owns more than it may, with what this transaction has made so far.
+/// Refuses when a project owns more of a kind than it may, with what this transaction has made so far.
 ///
 /// # Errors
 /// [`RegionError::OverQuota`] with the quota's name.
@@ -164,11 +164,40 @@ pub(crate) fn check<R: Managed>(
     env: &Env,
     project_id: &str,
 ) -> Result<(), RegionError> {
+    check_without::<R>(tx, env, project_id, 0)
+}
+
+/// Refuses a new row when its project owns more than it may, with what this transaction has made so far. Rows of the same
+/// kind that came along since the mark, without being asked for (a project's default group), do not stand in its way.
+///
+/// # Errors
+/// [`RegionError::OverQuota`] with the quota's name.
+pub(crate) fn check_new<R: Managed>(
+    tx: &Tx<'_, RegionState>,
+    env: &Env,
+    row: &R,
+    mark: usize,
+) -> Result<(), RegionError> {
+    let own = R::resource_key(row.key());
+    let unasked = tx
+        .made_since(mark)
+        .filter(|key| key.kind() == R::KIND && **key != own)
+        .count();
+    check_without::<R>(tx, env, row.project_id(), unasked as u64)
+}
+
+fn check_without<R: Managed>(
+    tx: &Tx<'_, RegionState>,
+    env: &Env,
+    project_id: &str,
+    unasked: u64,
+) -> Result<(), RegionError> {
     let Some(name) = R::QUOTA else {
         return Ok(());
     };
+    let owned = || tx.state().count::<R>(project_id).saturating_sub(unasked);
     match u64::try_from(limit(tx.state(), &env.config, project_id, name)) {
-        Ok(limit) if tx.state().count::<R>(project_id) > limit => Err(RegionError::OverQuota(name)),
+        Ok(limit) if owned() > limit => Err(RegionError::OverQuota(name)),
         // Below the limit, or negative: there is none.
         _ => Ok(()),
     }

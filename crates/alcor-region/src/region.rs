@@ -45,8 +45,9 @@ fn create_all<R: Managed>(
     creates
         .into_iter()
         .map(|create| {
+            let mark = tx.mark();
             let row = R::create(tx, env, caller, create)?;
-            quota::check::<R>(tx, env, row.project_id())?;
+            quota::check_new(tx, env, &*row, mark)?;
             Ok(row)
         })
         .collect()

@@ -165,6 +165,7 @@ fn create(
     check_whole(&subnet)?;
     let (id, auto) = (subnet.id, subnet.is_auto_address());
     tx.put(Resource::Subnet(Arc::new(subnet)));
+    network::revise(tx, env, network.id);
     if auto {
         add_auto_addresses(tx, env, id, network.id)?;
     }
@@ -285,7 +286,9 @@ fn update(
         subnet.enable_dhcp,
     )?;
     check_whole(&subnet)?;
+    let network = subnet.network_id;
     tx.put(Resource::Subnet(Arc::new(subnet)));
+    network::revise(tx, env, network);
     written(tx, id)
 }
 
@@ -340,6 +343,7 @@ fn delete(
         }
     }
     tx.delete(ResourceKey::Subnet(id));
+    network::revise(tx, env, subnet.network_id);
     Ok(())
 }
 

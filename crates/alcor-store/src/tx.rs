@@ -79,6 +79,20 @@ impl<'a, S: State> Tx<'a, S> {
         }
     }
 
+    /// How much was written so far, for [`Tx::made_since`].
+    pub fn mark(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// The rows that were not there before and were written after a mark.
+    pub fn made_since(&self, mark: usize) -> impl Iterator<Item = &ResourceKey> {
+        self.writes
+            .iter()
+            .skip(mark)
+            .filter(|(_, previous)| previous.is_none())
+            .map(|(key, _)| key)
+    }
+
     /// Keeps what was written; gives it in order.
     pub fn finish(self) -> Vec<Change> {
         self.changes

@@ -1,9 +1,14 @@
 //! Quotas: limits, defaults, and that nobody gets past them.
 
-use alcor_model::Network;
+use alcor_model::{Network, SecurityGroup, Subnet};
 
 use super::{Place, owner};
-use crate::{RegionConfig, RegionError, command::NetworkCreate, quota};
+use crate::{
+    RegionConfig, RegionError,
+    command::{NetworkCreate, SubnetUpdate},
+    quota,
+    security_group::SecurityGroupCreate,
+};
 
 fn two_networks() -> RegionConfig {
     RegionConfig {
@@ -107,4 +112,53 @@ async fn clients_at_the_same_time_do_not_get_past_a_limit() {
     let made = clients.join_all().await;
     assert_eq!(made.iter().filter(|outcome| outcome.is_ok()).count(), 5);
     assert_eq!(used(&place).used, 5);
+}
+
+/// The default group comes with a project's first group; nobody asked for it.
+#[tokio::test]
+async fn what_comes_along_is_counted_and_does_not_stand_in_the_way() {
+    let config = RegionConfig {
+        quotas: [("security_group", 1)].into(),
+        ..RegionConfig::default()
+    };
+    let place = Place::new(config, 24);
+    let group = async || {
+        let groups = vec![SecurityGroupCreate::default()];
+        place.region.create::<SecurityGroup>(&owner(), groups).await
+    };
+    group().await.unwrap();
+    assert_eq!(place.region.snapshot().state.count::<SecurityGroup>("p1"), 2);
+    let refusal = group().await.unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "Quota exceeded for resources: ['security_group']."
+    );
+}
+
+#[tokio::test]
+async fn a_network_is_revised_by_its_subnets() {
+    let place = Place::new(RegionConfig::default(), 24);
+    let id = place.network().await;
+    let revision = || {
+        place
+            .region
+            .snapshot()
+            .state
+            .networks()
+            .get(&id)
+            .unwrap()
+            .standard
+            .revision_number
+    };
+    let before = revision();
+    let subnet = place.subnet(id, "10.0.0.0/24").await;
+    assert_eq!(revision(), before + 1);
+    let region = &place.region;
+    region
+        .update::<Subnet>(&owner(), subnet.id, SubnetUpdate::default(), None)
+        .await
+        .unwrap();
+    assert_eq!(revision(), before + 2);
+    region.delete::<Subnet>(&owner(), subnet.id, None).await.unwrap();
+    assert_eq!(revision(), before + 3);
 }
