@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use alcor_model::{
-    AddressGroup, FloatingIp, Network, Port, Quota, RbacPolicy, ResourceKey, Router, SecurityGroup,
-    SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, FloatingIp, Network, Port, Quota, RbacPolicy, ResourceKey, Router,
+    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 use alcor_store::Tx;
 use thiserror::Error;
@@ -53,6 +53,7 @@ quotas! {
     "subnetpool" = -1, SubnetPool;
     "security_group" = 10, SecurityGroup;
     "security_group_rule" = 100, SecurityGroupRule;
+    "address_scope" = -1, AddressScope;
     "address_group" = -1, AddressGroup;
 }
 
