@@ -31,9 +31,9 @@ async fn a_pool_is_made_listed_changed_tagged_and_deleted() {
         ("name", json!("pool")),
         ("prefixes", json!(["10.1.0.0/23"])),
         ("ip_version", json!(4)),
-        ("default_prefixlen", json!(24)),
-        ("min_prefixlen", json!(8)),
-        ("max_prefixlen", json!(32)),
+        ("default_prefixlen", json!("24")),
+        ("min_prefixlen", json!("8")),
+        ("max_prefixlen", json!("32")),
         ("default_quota", json!(1024)),
         ("is_default", json!(false)),
         ("shared", json!(false)),
@@ -67,7 +67,7 @@ async fn a_pool_is_made_listed_changed_tagged_and_deleted() {
     let changed = &changed["subnetpool"];
     assert_eq!(
         (&changed["name"], &changed["max_prefixlen"], &changed["prefixes"]),
-        (&json!("other"), &json!(28), &json!(["10.1.0.0/22"]))
+        (&json!("other"), &json!("28"), &json!(["10.1.0.0/22"]))
     );
     let tag = format!("{path}/tags/a");
     assert_eq!(api.call(Method::PUT, &tag, None).await.0, 201);
@@ -288,10 +288,10 @@ async fn subnets_have_kinds_of_ports() {
     let subnet = |types: Value| json!({"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.0.0.0/24", "service_types": types}});
     let post = |types| api.post("/v2.0/subnets", subnet(types));
     assert_refused(
-        &post(json!(["planet:earth"])).await,
+        &post(json!(["planet"])).await,
         400,
         "InvalidSubnetServiceType",
-        "planet:earth",
+        "planet",
     );
     assert_refused(&post(json!([7])).await, 400, "InvalidSubnetServiceType", "7");
     assert_refused(

@@ -132,7 +132,9 @@ const RESOURCES: &[(&str, &[Row])] = &[
             ("get", "", SUBNET_READER),
             ("update delete", "", OWNER_OR_NET_MEMBER),
             ("create get update", "segment_id", ADMIN),
-            ("create update", "service_types", ADMIN),
+            // Neutron has a stricter rule and never asks it: the attribute is not one that the policy enforces.
+            ("create", "service_types", NET_MEMBER),
+            ("update", "service_types", OWNER_OR_NET_MEMBER),
             ("update", "leak_routes", ADMIN),
             ("create update delete", "tags", OWNER_OR_NET_MEMBER),
             ("get", "tags", SUBNET_TAG_READER),

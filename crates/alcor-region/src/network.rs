@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use alcor_model::{Id, Network, Resource, ResourceKey, Vni};
 use alcor_store::Tx;
+use thiserror::Error;
 
 use crate::{
-    Env, RegionError, RegionState,
+    Env, ErrorClass, Refusal, RegionError, RegionState,
     command::{Caller, NetworkCreate, NetworkUpdate},
     env::check_if_match,
     external, floating_ip, host, label,
@@ -18,6 +19,45 @@ use crate::{
 pub const MTU_MIN: u16 = 68;
 /// Smallest MTU of a network with an IPv6 subnet (RFC 8200, section 5).
 pub const MTU_MIN_IPV6: u16 = 1280;
+
+/// What the rules of networks refuse beyond [`RegionError`]'s own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NetworkError {
+    /// Subnets want a larger MTU than the network has or is to have.
+    #[error("MTU of {network} is not valid, subnet requires a minimum of {least}")]
+    MtuTooSmall {
+        /// The network.
+        network: Id<Network>,
+        /// What the family wants.
+        least: u16,
+    },
+}
+
+impl Refusal for NetworkError {
+    fn neutron_type(&self) -> &'static str {
+        match self {
+            Self::MtuTooSmall { .. } => "NetworkMTUSubnetConflict",
+        }
+    }
+
+    fn class(&self) -> ErrorClass {
+        ErrorClass::Conflict
+    }
+}
+
+/// Refuses subnets of a family in a network whose MTU is less than every link of that family has.
+pub(crate) fn check_mtu_for(network: Id<Network>, mtu: u16, ipv6: bool) -> Result<(), NetworkError> {
+    let least = if ipv6 && mtu >= MTU_MIN {
+        MTU_MIN_IPV6
+    } else {
+        MTU_MIN
+    };
+    if mtu >= least {
+        Ok(())
+    } else {
+        Err(NetworkError::MtuTooSmall { network, least })
+    }
+}
 
 impl Managed for Network {
     type Create = NetworkCreate;
@@ -72,7 +112,7 @@ fn create(
     let mtu = match create.mtu {
         // Neutron's 0 stands for the default.
         None | Some(0) => env.config.network_mtu_max(),
-        Some(mtu) => check_mtu(env, mtu, MTU_MIN)?,
+        Some(mtu) => check_mtu(env, mtu)?,
     };
     host::check_zones(tx.state(), &create.availability_zone_hints)?;
     let id = env.new_id();
@@ -120,7 +160,10 @@ fn update(
             .state()
             .subnets_of(id)
             .any(|subnet| subnet.cidr.addr().is_ipv6());
-        network.mtu = check_mtu(env, mtu, if has_ipv6 { MTU_MIN_IPV6 } else { MTU_MIN })?;
+        network.mtu = check_mtu(env, mtu)?;
+        if tx.state().subnets_of(id).next().is_some() {
+            check_mtu_for(id, mtu, has_ipv6)?;
+        }
     }
     network.admin_state_up = update.admin_state_up.unwrap_or(network.admin_state_up);
     network.port_security_enabled = update
@@ -226,13 +269,13 @@ fn written(tx: &Tx<'_, RegionState>, id: Id<Network>) -> Result<Arc<Network>, Re
         .ok_or(RegionError::NetworkNotFound(id))
 }
 
-fn check_mtu(env: &Env, mtu: u16, least: u16) -> Result<u16, RegionError> {
+fn check_mtu(env: &Env, mtu: u16) -> Result<u16, RegionError> {
     let most = env.config.network_mtu_max();
-    if (least..=most).contains(&mtu) {
+    if mtu <= most {
         Ok(mtu)
     } else {
         Err(RegionError::InvalidInput(format!(
-            "Requested MTU {mtu} is not between {least} and {most}, which is what the underlay's MTU of {} leaves",
+            "Requested MTU {mtu} is larger than {most}, which is what the underlay's MTU of {} leaves",
             env.config.underlay_mtu
         )))
     }

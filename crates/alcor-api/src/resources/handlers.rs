@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{Resource, ShownJson, View};
 use crate::{
+    attributes::{Given, Verb},
     auth::Who,
     authorize::{self, Shown},
     body::JsonBody,
@@ -275,7 +276,14 @@ pub(crate) async fn update<R: Resource>(
         )));
     };
     let object = object_of(value, R::SINGULAR)?;
-    let before = view::<R>(&api, &who.caller, &id)?;
+    let before = match view::<R>(&api, &who.caller, &id) {
+        Ok(before) => before,
+        // What no row could be changed to is said first, as in Neutron; it tells nothing of this one.
+        Err(unseen) => {
+            Given::check(R::ATTRIBUTES, Verb::Put, object)?;
+            return Err(unseen);
+        }
+    };
     let update = R::update_from(authorize::checked_change(&api, &who, &before, object)?)?;
     let row = api
         .region()

@@ -20,19 +20,12 @@ use crate::{
     field::Field,
 };
 
-/// The smallest MTU of IPv4 (RFC 791, section 3.2).
-const MIN_MTU: u64 = 68;
-
 /// The client's MTU; 0 means "choose" as in Neutron.
-fn mtu(given: &mut Given) -> Result<Option<u16>, ApiError> {
+fn mtu(given: &mut Given) -> Option<u16> {
     match given.get::<u64>("mtu") {
-        None | Some(0) => Ok(None),
-        Some(mtu) if mtu < MIN_MTU => Err(ApiError::invalid_attribute(
-            "mtu",
-            &format!("'{mtu}' is too small - must be at least '{MIN_MTU}'"),
-        )),
+        None | Some(0) => None,
         // The table's range ends at 65535.
-        Some(mtu) => Ok(u16::try_from(mtu).ok()),
+        Some(mtu) => u16::try_from(mtu).ok(),
     }
 }
 
@@ -132,7 +125,7 @@ impl Resource for Network {
         Ok(NetworkCreate {
             standard: standard_create(given)?,
             admin_state_up: given.get("admin_state_up"),
-            mtu: mtu(given)?,
+            mtu: mtu(given),
             shared: given.get("shared"),
             port_security_enabled: given.get("port_security_enabled"),
             // The table's range is a VNI's, so nothing is lost here.
@@ -151,7 +144,7 @@ impl Resource for Network {
         Ok(NetworkUpdate {
             standard: standard_update(given),
             admin_state_up: given.get("admin_state_up"),
-            mtu: mtu(given)?,
+            mtu: mtu(given),
             shared: given.get("shared"),
             port_security_enabled: given.get("port_security_enabled"),
             external: given.get("router:external"),

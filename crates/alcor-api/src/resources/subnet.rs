@@ -54,9 +54,6 @@ const fn version(cidr: &IpNet) -> u64 {
 /// Kinds of ports that a subnet can be for.
 const MAX_SERVICE_TYPES: usize = 32;
 
-/// What a kind of port begins with.
-const OWNER_PREFIXES: &[&str] = &["network:", "neutron:", "compute:", "baremetal:", "manila:"];
-
 /// Kinds of ports (`device_owner`).
 static SERVICE_TYPES: Custom = Custom {
     name: "array",
@@ -87,8 +84,9 @@ static SERVICE_TYPES: Custom = Custom {
     schema: || schema::list(schema::text(MAX_TEXT)),
 };
 
+/// A group and a kind in it, such as `compute:nova`.
 fn is_device_owner(text: &str) -> bool {
-    text.chars().count() <= MAX_TEXT && OWNER_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+    text.chars().count() <= MAX_TEXT && text.split_once(':').is_some_and(|(group, _)| !group.is_empty())
 }
 
 fn service_types(given: &mut Given) -> Option<Vec<String>> {

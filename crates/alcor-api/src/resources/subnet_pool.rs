@@ -23,7 +23,7 @@ use super::{
     Resource, Rows, View, Walk, attribute_table, handlers, lookup, standard_create, standard_update,
 };
 use crate::{
-    attributes::{Attribute, Custom, Given},
+    attributes::{Attribute, Custom, Given, Kind},
     auth::Who,
     authorize::authorize,
     body::JsonBody,
@@ -46,6 +46,13 @@ static PREFIXES: Custom = Custom {
         Ok(Some(Parsed::Json(json!(prefixes))))
     },
     schema: || schema::list(schema::cidr()),
+};
+
+/// The length of a prefix: a number, which Neutron shows as text.
+static PREFIXLEN: Custom = Custom {
+    name: "string",
+    parse: |name, value| parse::value(name, Kind::Int(0, MAX_PREFIXLEN), value),
+    schema: || json!({"type": "string", "pattern": "^[0-9]{1,3}$"}),
 };
 
 fn prefixes(value: &Value) -> Result<Vec<IpNet>, String> {
@@ -86,21 +93,23 @@ impl Resource for SubnetPool {
                 v.row.ip_version().into()
             ))
             .listed(),
-            Attribute::new("default_prefixlen", Kind::Int(0, MAX_PREFIXLEN), |v: &V| {
-                Field::Int(v.row.default_prefixlen.into())
-            })
+            Attribute::new(
+                "default_prefixlen",
+                Kind::Custom(&PREFIXLEN),
+                |v: &V| Field::Json(json!(v.row.default_prefixlen.to_string()))
+            )
             .writable()
-            .listed(),
-            Attribute::new("min_prefixlen", Kind::Int(0, MAX_PREFIXLEN), |v: &V| Field::Int(
-                v.row.min_prefixlen.into()
+            .filterable(),
+            Attribute::new("min_prefixlen", Kind::Custom(&PREFIXLEN), |v: &V| Field::Json(
+                json!(v.row.min_prefixlen.to_string())
             ))
             .writable()
-            .listed(),
-            Attribute::new("max_prefixlen", Kind::Int(0, MAX_PREFIXLEN), |v: &V| Field::Int(
-                v.row.max_prefixlen.into()
+            .filterable(),
+            Attribute::new("max_prefixlen", Kind::Custom(&PREFIXLEN), |v: &V| Field::Json(
+                json!(v.row.max_prefixlen.to_string())
             ))
             .writable()
-            .listed(),
+            .filterable(),
             Attribute::new("default_quota", Kind::IntOrNull(0, MAX_QUOTA), |v: &V| v
                 .row
                 .default_quota

@@ -25,14 +25,7 @@ pub(super) fn check_block(state: &RegionState, network: &Network, cidr: IpNet) -
             "{cidr} is not a block of unicast addresses"
         )));
     }
-    if cidr.addr().is_ipv6() && network.mtu < network::MTU_MIN_IPV6 {
-        return Err(RegionError::InvalidInput(format!(
-            "IPv6 needs an MTU of at least {}, and network {} has {}",
-            network::MTU_MIN_IPV6,
-            network.id,
-            network.mtu
-        )));
-    }
+    network::check_mtu_for(network.id, network.mtu, cidr.addr().is_ipv6())?;
     let mut count = 0;
     for other in state.subnets_of(network.id) {
         count += 1;

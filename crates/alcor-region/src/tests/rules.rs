@@ -86,7 +86,7 @@ async fn mtus_fit_the_underlay_and_ipv6() {
         mtu: Some(mtu),
         ..NetworkCreate::default()
     };
-    for bad in [67, 1451, 9000] {
+    for bad in [1451, 9000] {
         refused(
             place.region.create::<Network>(&owner(), vec![create(bad)]).await,
             "InvalidInput",
@@ -100,7 +100,18 @@ async fn mtus_fit_the_underlay_and_ipv6() {
         .id;
     refused(
         place.try_subnet(subnet_of(small, "fd00::/64")).await,
-        "InvalidInput",
+        "NetworkMTUSubnetConflict",
+    );
+    place.subnet(small, "10.0.0.0/24").await;
+    let tiny = place
+        .region
+        .create::<Network>(&owner(), vec![create(67)])
+        .await
+        .unwrap()[0]
+        .id;
+    refused(
+        place.try_subnet(subnet_of(tiny, "10.0.0.0/24")).await,
+        "NetworkMTUSubnetConflict",
     );
     let id = place.network().await;
     place.subnet(id, "fd00::/64").await;
@@ -113,7 +124,7 @@ async fn mtus_fit_the_underlay_and_ipv6() {
             .region
             .update::<Network>(&owner(), id, update(1279), None)
             .await,
-        "InvalidInput",
+        "NetworkMTUSubnetConflict",
     );
     place
         .region
