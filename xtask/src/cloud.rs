@@ -140,6 +140,7 @@ impl Cloud {
         let data = lab.dir().join("data");
         let args = [
             "controller".to_owned(),
+            "--noauth".to_owned(),
             format!("--api-listen=127.0.0.1:{port}"),
             format!("--southbound-listen={southbound}"),
             format!("--data-dir={}", data.display()),

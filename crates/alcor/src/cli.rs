@@ -2,12 +2,14 @@
 //! defaults, in this order (see `config`).
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    ops::Not,
     path::PathBuf,
 };
 
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Virtual networks for a cloud region.
 #[derive(Debug, Parser)]
@@ -16,6 +18,7 @@ use serde::Serialize;
     about,
     after_help = "Examples:\n  \
     alcor controller --data-dir /var/lib/alcor\n  \
+    alcor all --noauth --data-dir /tmp/alcor\n  \
     alcor agent --host node-1 --tunnel-ip 192.0.2.11 --ncm http://192.0.2.1:9697\n  \
     alcor --config /etc/alcor.toml --print-config\n  \
     alcor show ports --json\n  \
@@ -104,6 +107,10 @@ pub struct ControllerFlags {
     #[arg(long, value_name = "ADDRESS:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_listen: Option<SocketAddr>,
+    /// No authentication: whoever reaches the API, on loopback only, is admin. For trying things out.
+    #[arg(long)]
+    #[serde(rename = "auth", serialize_with = "no_auth", skip_serializing_if = "Not::not")]
+    pub noauth: bool,
     /// Where agents connect to.
     #[arg(long, value_name = "ADDRESS:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +123,11 @@ pub struct ControllerFlags {
     #[arg(long, value_name = "WHICH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_defaults: Option<String>,
+}
+
+/// The flag as the part of the configuration that it stands for.
+fn no_auth<S: Serializer>(_: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    BTreeMap::from([("mode", "noauth")]).serialize(serializer)
 }
 
 /// Agent flags; each overrides the key of the same name in `[agent]`.

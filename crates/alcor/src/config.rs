@@ -254,7 +254,7 @@ impl Config {
             "agent.host must have 1 to 255 characters"
         );
         c.quota_limits()?;
-        c.auth.check()
+        Ok(())
     }
 
     /// The configuration as a file that gives the same again.
@@ -295,6 +295,14 @@ mod tests {
         assert_eq!(config.agent.host, "from-flag");
         assert_eq!(config.agent.ncm, "http://192.0.2.1:9697");
         assert_eq!(config.controller, Config::default().controller);
+    }
+
+    #[test]
+    fn no_authentication_is_asked_for_by_name() {
+        let mode = |args: &[&str]| load(args).unwrap().controller.auth.mode;
+        assert_eq!(mode(&["controller"]), auth::AuthMode::Keystone);
+        assert_eq!(mode(&["controller", "--noauth"]), auth::AuthMode::NoAuth);
+        assert_eq!(mode(&["all", "--noauth"]), auth::AuthMode::NoAuth);
     }
 
     #[test]

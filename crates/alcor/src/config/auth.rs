@@ -90,7 +90,7 @@ impl fmt::Debug for Password {
 impl Default for AuthConfig {
     fn default() -> Self {
         Self {
-            mode: AuthMode::NoAuth,
+            mode: AuthMode::Keystone,
             keystone_url: String::new(),
             username: String::new(),
             password: Password::default(),
@@ -113,7 +113,7 @@ impl AuthConfig {
     ///
     /// # Errors
     /// What does not, by name.
-    pub fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.revocation_s <= MAX_REVOCATION_S,
             "controller.auth.revocation_s is {}; the most is {MAX_REVOCATION_S}",
@@ -131,7 +131,8 @@ impl AuthConfig {
             for (key, value) in [("keystone_url", &self.keystone_url), ("username", &self.username)] {
                 anyhow::ensure!(
                     !value.is_empty(),
-                    "controller.auth.mode is 'keystone', so {key} is needed"
+                    "controller.auth.mode is 'keystone', so controller.auth.{key} is needed; to try things out on this \
+                     machine without authentication, say --noauth"
                 );
             }
             anyhow::ensure!(
@@ -145,8 +146,9 @@ impl AuthConfig {
     /// The API's settings.
     ///
     /// # Errors
-    /// When a file cannot be read, or Keystone's address or the rules are of no use.
+    /// When something is missing, a file cannot be read, or Keystone's address or the rules are of no use.
     pub fn api_config(&self, project_id: &str) -> anyhow::Result<ApiConfig> {
+        self.check()?;
         let authentication = match self.mode {
             AuthMode::NoAuth => Authentication::NoAuth(Caller {
                 project_id: project_id.to_owned(),
@@ -219,7 +221,6 @@ mod tests {
 
     fn keystone() -> AuthConfig {
         AuthConfig {
-            mode: AuthMode::Keystone,
             keystone_url: "http://127.0.0.1:5000".into(),
             username: "alcor".into(),
             password: Password::from("rosebud".to_owned()),
@@ -236,6 +237,13 @@ mod tests {
             config.check().unwrap_err().to_string()
         };
         assert!(missing(|config| config.keystone_url.clear()).contains("keystone_url"));
+        assert!(
+            AuthConfig::default()
+                .api_config("p")
+                .unwrap_err()
+                .to_string()
+                .contains("--noauth")
+        );
         assert!(missing(|config| config.username.clear()).contains("username"));
         assert!(missing(|config| config.password = Password::default()).contains(PASSWORD_VARIABLE));
         assert!(missing(|config| config.revocation_s = 86_400).contains("revocation_s"));

@@ -397,6 +397,7 @@ pub fn interrupt(process: &mut Process) {
 fn start_controller(lab: &Lab, endpoint: &str, southbound: &str) -> Process {
     let arguments = [
         "controller".to_owned(),
+        "--noauth".to_owned(),
         format!("--api-listen={}", endpoint.trim_start_matches("http://")),
         format!("--southbound-listen={southbound}"),
         format!("--data-dir={}", lab.dir().join("data").display()),
