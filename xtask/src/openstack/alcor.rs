@@ -27,14 +27,7 @@ impl Alcor {
     pub fn start(build: Build, keystone: &Keystone, dir: &Path) -> anyhow::Result<Self> {
         build.packages(&["alcor"])?;
         let config = dir.join("alcor.toml");
-        fs::write(
-            &config,
-            if std::env::var_os("NOA").is_some() {
-                String::new()
-            } else {
-                configuration(keystone)
-            },
-        )?;
+        fs::write(&config, configuration(keystone))?;
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         let mut command = std::process::Command::new(build.program("alcor"));
