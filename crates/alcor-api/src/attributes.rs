@@ -297,6 +297,11 @@ impl Given {
         Ok(given)
     }
 
+    /// Whether the client gave nothing.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// Looks at an attribute; `None` when the client did not give it.
     pub fn peek(&self, name: &str) -> Option<&Parsed> {
         let found = self.values.iter().find(|(given, _)| *given == name);

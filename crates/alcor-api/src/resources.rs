@@ -161,11 +161,12 @@ pub trait Resource: Managed<Key = Id<Self>> {
     /// A change of nothing but the tags; only for what is [`Resource::TAGGED`].
     fn update_of_tags(tags: Vec<String>) -> Self::Update;
 
-    /// What must be there before a list is given: rows that the region makes on the first look at them.
+    /// What must be there before a list of a project's rows is given: rows that the region makes on the first look at
+    /// them.
     ///
     /// # Errors
     /// When they cannot be made.
-    fn before_list(_: &Region, _: &Caller) -> impl Future<Output = Result<(), ApiError>> + Send {
+    fn before_list(_: &Region, _project_id: String) -> impl Future<Output = Result<(), ApiError>> + Send {
         async { Ok(()) }
     }
 

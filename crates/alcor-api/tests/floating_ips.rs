@@ -172,6 +172,18 @@ async fn a_floating_ip_leads_to_a_port_and_away_again() {
 }
 
 #[tokio::test]
+async fn a_change_of_nothing_ends_the_association() {
+    let cloud = Cloud::start().await;
+    let port = cloud.port().await;
+    let made = cloud.make(json!({"port_id": port["id"]})).await;
+    let id = text(&made["id"]);
+    assert_eq!(cloud.update(&id, json!({"description": "d"})).await.0, 200);
+    assert_eq!(cloud.show(&id).await["port_id"], port["id"]);
+    assert_eq!(cloud.update(&id, json!({})).await.0, 200);
+    assert_eq!(cloud.show(&id).await["port_id"], Value::Null);
+}
+
+#[tokio::test]
 async fn addresses_and_subnets_can_be_chosen() {
     let cloud = Cloud::start().await;
     let made = cloud
@@ -195,7 +207,7 @@ async fn addresses_and_subnets_can_be_chosen() {
         "cidr": "203.0.113.0/24", "project_id": PROJECT, "tenant_id": PROJECT,
     });
     assert_eq!((status, pools), (200, json!({"floatingip_pools": [pool]})));
-    let (_, pools) = cloud.api.get("/v2.0/floatingip_pools?fields=cidr").await;
+    let (_, pools) = cloud.api.get("/v2.0/floatingip-pools?fields=cidr").await;
     assert_eq!(pools, json!({"floatingip_pools": [{"cidr": "203.0.113.0/24"}]}));
     let filtered = cloud.api.get("/v2.0/floatingip_pools?cidr=x").await;
     assert_refused(

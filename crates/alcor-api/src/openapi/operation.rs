@@ -163,7 +163,8 @@ fn operation_id(route: &Route) -> String {
         .trim_start_matches('/')
         .chars()
         .map(|letter| {
-            if letter.is_ascii_alphanumeric() {
+            // Two spellings of a path differ in nothing else.
+            if letter.is_ascii_alphanumeric() || letter == '-' {
                 letter
             } else {
                 ' '

@@ -6,7 +6,7 @@ use alcor_model::{
 };
 use alcor_region::{
     Region,
-    command::{Caller, StandardUpdate},
+    command::StandardUpdate,
     security_group::{TemplateCreate, ensure_templates, has_templates},
 };
 
@@ -122,7 +122,7 @@ impl Resource for DefaultSecurityGroupRule {
     }
 
     /// A region has its first templates from the first look at them on.
-    async fn before_list(region: &Region, _: &Caller) -> Result<(), ApiError> {
+    async fn before_list(region: &Region, _: String) -> Result<(), ApiError> {
         if !has_templates(&region.snapshot().state) {
             region
                 .write(|tx, env| {

@@ -179,9 +179,15 @@ impl Resource for FloatingIp {
 
     fn update_from(mut given: Given) -> Result<Self::Update, ApiError> {
         let given = &mut given;
+        // A change of nothing ends the association: once a floating IP had nothing else to change.
+        let ends = given.is_empty();
+        let mut association = association(given);
+        if ends {
+            association.port_id = Some(None);
+        }
         Ok(FloatingIpUpdate {
             standard: standard_update(given),
-            association: association(given),
+            association,
         })
     }
 
@@ -196,7 +202,10 @@ impl Resource for FloatingIp {
     }
 
     fn extra_routes() -> Vec<Route> {
-        vec![route(Method::GET, "/v2.0/floatingip_pools", get(pools)).doc(doc::pools)]
+        // Neutron's reference has one spelling, some of its clients the other.
+        ["/v2.0/floatingip_pools", "/v2.0/floatingip-pools"]
+            .map(|path| route(Method::GET, path, get(pools)).doc(doc::pools))
+            .into()
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
 
-use super::{Resource, ShownJson, View};
+use super::{MAX_TEXT, Resource, ShownJson, View};
 use crate::{
     attributes::{Given, Verb},
     auth::Who,
@@ -138,9 +138,17 @@ pub(crate) async fn list<R: Resource>(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    R::before_list(api.region(), &who.caller).await?;
+    R::before_list(api.region(), project_looked_at(&who.caller, &uri)?).await?;
     let listing = tokio::task::spawn_blocking(move || list_now::<R>(&api, &who, &headers, &uri));
     listing.await.map_err(|error| internal(&error))?
+}
+
+/// Whose rows a list is about: those of the project that an administrator names, else the caller's own.
+fn project_looked_at(caller: &Caller, uri: &Uri) -> Result<String, ApiError> {
+    let named = pairs(uri)?.into_iter().find(|(key, value)| {
+        caller.is_admin && matches!(key.as_str(), "project_id" | "tenant_id") && value.len() <= MAX_TEXT
+    });
+    Ok(named.map_or_else(|| caller.project_id.clone(), |(_, project_id)| project_id))
 }
 
 /// What is shown, and the query without what the caller must not ask by.

@@ -41,9 +41,8 @@ fn rules(view: &View<SecurityGroup>) -> Field<'_> {
     Field::Json(Value::Array(rules))
 }
 
-/// Makes the default group of the caller's own project, whoever looks at its groups first.
-pub(super) async fn ensure_own_default(region: &Region, caller: &Caller) -> Result<(), ApiError> {
-    let project_id = caller.project_id.clone();
+/// Makes the default group of a project, whoever looks at its groups first.
+pub(super) async fn ensure_default_of(region: &Region, project_id: String) -> Result<(), ApiError> {
     if project_id.is_empty()
         || region
             .snapshot()
@@ -94,8 +93,8 @@ impl Resource for SecurityGroup {
         Some(walk.sorted(seen.cloned().collect()))
     }
 
-    async fn before_list(region: &Region, caller: &Caller) -> Result<(), ApiError> {
-        ensure_own_default(region, caller).await
+    async fn before_list(region: &Region, project_id: String) -> Result<(), ApiError> {
+        ensure_default_of(region, project_id).await
     }
 
     fn create_from(mut given: Given) -> Result<Self::Create, ApiError> {

@@ -20,7 +20,7 @@ use crate::{
     field::Field,
     parse::{Parsed, cut, shown},
     query::ListQuery,
-    resources::security_group::ensure_own_default,
+    resources::security_group::ensure_default_of,
 };
 
 /// How `null` and "any protocol" are said.
@@ -357,8 +357,8 @@ impl Resource for SecurityGroupRule {
         Some(walk.sorted(seen.cloned().collect()))
     }
 
-    async fn before_list(region: &Region, caller: &Caller) -> Result<(), ApiError> {
-        ensure_own_default(region, caller).await
+    async fn before_list(region: &Region, project_id: String) -> Result<(), ApiError> {
+        ensure_default_of(region, project_id).await
     }
 
     fn indexed<'a>(

@@ -82,14 +82,11 @@ fn what_a_project_owns() {
                 "y------",
             ),
             (
-                "create_subnet update_subnet delete_subnet create_subnet:tags",
+                "create_subnet update_subnet delete_subnet create_subnet:tags update_subnet:service_types",
                 "yyy----",
             ),
             ("get_subnet", "yyyy-y-"),
-            (
-                "create_subnet:segment_id get_subnet:segment_id update_subnet:service_types",
-                "y------",
-            ),
+            ("create_subnet:segment_id get_subnet:segment_id", "y------"),
             (
                 "create_port update_port delete_port create_port:mac_address create_port:fixed_ips:ip_address",
                 "yyy--y-",
