@@ -2,26 +2,18 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use ::http::{HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 
 use crate::{
+    http::{Answer, HttpClient, HttpClientError},
     secret::Secret,
-    token::{Envelope, Verified},
+    token::{Catalogue, Envelope, Verified},
     verifier::Clock,
 };
-
-/// Largest answer of Keystone in bytes.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// The service's own token is renewed when it has less than this left.
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_secs(120);
@@ -54,20 +46,12 @@ pub struct KeystoneConfig {
 /// The client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoneError {
-    /// The file of authorities.
-    #[error("cannot read the certificates in {path}: {reason}")]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
     /// Not an address.
     #[error("'{0}' is no http or https address of Keystone")]
     Address(String),
-    /// TLS.
-    #[error("cannot make a client for Keystone: {0}")]
-    Client(#[from] rustls::Error),
+    /// Certificates, TLS.
+    #[error(transparent)]
+    Client(#[from] HttpClientError),
 }
 
 /// What came of asking about a token.
@@ -90,22 +74,26 @@ enum Tried<T> {
     Again(String),
 }
 
-struct OwnToken {
-    header: HeaderValue,
+/// The service's own token.
+#[derive(Clone)]
+pub struct OwnToken {
+    pub header: HeaderValue,
     renew_at: Timestamp,
+    /// Where the services are; empty for who does not ask.
+    pub catalogue: Arc<Catalogue>,
 }
 
 pub struct Keystone {
     config: KeystoneConfig,
     tokens_uri: Uri,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     clock: Clock,
     /// One logs in at a time; the others wait for that.
     own: tokio::sync::Mutex<Option<OwnToken>>,
 }
 
 impl Keystone {
-    pub fn new(config: KeystoneConfig, clock: Clock) -> Result<Self, KeystoneError> {
+    pub fn new(config: KeystoneConfig, clock: Clock, catalogue: bool) -> Result<Self, KeystoneError> {
         let base = config
             .url
             .trim_end_matches('/')
@@ -114,12 +102,13 @@ impl Keystone {
         if !base.starts_with("http://") && !base.starts_with("https://") {
             return Err(KeystoneError::Address(config.url));
         }
-        let tokens_uri = format!("{base}/v3/auth/tokens?nocatalog=1");
+        let query = if catalogue { "" } else { "?nocatalog=1" };
+        let tokens_uri = format!("{base}/v3/auth/tokens{query}");
         Ok(Self {
             tokens_uri: tokens_uri
                 .parse()
                 .map_err(|_| KeystoneError::Address(config.url.clone()))?,
-            client: client(config.ca_file.as_ref())?,
+            client: HttpClient::new(config.ca_file.as_ref(), config.timeout)?,
             config,
             clock,
             own: tokio::sync::Mutex::new(None),
@@ -150,7 +139,7 @@ impl Keystone {
             return Tried::Done(Asked::Refused);
         };
         let own = match self.own_token(logged_in).await {
-            Tried::Done(own) => own,
+            Tried::Done(own) => own.header,
             Tried::Failed(reason) => return Tried::Failed(reason),
             Tried::Again(reason) => return Tried::Again(reason),
         };
@@ -161,7 +150,7 @@ impl Keystone {
             Err(reason) => return Tried::Again(reason),
         };
         match response.status {
-            StatusCode::OK => match response.envelope() {
+            StatusCode::OK => match envelope(&response) {
                 Ok(envelope) => Tried::Done(Asked::Good(Box::new(envelope.verified()))),
                 Err(reason) => Tried::Failed(reason),
             },
@@ -175,10 +164,10 @@ impl Keystone {
     }
 
     /// The service's own token, from Keystone when there is none that lasts.
-    async fn own_token(&self, logged_in: &impl Fn()) -> Tried<HeaderValue> {
+    async fn own_token(&self, logged_in: &impl Fn()) -> Tried<OwnToken> {
         let mut own = self.own.lock().await;
         if let Some(token) = own.as_ref().filter(|token| (self.clock)() < token.renew_at) {
-            return Tried::Done(token.header.clone());
+            return Tried::Done(token.clone());
         }
         logged_in();
         let json = [("content-type", HeaderValue::from_static("application/json"))];
@@ -196,62 +185,46 @@ impl Keystone {
             return Tried::Failed("Keystone's answer has no token in it".to_owned());
         };
         header.set_sensitive(true);
-        match response.envelope() {
+        match envelope(&response) {
             Ok(envelope) => {
                 let renew_at = envelope.expires_at().saturating_sub(RENEW_BEFORE);
-                *own = Some(OwnToken {
-                    header: header.clone(),
+                let token = OwnToken {
+                    header,
                     renew_at: renew_at.unwrap_or_else(|_| (self.clock)()),
-                });
-                Tried::Done(header)
+                    catalogue: Arc::new(envelope.catalogue()),
+                };
+                *own = Some(token.clone());
+                Tried::Done(token)
             }
             Err(reason) => Tried::Failed(reason),
         }
     }
 
-    /// One call, all of it within the timeout. The error says what is wrong without naming the address, which may
-    /// have somebody's secret in it.
+    /// The service's own token. Whoever wants it tries again at times of their own.
+    pub async fn login_or_known(&self) -> Result<OwnToken, String> {
+        match self.own_token(&|| {}).await {
+            Tried::Done(own) => Ok(own),
+            Tried::Failed(reason) | Tried::Again(reason) => Err(reason),
+        }
+    }
+
     async fn send<const N: usize>(
         &self,
         method: Method,
         headers: [(&'static str, HeaderValue); N],
         body: Bytes,
-    ) -> Result<Response, String> {
+    ) -> Result<Answer, String> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.tokens_uri.clone();
-        request
-            .headers_mut()
-            .insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         for (name, value) in headers {
             request.headers_mut().insert(name, value);
         }
-        let call = async {
-            let response = self.client.request(request).await.map_err(|error| {
-                let what = if error.is_connect() {
-                    "cannot be reached"
-                } else {
-                    "broke the connection"
-                };
-                format!("Keystone {what}")
-            })?;
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-            Ok(Response {
-                status: parts.status,
-                headers: parts.headers,
-                body: body
-                    .map_err(|_| "Keystone's answer broke off or is too long".to_owned())?
-                    .to_bytes(),
-            })
-        };
-        match tokio::time::timeout(self.config.timeout, call).await {
-            Ok(result) => result,
-            Err(_) => Err("Keystone did not answer in time".to_owned()),
-        }
+        let answer = self.client.call(request).await;
+        answer.map_err(|error| format!("Keystone {error}"))
     }
 
-    async fn forget(&self, header: &HeaderValue) {
+    pub async fn forget(&self, header: &HeaderValue) {
         let mut own = self.own.lock().await;
         if own.as_ref().is_some_and(|token| token.header == *header) {
             *own = None;
@@ -283,50 +256,8 @@ impl Keystone {
     }
 }
 
-struct Response {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Response {
-    fn envelope(&self) -> Result<Envelope, String> {
-        serde_json::from_slice(&self.body)
-            .map_err(|_| "Keystone's answer does not describe a token".to_owned())
-    }
-}
-
-/// A client that trusts the system's authorities and those in the file.
-fn client(
-    file: Option<&PathBuf>,
-) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, KeystoneError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = file {
-        let unreadable = |reason: String| KeystoneError::Certificates {
-            path: path.clone(),
-            reason,
-        };
-        let found: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect)
-            .map_err(|error| unreadable(error.to_string()))?;
-        if found.is_empty() || roots.add_parsable_certificates(found).1 > 0 {
-            return Err(unreadable(
-                "there is something else than certificates in it, or nothing".to_owned(),
-            ));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
+fn envelope(answer: &Answer) -> Result<Envelope, String> {
+    serde_json::from_slice(&answer.body).map_err(|_| "Keystone's answer does not describe a token".to_owned())
 }
 
 fn header(token: &str) -> Option<HeaderValue> {

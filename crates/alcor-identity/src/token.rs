@@ -4,6 +4,8 @@ use alcor_policy::Credentials;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::session::Wanted;
+
 /// What Keystone says a token proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -32,6 +34,44 @@ struct Body {
     roles: Vec<Role>,
     #[serde(default)]
     is_admin_project: Option<bool>,
+    #[serde(default)]
+    catalog: Vec<Service>,
+}
+
+/// Where services are.
+#[derive(Debug, Default)]
+pub struct Catalogue(Vec<Service>);
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    #[serde(rename = "type")]
+    service_type: String,
+    #[serde(default)]
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Endpoint {
+    interface: String,
+    #[serde(default)]
+    region_id: Option<String>,
+    url: String,
+}
+
+impl Catalogue {
+    /// The first endpoint that is as wanted.
+    pub fn endpoint(&self, wanted: &Wanted) -> Option<&str> {
+        let fits = |endpoint: &&Endpoint| {
+            endpoint.interface == wanted.interface
+                && (wanted.region.is_none() || endpoint.region_id == wanted.region)
+        };
+        let services = self.0.iter();
+        services
+            .filter(|service| service.service_type == wanted.service_type)
+            .flat_map(|service| &service.endpoints)
+            .find(fits)
+            .map(|endpoint| endpoint.url.as_str())
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,6 +112,10 @@ struct Role {
 impl Envelope {
     pub(crate) fn expires_at(&self) -> Timestamp {
         self.token.expires_at
+    }
+
+    pub(crate) fn catalogue(self) -> Catalogue {
+        Catalogue(self.token.catalog)
     }
 
     pub(crate) fn verified(self) -> Verified {

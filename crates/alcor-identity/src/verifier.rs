@@ -116,7 +116,7 @@ impl Verifier {
     /// As [`Verifier::new`].
     pub fn with_clock(config: VerifierConfig, clock: Clock) -> Result<Self, KeystoneError> {
         Ok(Self(Arc::new(Inner {
-            keystone: Keystone::new(config.keystone, Arc::clone(&clock))?,
+            keystone: Keystone::new(config.keystone, Arc::clone(&clock), false)?,
             cache: Mutex::new(Cache::new(config.bounds)),
             clock,
             asked: AtomicU64::new(0),

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use alcor_identity::{IdentityError, KeystoneConfig, Secret, Stats, Verifier, VerifierConfig, cache::Bounds};
+use alcor_identity::{
+    IdentityError, KeystoneConfig, Secret, Session, Stats, Verifier, VerifierConfig, Wanted, cache::Bounds,
+};
 use axum::{
     Json, Router,
     extract::State,
@@ -60,7 +62,13 @@ async fn login(State(fake): State<Arc<Fake>>, Json(body): Json<Value>) -> Respon
     }
     fake.logins.fetch_add(1, Ordering::SeqCst);
     let expires = fake.now.load(Ordering::SeqCst) + fake.own_lasts.load(Ordering::SeqCst);
-    let body = json!({"token": {"expires_at": fake.time(expires), "user": {"id": "alcor"}}});
+    let endpoint = |interface: &str, region: &str| json!({"interface": interface, "region_id": region, "url": format!("http://{interface}.{region}/v2.1")});
+    let catalog = json!([
+        {"type": "identity", "endpoints": [endpoint("public", "one")]},
+        {"type": "compute", "endpoints": [endpoint("public", "one"), endpoint("internal", "one"), endpoint("public", "two")]},
+    ]);
+    let body =
+        json!({"token": {"expires_at": fake.time(expires), "user": {"id": "alcor"}, "catalog": catalog}});
     (StatusCode::CREATED, [("x-subject-token", fake.own())], Json(body)).into_response()
 }
 
@@ -90,6 +98,7 @@ async fn check(State(fake): State<Arc<Fake>>, headers: HeaderMap) -> Response {
 }
 
 struct Lab {
+    session: Session,
     fake: Arc<Fake>,
     verifier: Verifier,
 }
@@ -133,6 +142,7 @@ impl Lab {
         let clock = Arc::clone(&fake);
         let clock = Arc::new(move || Timestamp::from_second(clock.now.load(Ordering::SeqCst)).unwrap());
         Self {
+            session: Session::with_clock(config.keystone.clone(), clock.clone()).unwrap(),
             verifier: Verifier::with_clock(config, clock).unwrap(),
             fake,
         }
@@ -353,4 +363,48 @@ fn addresses_and_certificates_are_checked_at_the_start() {
     );
     assert!(refused("https://keystone", Some("/nowhere/ca.pem")).contains("/nowhere/ca.pem"));
     assert!(Verifier::new(config("https://keystone:5000/v3", None)).is_ok());
+}
+
+#[tokio::test]
+async fn a_session_knows_where_services_are_and_logs_in_again_when_it_must() {
+    let lab = Lab::new().await;
+    let wanted = |interface: &str, region: Option<&str>| Wanted {
+        service_type: "compute".to_owned(),
+        interface: interface.to_owned(),
+        region: region.map(str::to_owned),
+    };
+    for (wanted, endpoint) in [
+        (wanted("public", None), "http://public.one/v2.1"),
+        (wanted("public", Some("two")), "http://public.two/v2.1"),
+        (wanted("internal", Some("one")), "http://internal.one/v2.1"),
+    ] {
+        assert_eq!(lab.session.access(&wanted).await.unwrap().endpoint, endpoint);
+    }
+    let nowhere = lab
+        .session
+        .access(&wanted("internal", Some("two")))
+        .await
+        .unwrap_err();
+    assert!(
+        nowhere.contains("no internal endpoint") && nowhere.contains("region two"),
+        "{nowhere}"
+    );
+    assert_eq!(lab.fake.logins.load(Ordering::SeqCst), 1);
+    let token = lab.session.token().await.unwrap();
+    assert_eq!(token.reveal(), "service-1");
+    lab.session.forget(&token).await;
+    lab.session.forget(&token).await;
+    assert_eq!(lab.session.token().await.unwrap().reveal(), "service-2");
+    // Forgetting a token that is not the newest one changes nothing.
+    lab.session.forget(&token).await;
+    assert_eq!(lab.session.token().await.unwrap().reveal(), "service-2");
+    lab.fake.now.store(3_500, Ordering::SeqCst);
+    assert_eq!(lab.session.token().await.unwrap().reveal(), "service-3");
+    lab.fake.now.store(8_000, Ordering::SeqCst);
+    lab.fake
+        .trouble
+        .lock()
+        .unwrap()
+        .push(StatusCode::SERVICE_UNAVAILABLE);
+    assert!(lab.session.token().await.unwrap_err().contains("503"));
 }

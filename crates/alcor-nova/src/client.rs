@@ -1,18 +1,23 @@
 //! The HTTP call: one request with a batch of events. When to call and what to do with a failure is [`crate::core`]'s.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
-use reqwest::{StatusCode, header::HeaderName};
+use alcor_identity::{
+    Secret,
+    http::{CallError, HttpClient},
+};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, StatusCode, Uri,
+    header::{CONTENT_TYPE, HeaderName},
+};
+use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 
 use crate::{core::Outcome, event::ServerEvent};
 
-/// Longest time for one request.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer that is read, in bytes: Nova repeats every event.
-const ANSWER_MAX: usize = 1 << 20;
 /// Characters of an answer that a message repeats.
 const SHOWN_MAX: usize = 200;
 const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
@@ -21,30 +26,20 @@ const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where Nova is and what opens its door.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Nova's endpoint with the version, as in the catalogue: `http://controller:8774/v2.1`.
     pub endpoint: String,
     /// A token with the service role; none where Nova asks for none.
-    pub token: Option<String>,
-}
-
-/// Tokens are secrets.
-impl std::fmt::Debug for Access {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let endpoint = &self.endpoint;
-        f.debug_struct("Access")
-            .field("endpoint", endpoint)
-            .finish_non_exhaustive()
-    }
+    pub token: Option<Secret>,
 }
 
 /// Gives access to Nova.
 pub trait NovaAccess: Send + Sync + 'static {
     /// Access as it is known now. An error is tried again later.
     fn access(&self) -> BoxFuture<'_, Result<Access, String>>;
-    /// Nova did not accept the token; the next one must be new.
-    fn refused(&self);
+    /// Nova did not accept this; the next token must be new.
+    fn refused(&self, access: Access) -> BoxFuture<'_, ()>;
 }
 
 /// Access that never changes.
@@ -52,7 +47,9 @@ impl NovaAccess for Access {
     fn access(&self) -> BoxFuture<'_, Result<Access, String>> {
         Box::pin(std::future::ready(Ok(self.clone())))
     }
-    fn refused(&self) {}
+    fn refused(&self, _: Access) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Why a request failed.
@@ -61,9 +58,12 @@ pub enum SendError {
     /// No token or no endpoint.
     #[error("no access to Nova: {0}")]
     Access(String),
-    /// Nova was not reached.
-    #[error("Nova cannot be reached: {0}")]
-    Transport(#[from] reqwest::Error),
+    /// Nova's address or the token cannot be what they are said to be.
+    #[error("no request can be made of what is known of Nova: {0}")]
+    Request(&'static str),
+    /// There was no answer.
+    #[error("Nova {0}")]
+    Call(#[from] CallError),
     /// Nova said no.
     #[error("Nova answered {status}: {body}")]
     Status {
@@ -86,7 +86,7 @@ impl SendError {
                 status if status.is_client_error() => Outcome::Refused,
                 _ => Outcome::TryAgain,
             },
-            Self::Access(_) | Self::Transport(_) => Outcome::TryAgain,
+            Self::Access(_) | Self::Request(_) | Self::Call(_) => Outcome::TryAgain,
         }
     }
 }
@@ -107,21 +107,14 @@ struct AnsweredEvent {
 /// Calls Nova. Cheap to clone.
 #[derive(Clone)]
 pub struct NovaClient {
-    http: reqwest::Client,
+    http: HttpClient,
     access: Arc<dyn NovaAccess>,
 }
 
 impl NovaClient {
     /// A client that gets token and endpoint from `access`.
-    ///
-    /// # Errors
-    /// When the HTTP client cannot be made.
-    pub fn new(access: Arc<dyn NovaAccess>) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .connect_timeout(REQUEST_TIMEOUT)
-            .build()?;
-        Ok(Self { http, access })
+    pub fn new(http: HttpClient, access: Arc<dyn NovaAccess>) -> Self {
+        Self { http, access }
     }
 
     /// Sends a batch.
@@ -130,40 +123,40 @@ impl NovaClient {
     /// See [`SendError`].
     pub async fn send(&self, events: &[ServerEvent]) -> Result<(), SendError> {
         let access = self.access.access().await.map_err(SendError::Access)?;
-        let url = format!(
-            "{}/os-server-external-events",
-            access.endpoint.trim_end_matches('/')
-        );
-        let mut request = self.http.post(url).json(&json!({ "events": events }));
-        if let Some(token) = &access.token {
-            request = request.header(TOKEN, token);
-        }
-        let response = request.send().await?;
-        let status = response.status();
-        let body = read(response).await?;
+        let answer = self.http.call(request(&access, events)?).await?;
+        let status = answer.status;
         if status == StatusCode::UNAUTHORIZED {
-            self.access.refused();
+            self.access.refused(access).await;
         }
         // None of the servers is known: said of the whole request, though nothing is wrong with it.
         if status.is_success() || status == StatusCode::NOT_FOUND {
-            log_refused(&body);
+            log_refused(&answer.body);
             return Ok(());
         }
-        let body = String::from_utf8_lossy(&body).chars().take(SHOWN_MAX).collect();
+        let body = String::from_utf8_lossy(&answer.body);
+        let body = body.chars().take(SHOWN_MAX).collect();
         Err(SendError::Status { status, body })
     }
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        let room = ANSWER_MAX - body.len();
-        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-        if body.len() >= ANSWER_MAX {
-            break;
-        }
+fn request(access: &Access, events: &[ServerEvent]) -> Result<Request<Full<Bytes>>, SendError> {
+    let url = format!(
+        "{}/os-server-external-events",
+        access.endpoint.trim_end_matches('/')
+    );
+    let body = json!({ "events": events }).to_string().into_bytes();
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::try_from(url).map_err(|_| SendError::Request("its endpoint is no address"))?;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(token) = &access.token {
+        let mut value = HeaderValue::from_str(token.reveal())
+            .map_err(|_| SendError::Request("the token cannot be in a header"))?;
+        value.set_sensitive(true);
+        headers.insert(TOKEN, value);
     }
-    Ok(body)
+    Ok(request)
 }
 
 /// A server that Nova does not know, or that has no host yet, cannot take its event; that is no fault of the request.

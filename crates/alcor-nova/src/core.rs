@@ -15,14 +15,35 @@ use crate::event::{EventName, EventStatus, ServerEvent, Subject};
 
 /// Events that wait for Nova at most; beyond it the oldest is given up and counted.
 pub const QUEUE_MAX: usize = 10_000;
-/// Events of one request at most.
-pub const BATCH_MAX: usize = 100;
+/// Most events that one request may be configured to have.
+pub const BATCH_MAX: usize = 1_000;
 /// The first pause after a request that failed; it doubles with each further one.
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Requests that an event may fail in before it is given up. With the pauses between them that is most of an hour; Nova
+/// itself stops to wait for an event after five minutes, and reads its servers' addresses anew from time to time.
+pub const TRIES_MAX: u32 = 60;
 /// The device owners that mean a server of Nova's.
 const COMPUTE_PREFIX: &str = "compute:";
+
+/// How events are gathered into requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Events of one request at most; 1 to [`BATCH_MAX`].
+    pub batch: usize,
+    /// The shortest time from the end of a request to the next one: what happens meanwhile goes together.
+    pub interval: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            batch: 100,
+            interval: Duration::ZERO,
+        }
+    }
+}
 
 /// What Nova could want to know of a port of one of its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +96,7 @@ pub struct Counters {
     pub delivered: u64,
     /// Requests that failed and are tried again.
     pub retries: u64,
-    /// Events that Nova refused for good, or that were too many to keep.
+    /// Events that Nova refused for good, that failed too often, or that were too many to keep.
     pub given_up: u64,
 }
 
@@ -93,11 +114,18 @@ pub enum Outcome {
 /// Events of one key replace each other.
 type EventKey = (Id<Port>, Uuid, Subject);
 
+/// An event, with the requests that it failed in.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    event: ServerEvent,
+    failures: u32,
+}
+
 /// What waits, in the order in which it is sent, with one event a key.
 #[derive(Debug, Default)]
 struct Waiting {
     /// By place; new ones come last.
-    events: BTreeMap<i64, ServerEvent>,
+    events: BTreeMap<i64, Tried>,
     places: BTreeMap<EventKey, i64>,
 }
 
@@ -112,9 +140,9 @@ impl Waiting {
         }
     }
 
-    fn insert(&mut self, place: i64, event: ServerEvent) {
-        self.places.insert(Self::key(&event), place);
-        self.events.insert(place, event);
+    fn insert(&mut self, place: i64, tried: Tried) {
+        self.places.insert(Self::key(&tried.event), place);
+        self.events.insert(place, tried);
     }
 
     /// Puts an event last; what it makes pointless goes.
@@ -126,26 +154,26 @@ impl Waiting {
         }
         self.remove(&Self::key(&event));
         let place = self.events.last_key_value().map_or(0, |(last, _)| last + 1);
-        self.insert(place, event);
+        self.insert(place, Tried { event, failures: 0 });
     }
 
     /// Puts a batch that failed first again, without what newer events have made pointless.
-    fn put_back(&mut self, batch: Vec<ServerEvent>) {
-        for event in batch.into_iter().rev() {
-            let (port, server, _) = Self::key(&event);
-            let outdated = self.places.contains_key(&Self::key(&event))
+    fn put_back(&mut self, batch: Vec<Tried>) {
+        for tried in batch.into_iter().rev() {
+            let (port, server, _) = Self::key(&tried.event);
+            let outdated = self.places.contains_key(&Self::key(&tried.event))
                 || self.places.contains_key(&(port, server, Subject::End));
             if !outdated {
                 let place = self.events.first_key_value().map_or(0, |(first, _)| first - 1);
-                self.insert(place, event);
+                self.insert(place, tried);
             }
         }
     }
 
-    fn pop(&mut self) -> Option<ServerEvent> {
-        let (_, event) = self.events.pop_first()?;
-        self.places.remove(&Self::key(&event));
-        Some(event)
+    fn pop(&mut self) -> Option<Tried> {
+        let (_, tried) = self.events.pop_first()?;
+        self.places.remove(&Self::key(&tried.event));
+        Some(tried)
     }
 
     fn len(&self) -> usize {
@@ -158,7 +186,8 @@ impl Waiting {
 pub struct Notifier {
     known: BTreeMap<Id<Port>, Observed>,
     waiting: Waiting,
-    in_flight: Vec<ServerEvent>,
+    in_flight: Vec<Tried>,
+    pace: Pace,
     failures: u32,
     not_before: Duration,
     counters: Counters,
@@ -171,6 +200,13 @@ impl Notifier {
             known: ports.into_iter().collect(),
             ..Self::default()
         }
+    }
+
+    /// Gathers events so.
+    #[must_use]
+    pub fn at(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// A port as it is now. What is different from before becomes events.
@@ -204,9 +240,9 @@ impl Notifier {
             return None;
         }
         self.in_flight = std::iter::from_fn(|| self.waiting.pop())
-            .take(BATCH_MAX)
+            .take(self.pace.batch.clamp(1, BATCH_MAX))
             .collect();
-        Some(self.in_flight.clone())
+        Some(self.in_flight.iter().map(|tried| tried.event).collect())
     }
 
     /// When [`Self::next_batch`] is worth asking again without any news.
@@ -222,19 +258,28 @@ impl Notifier {
             Outcome::Delivered => {
                 self.counters.delivered += count;
                 self.failures = 0;
-                self.not_before = now;
+                self.not_before = now + self.pace.interval;
             }
             Outcome::Refused => {
                 self.counters.given_up += count;
                 self.failures = 0;
-                self.not_before = now;
+                self.not_before = now + self.pace.interval;
             }
             Outcome::TryAgain => {
                 self.counters.retries += 1;
                 let pause = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16));
                 self.not_before = now + pause.min(BACKOFF_MAX);
                 self.failures += 1;
-                self.waiting.put_back(batch);
+                let again: Vec<Tried> = batch
+                    .into_iter()
+                    .map(|tried| Tried {
+                        failures: tried.failures + 1,
+                        ..tried
+                    })
+                    .filter(|tried| tried.failures < TRIES_MAX)
+                    .collect();
+                self.counters.given_up += count - u64::try_from(again.len()).unwrap_or(count);
+                self.waiting.put_back(again);
                 self.shorten();
             }
         }

@@ -13,7 +13,7 @@ pub mod service;
 
 pub use crate::{
     client::{Access, BoxFuture, NovaAccess, NovaClient, SendError},
-    core::{Notifier, Observed},
+    core::{Notifier, Observed, Pace},
     event::{EventName, EventStatus, ServerEvent},
     service::{Counted, run},
 };

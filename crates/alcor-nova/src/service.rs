@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{NovaClient, SendError},
-    core::{Counters, Notifier, Observed},
+    core::{Counters, Notifier, Observed, Pace},
 };
 
 /// What was counted, for whoever watches.
@@ -24,12 +24,13 @@ type Call = Pin<Box<dyn Future<Output = Result<(), SendError>> + Send>>;
 pub fn run(
     region: Region,
     nova: NovaClient,
+    pace: Pace,
     counted: Counted,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
     let snapshot = region.snapshot();
     let reader = region.subscribe(snapshot.revision);
-    let core = Notifier::new(all(&snapshot));
+    let core = Notifier::new(all(&snapshot)).at(pace);
     follow(region, reader, core, nova, counted, stop)
 }
 

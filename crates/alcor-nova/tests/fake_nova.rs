@@ -7,16 +7,21 @@
     reason = "a panic is how a test says no"
 )]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use alcor_identity::{Secret, http::HttpClient};
 use alcor_model::{Network, Port, resource::PortStatus};
-use alcor_nova::{Access, BoxFuture, NovaAccess, NovaClient, core::Counters};
+use alcor_nova::{Access, BoxFuture, NovaAccess, NovaClient, Pace, core::Counters};
 use alcor_region::{
     Region, RegionConfig,
     command::{Caller, NetworkCreate, PortCreate, PortReport, PortUpdate},
+    port::{binding, command::BindingCreate},
 };
 use alcor_store::SqliteEngine;
 use axum::{
@@ -115,12 +120,16 @@ impl NovaAccess for Tokens {
     fn access(&self) -> BoxFuture<'_, Result<Access, String>> {
         let access = Access {
             endpoint: self.endpoint.clone(),
-            token: Some(format!("token-{}", self.refusals.load(Ordering::SeqCst))),
+            token: Some(Secret::new(format!(
+                "token-{}",
+                self.refusals.load(Ordering::SeqCst)
+            ))),
         };
         Box::pin(std::future::ready(Ok(access)))
     }
-    fn refused(&self) {
+    fn refused(&self, _: Access) -> BoxFuture<'_, ()> {
         self.refusals.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -137,8 +146,16 @@ fn run(region: &Region, nova: &FakeNova) -> Running {
     };
     let (counter, counted) = watch::channel(Counters::default());
     let stop = CancellationToken::new();
-    let client = NovaClient::new(Arc::new(access)).unwrap();
-    let task = tokio::spawn(alcor_nova::run(region.clone(), client, counter, stop.clone()));
+    let http = HttpClient::new(None, Duration::from_secs(10)).unwrap();
+    let client = NovaClient::new(http, Arc::new(access));
+    let pace = Pace::default();
+    let task = tokio::spawn(alcor_nova::run(
+        region.clone(),
+        client,
+        pace,
+        counter,
+        stop.clone(),
+    ));
     Running { counted, stop, task }
 }
 
@@ -230,6 +247,63 @@ async fn a_ports_life_is_told_in_order_and_not_again_after_a_restart() {
     assert_eq!(nova.next().await.1, ["network-vif-deleted/completed"]);
     running.stop().await;
     assert!(nova.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_live_migration_is_told_when_the_new_host_has_the_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let region = open(&dir);
+    let port = port(&region).await;
+    let mut nova = FakeNova::start(&[]).await;
+    let running = run(&region, &nova);
+    report(&region, &port, PortStatus::Active).await;
+    assert_eq!(nova.next().await.1, ["network-vif-plugged/completed"]);
+
+    let id = port.id;
+    let command = BindingCreate {
+        host: "host-2".into(),
+        vnic_type: None,
+        profile: None,
+    };
+    let prepared = region
+        .write(move |tx, env| binding::create(tx, env, &admin(), id, command))
+        .await
+        .unwrap();
+    // Still active where it was: that is no news.
+    let snapshot = region.snapshot();
+    assert_eq!(snapshot.state.port_status(&prepared).0, PortStatus::Active);
+
+    let moved = region
+        .write(move |tx, env| binding::activate(tx, env, &admin(), id, "host-2"))
+        .await
+        .unwrap();
+    assert_eq!(nova.next().await.1, ["network-vif-unplugged/completed"]);
+    // The host that it left has no say any more.
+    let late = PortReport {
+        port_id: id,
+        host_id: "host-1".into(),
+        applied_revision: moved.revision,
+        status: PortStatus::Active,
+        reason: None,
+    };
+    region.report_ports(vec![late.clone()]).await.unwrap();
+    let there = PortReport {
+        host_id: "host-2".into(),
+        ..late
+    };
+    assert_eq!(region.report_ports(vec![there]).await.unwrap(), 1);
+    assert_eq!(nova.next().await.1, ["network-vif-plugged/completed"]);
+    region
+        .write(move |tx, env| binding::delete(tx, env, &admin(), id, "host-1"))
+        .await
+        .unwrap();
+    region.delete::<Port>(&admin(), id, None).await.unwrap();
+    assert_eq!(
+        nova.next().await.1,
+        ["network-vif-deleted/completed"],
+        "and nothing of the old binding"
+    );
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! An unknown key is an error: a misspelt key must not be silently ignored.
 
 mod auth;
+mod nova;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,9 @@ use figment::{
 use serde::{Deserialize, Serialize};
 
 pub use auth::AuthConfig;
+#[cfg(test)]
+pub use auth::AuthMode;
+pub use nova::NovaConfig;
 
 use crate::cli::{Cli, Command, Role};
 
@@ -33,6 +37,8 @@ pub struct Config {
     pub controller: ControllerConfig,
     /// The agent role.
     pub agent: AgentConfig,
+    /// Whether the controller tells Nova of its servers' ports, and how.
+    pub nova: NovaConfig,
 }
 
 /// `[log]`
@@ -177,6 +183,7 @@ impl Default for Config {
                 dataplane: DataplaneKind::Ebpf,
                 socket: "/run/alcor/agent.sock".into(),
             },
+            nova: NovaConfig::default(),
         }
     }
 }
@@ -190,11 +197,12 @@ fn kernel_host_name() -> String {
         .unwrap_or_else(|| "localhost".into())
 }
 
-/// The part of a variable's name after `ALCOR_`, in whatever case, is that of the password.
+/// The part of a variable's name after `ALCOR_`, in whatever case, is that of a password.
 fn is_password(key: &str) -> bool {
-    auth::PASSWORD_VARIABLE
-        .strip_prefix("ALCOR_")
-        .is_some_and(|name| name.eq_ignore_ascii_case(key))
+    [auth::PASSWORD_VARIABLE, nova::PASSWORD_VARIABLE]
+        .iter()
+        .filter_map(|variable| variable.strip_prefix("ALCOR_"))
+        .any(|name| name.eq_ignore_ascii_case(key))
 }
 
 impl Config {
@@ -230,6 +238,9 @@ impl Config {
         let mut config: Self = figment.extract().context("the configuration is not usable")?;
         if let Ok(password) = std::env::var(auth::PASSWORD_VARIABLE) {
             config.controller.auth.password = password.into();
+        }
+        if let Ok(password) = std::env::var(nova::PASSWORD_VARIABLE) {
+            config.nova.password = password.into();
         }
         config.check()?;
         Ok(config)

@@ -6,6 +6,7 @@
 mod agent;
 mod controller;
 mod link;
+mod nova;
 
 use anyhow::Context as _;
 use tokio::{
@@ -36,7 +37,7 @@ impl Roles {
         let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut parts = JoinSet::new();
         if self.controller {
-            controller::start(&config.controller, &stop, &mut parts).await?;
+            controller::start(&config.controller, &config.nova, &stop, &mut parts).await?;
         }
         if self.agent {
             agent::start(&config.agent, &stop, &mut parts)?;

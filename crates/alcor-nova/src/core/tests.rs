@@ -154,7 +154,7 @@ fn too_many_events_give_up_the_oldest() {
     assert_eq!(core.waiting(), QUEUE_MAX);
     assert_eq!(core.counters().given_up, 5);
     let batch = core.next_batch(T0).unwrap();
-    assert_eq!(batch.len(), BATCH_MAX);
+    assert_eq!(batch.len(), Pace::default().batch);
     assert_eq!(batch[0].port, port(5));
 }
 
@@ -212,4 +212,49 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_event_is_given_up_after_so_many_failures_and_newer_ones_are_not() {
+    let mut core = Notifier::new([]);
+    core.observe(port(1), Some(observed(PortStatus::Active)));
+    let mut now = T0;
+    for tried in 1..=TRIES_MAX {
+        now = core.wake_at().unwrap().max(now);
+        assert_eq!(core.next_batch(now).map(|batch| batch.len()), Some(1), "{tried}");
+        if tried == TRIES_MAX {
+            core.observe(port(2), Some(observed(PortStatus::Active)));
+        }
+        core.ended(now, Outcome::TryAgain);
+    }
+    assert_eq!(core.counters().given_up, 1);
+    assert!(
+        now > Duration::from_secs(300),
+        "Nova has stopped to wait: {now:?}"
+    );
+    let batch = core.next_batch(core.wake_at().unwrap()).unwrap();
+    assert_eq!(
+        batch.iter().map(|event| event.port).collect::<Vec<_>>(),
+        [port(2)]
+    );
+}
+
+#[test]
+fn what_happens_within_the_interval_goes_together() {
+    let interval = Duration::from_secs(2);
+    let mut core = Notifier::new([]).at(Pace { batch: 2, interval });
+    core.observe(port(1), Some(observed(PortStatus::Active)));
+    assert_eq!(core.next_batch(T0).unwrap().len(), 1, "the first does not wait");
+    core.ended(T0, Outcome::Delivered);
+    for number in 2..5 {
+        core.observe(port(number), Some(observed(PortStatus::Active)));
+    }
+    assert_eq!((core.next_batch(T0), core.wake_at()), (None, Some(interval)));
+    assert_eq!(
+        core.next_batch(interval).unwrap().len(),
+        2,
+        "no more than asked for"
+    );
+    core.ended(interval, Outcome::Delivered);
+    assert_eq!(core.next_batch(interval * 2).unwrap().len(), 1);
 }

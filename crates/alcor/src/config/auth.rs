@@ -1,6 +1,11 @@
 //! `[controller.auth]`: who may use the API, and how they prove who they are.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use alcor_api::{ApiConfig, Authentication};
 use alcor_identity::{KeystoneConfig, Secret, Verifier, VerifierConfig, cache::Bounds};
@@ -20,7 +25,7 @@ const MAX_REFUSAL_S: u32 = 10;
 /// Longest time that a revoked token may still work, in seconds.
 const MAX_REVOCATION_S: u32 = 3_600;
 /// Time before the first new try of a call to Keystone.
-const BACKOFF: Duration = Duration::from_millis(100);
+pub const BACKOFF: Duration = Duration::from_millis(100);
 
 /// `[controller.auth]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +86,28 @@ impl From<String> for Password {
     }
 }
 
+impl Password {
+    /// Whether none was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The password itself, or what the file has when none was given. `section` is the one of the configuration.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn secret(&self, section: &str, file: Option<&Path>) -> anyhow::Result<Secret> {
+        match file {
+            Some(path) if self.is_empty() => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("reading {section}.password_file {}", path.display()))?;
+                Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+            }
+            _ => Ok(Secret::new(self.0.clone())),
+        }
+    }
+}
+
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
@@ -136,7 +163,7 @@ impl AuthConfig {
                 );
             }
             anyhow::ensure!(
-                !self.password.0.is_empty() || self.password_file.is_some(),
+                !self.password.is_empty() || self.password_file.is_some(),
                 "controller.auth.mode is 'keystone', so password_file is needed, or {PASSWORD_VARIABLE}"
             );
         }
@@ -180,31 +207,33 @@ impl AuthConfig {
     }
 
     fn password(&self) -> anyhow::Result<Secret> {
-        match &self.password_file {
-            Some(path) if self.password.0.is_empty() => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("reading controller.auth.password_file {}", path.display()))?;
-                Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
-            }
-            _ => Ok(Secret::new(self.password.0.clone())),
-        }
+        self.password
+            .secret("controller.auth", self.password_file.as_deref())
+    }
+
+    /// Keystone, and who Alcor is there.
+    ///
+    /// # Errors
+    /// When the password's file cannot be read.
+    pub fn keystone(&self) -> anyhow::Result<KeystoneConfig> {
+        Ok(KeystoneConfig {
+            url: self.keystone_url.clone(),
+            username: self.username.clone(),
+            password: self.password()?,
+            user_domain_name: self.user_domain_name.clone(),
+            project_name: self.project_name.clone(),
+            project_domain_name: self.project_domain_name.clone(),
+            ca_file: self.ca_file.clone(),
+            timeout: Duration::from_millis(self.timeout_ms.into()),
+            retries: self.retries,
+            backoff: BACKOFF,
+        })
     }
 
     fn verifier(&self) -> anyhow::Result<VerifierConfig> {
         let seconds = |seconds: u32| SignedDuration::from_secs(i64::from(seconds));
         Ok(VerifierConfig {
-            keystone: KeystoneConfig {
-                url: self.keystone_url.clone(),
-                username: self.username.clone(),
-                password: self.password()?,
-                user_domain_name: self.user_domain_name.clone(),
-                project_name: self.project_name.clone(),
-                project_domain_name: self.project_domain_name.clone(),
-                ca_file: self.ca_file.clone(),
-                timeout: Duration::from_millis(self.timeout_ms.into()),
-                retries: self.retries,
-                backoff: BACKOFF,
-            },
+            keystone: self.keystone()?,
             bounds: Bounds {
                 capacity: self.cache_tokens,
                 max_in_flight: MAX_IN_FLIGHT,

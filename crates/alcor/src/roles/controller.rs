@@ -11,8 +11,11 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{self, Directory, Link};
-use crate::config::ControllerConfig;
+use super::{
+    link::{self, Directory, Link},
+    nova,
+};
+use crate::config::{ControllerConfig, NovaConfig};
 
 /// The database's file in the data folder.
 const DATABASE: &str = "alcor.sqlite";
@@ -23,6 +26,7 @@ const DATABASE: &str = "alcor.sqlite";
 /// When the database cannot be opened or an address cannot be listened on.
 pub async fn start(
     config: &ControllerConfig,
+    nova_config: &NovaConfig,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -31,6 +35,7 @@ pub async fn start(
         alcor_api::check_bind(config.api_listen)?;
     }
     let region = open_region(config)?;
+    nova::start(nova_config, &config.auth, region.clone(), stop, parts)?;
     let ncm = NcmHandle::start(Options::default(), Arc::new(Link(region.clone())));
 
     let southbound = listen(config.southbound_listen, "southbound_listen").await?;
