@@ -35,6 +35,8 @@ enum Task {
     Test,
     /// Test the API, and that some test exercises each of its endpoints.
     Endpoints,
+    /// Run OpenStack's own programs against Alcor with a real Keystone: clients, a short run of tempest, schemathesis.
+    Openstack(openstack::Flags),
     /// Run OpenStack's own tests of the network API against Alcor with a real Keystone.
     Tempest(openstack::tempest::Flags),
     /// Measure; prints a table, and one JSON object with --json.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Task::Demo(flags) => demo::demo(&flags),
         Task::Test => test::test(),
         Task::Endpoints => test::endpoints(),
+        Task::Openstack(flags) => openstack::test(&flags),
         Task::Tempest(flags) => openstack::tempest::tempest(&flags),
         Task::Bench(flags) => bench::bench(&flags),
     };

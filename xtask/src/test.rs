@@ -36,7 +36,7 @@ pub fn test() -> anyhow::Result<()> {
     let hits = fresh(&root().join("target/route-hits"))?;
     run(tests.env("ALCOR_TEST_OPENSTACK", &openstack).env(HITS, &hits))?;
     every_endpoint(&hits)?;
-    openstack::test()
+    openstack::test(&openstack::Flags::default())
 }
 
 /// The environment variable that tells tests where to note which endpoints they exercised.
