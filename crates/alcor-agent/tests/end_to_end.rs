@@ -235,7 +235,9 @@ const KEYS: [Key; 4] = [
 ];
 
 fn rows() -> Vec<Row> {
-    KEYS.iter().map(|key| row(*key, 5)).collect()
+    let mut rows: Vec<_> = KEYS.iter().map(|key| row(*key, 5)).collect();
+    rows.sort_by_key(Row::key);
+    rows
 }
 
 #[tokio::test]

@@ -236,6 +236,7 @@ async fn a_port_goes_from_the_region_to_the_data_plane_and_its_status_back() {
             RowKey::Port(network_id, mine.id),
         ];
         keys.extend(neighbour.map(|last| RowKey::Neighbour(network_id, [10, 0, 0, last].into())));
+        keys.sort();
         keys
     };
     let (with, without) = (expected(Some(10)), expected(None));

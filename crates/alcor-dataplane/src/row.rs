@@ -136,21 +136,22 @@ impl Row {
     }
 }
 
-/// The key of a row. The order is the order in which rows can be applied: networks, then what lies in them.
+/// The key of a row. The order is the order in which rows can be applied: networks, then what lies in them; rules after
+/// the labels of neighbours that they ask for, ports after their rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RowKey {
     /// A network.
     Network(Id<Network>),
     /// A subnet of a network.
     Subnet(Id<Network>, Id<Subnet>),
+    /// An address in a network.
+    Neighbour(Id<Network>, IpAddr),
     /// The rules of a group in a network.
     Policy(Id<Network>, Id<SecurityGroup>),
     /// A label of a network.
     Label(Id<Network>, NonZeroU16),
     /// A port of a network.
     Port(Id<Network>, Id<Port>),
-    /// An address in a network.
-    Neighbour(Id<Network>, IpAddr),
 }
 
 impl RowKey {

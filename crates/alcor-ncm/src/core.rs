@@ -1,9 +1,11 @@
 //! The deciding part: `step(now, event) -> actions`. Every map here is bounded by the resources of the region or by
 //! [`Options`].
 
+mod labels;
 mod security;
 mod session;
 mod status;
+mod underlay;
 mod view;
 
 use std::{
@@ -165,12 +167,16 @@ pub struct Work {
     pub deltas: u64,
     /// Hosts that got a delta.
     pub hosts_touched: u64,
+    /// Networks that were looked at to find out whom a change of rules, or a number that rests, concerns.
+    pub networks_looked_at: u64,
 }
 
 /// Rows for one host and network, collected while the changes of one step are worked through.
 #[derive(Debug, Default)]
 struct Pending {
     rows: Vec<view::KeyedRow>,
+    /// The row of the network itself changed; made when all changes are worked through.
+    network: bool,
     /// The host is new in the network: a snapshot instead of rows.
     snapshot: bool,
     /// The host left the network.
@@ -197,6 +203,12 @@ pub struct Ncm {
     hosts: BTreeMap<String, HostEntry>,
     sessions: BTreeMap<SessionId, String>,
     pending: BTreeMap<(String, Id<Network>), Pending>,
+    /// Networks with labels that rest, in which something has happened since the last tick.
+    resting: BTreeSet<Id<Network>>,
+    /// Hosts that have rows of a network and said so, as `HostStatus` has it host by host.
+    knowers: BTreeMap<Id<Network>, BTreeSet<String>>,
+    /// Registered hosts that have not said hello since the NCM started: nobody knows what they still hold.
+    unheard: BTreeSet<String>,
     revision: Revision,
     work: Work,
 }
@@ -213,6 +225,9 @@ impl Ncm {
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             pending: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            knowers: BTreeMap::new(),
+            unheard: BTreeSet::new(),
             revision: Revision::ZERO,
             work: Work::default(),
         }
@@ -322,7 +337,8 @@ impl Ncm {
     }
 
     /// Starts anew from a full state. What was deleted meanwhile has left no trace and no revision, so nobody can resume
-    /// from before: every connected host gets snapshots of its networks.
+    /// from before: every connected host gets snapshots of its networks, and so does who comes with what it was told before,
+    /// which may have labels of neighbours that are older than this NCM's memory.
     fn load(&mut self, revision: Revision, rows: Vec<Resource>) {
         let mut concerned = self.interests();
         self.networks.clear();
@@ -332,12 +348,18 @@ impl Ncm {
         for entry in self.hosts.values_mut() {
             entry.row = None;
         }
+        self.unheard.clear();
         for row in rows {
             self.change(Change::Put(row));
         }
-        for view in self.networks.values_mut() {
+        for (id, view) in &mut self.networks {
             (view.revision, view.tombstones_from) = (revision, revision);
+            (view.loaded, view.underlay_revision) = (revision, revision);
+            if !view.retired.is_empty() {
+                self.resting.insert(*id);
+            }
         }
+        self.security.loaded(revision);
         self.revision = revision;
         self.pending.clear();
         concerned.extend(self.interests());
@@ -386,7 +408,14 @@ impl Ncm {
     /// Turns what was collected into messages.
     fn flush(&mut self, now: Now, committed_us: u64, actions: &mut Vec<Action>) {
         let mut touched = BTreeSet::new();
-        for ((host, network), pending) in std::mem::take(&mut self.pending) {
+        for ((host, network), mut pending) in std::mem::take(&mut self.pending) {
+            if pending.network {
+                let filters = self.filters(&host);
+                let view = self.networks.get(&network);
+                pending
+                    .rows
+                    .extend(view.and_then(|view| view.network_row(filters)));
+            }
             let revision = self
                 .networks
                 .get(&network)
@@ -446,31 +475,6 @@ impl Ncm {
         {
             entry.session = None;
         }
-    }
-
-    /// Labels that no host knows any more.
-    fn forgotten_labels(&mut self) -> Vec<(Id<Label>, Revision)> {
-        let mut forgotten = Vec::new();
-        let resting = |view: &NetworkView| !view.retired.is_empty();
-        for (id, view) in self.networks.iter().filter(|(_, view)| resting(view)) {
-            // A host without ports in the network matches no label of it; one with ports that is silent may still.
-            let complete = |host: &String| {
-                let entry = self.hosts.get(host)?;
-                entry.status.complete_to(*id)
-            };
-            let here = view.by_host.keys();
-            let here = here.map(|host| complete(host).unwrap_or(Revision::ZERO));
-            // Who has left and not yet said that it has forgotten.
-            let leaving = self
-                .hosts
-                .iter()
-                .filter(|(name, _)| !view.by_host.contains_key(*name));
-            let leaving = leaving.filter_map(|(_, entry)| entry.status.complete_to(*id));
-            let least = here.chain(leaving).min().unwrap_or(self.revision);
-            let retired = view.retired.iter().map(|(id, revision)| (*id, *revision));
-            forgotten.extend(retired.filter(|(_, revision)| *revision <= least));
-        }
-        forgotten
     }
 
     fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use alcor_dataplane::{
-    LabelRow, PolicyRow, Row, RowKey,
+    LabelRow, PolicyRow, Row,
     security::{Family, Remote, Rule, Service},
 };
 use alcor_model::{
@@ -31,6 +31,15 @@ struct Group {
     rules: BTreeMap<Id<SecurityGroupRule>, Arc<SecurityGroupRule>>,
     /// The newest change of what the group allows.
     revision: Revision,
+    /// Networks in which a host has a port under it.
+    networks: BTreeSet<Id<Network>>,
+    /// How many of the rules ask for the label of a neighbour.
+    asking: usize,
+}
+
+/// Whether a rule asks for the label of a neighbour: what comes in has its label with it.
+fn asks(rule: &SecurityGroupRule) -> bool {
+    rule.matches.direction == Direction::Egress && matches!(rule.matches.remote, resource::Remote::Group(_))
 }
 
 /// All groups, their rules and address groups.
@@ -39,7 +48,9 @@ pub(super) struct SecurityView {
     groups: BTreeMap<Id<SecurityGroup>, Group>,
     rule_groups: BTreeMap<Id<SecurityGroupRule>, Id<SecurityGroup>>,
     address_groups: BTreeMap<Id<AddressGroup>, Arc<AddressGroup>>,
-    label_networks: BTreeMap<Id<Label>, (Id<Network>, NonZeroU16)>,
+    /// Groups with rules about an address group, with how many.
+    about: BTreeMap<Id<AddressGroup>, BTreeMap<Id<SecurityGroup>, usize>>,
+    pub(super) label_networks: BTreeMap<Id<Label>, (Id<Network>, NonZeroU16)>,
 }
 
 impl SecurityView {
@@ -94,14 +105,70 @@ impl SecurityView {
         }
     }
 
-    /// The groups with a rule about an address group.
-    fn groups_about(&self, id: Id<AddressGroup>) -> Vec<Id<SecurityGroup>> {
-        let about = |rule: &Arc<SecurityGroupRule>| rule.matches.remote == resource::Remote::AddressGroup(id);
-        let groups = self.groups.iter();
-        groups
-            .filter(|(_, group)| group.rules.values().any(about))
-            .map(|(id, _)| *id)
-            .collect()
+    /// All of this is of one state of the region: a rule that was deleted before it has left no revision, so what groups
+    /// allow is as new as the state.
+    pub(super) fn loaded(&mut self, revision: Revision) {
+        for group in self.groups.values_mut() {
+            group.revision = revision;
+        }
+    }
+
+    /// Whether rules of a group ask for labels of neighbours.
+    pub(super) fn looks(&self, group: Id<SecurityGroup>) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.asking > 0)
+    }
+
+    /// A host in this network has its first port under the group.
+    pub(super) fn entered(&mut self, group: Id<SecurityGroup>, network: Id<Network>) {
+        self.groups.entry(group).or_default().networks.insert(network);
+    }
+
+    /// No host in this network has a port under the group any more.
+    pub(super) fn left(&mut self, group: Id<SecurityGroup>, network: Id<Network>) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.networks.remove(&network);
+        }
+    }
+
+    /// Writes a rule into the indexes of its group, or out of them.
+    fn index(&mut self, rule: &SecurityGroupRule, is_there: bool) {
+        let change = |count: &mut usize| match is_there {
+            true => *count += 1,
+            false => *count = count.saturating_sub(1),
+        };
+        let id = rule.security_group_id;
+        if asks(rule) {
+            change(&mut self.groups.entry(id).or_default().asking);
+        }
+        if let resource::Remote::AddressGroup(address_group) = rule.matches.remote {
+            let groups = self.about.entry(address_group).or_default();
+            change(groups.entry(id).or_default());
+            groups.retain(|_, count| *count > 0);
+            if groups.is_empty() {
+                self.about.remove(&address_group);
+            }
+        }
+    }
+
+    /// Replaces or removes a rule; gives the one that was there.
+    fn set_rule(
+        &mut self,
+        group: Id<SecurityGroup>,
+        id: Id<SecurityGroupRule>,
+        row: Option<Arc<SecurityGroupRule>>,
+    ) -> Option<Arc<SecurityGroupRule>> {
+        if let Some(row) = &row {
+            self.index(row, true);
+        }
+        let rules = &mut self.groups.entry(group).or_default().rules;
+        let old = match row {
+            Some(row) => rules.insert(id, row),
+            None => rules.remove(&id),
+        };
+        if let Some(old) = &old {
+            self.index(old, false);
+        }
+        old
     }
 }
 
@@ -125,7 +192,7 @@ fn service(matches: &resource::RuleMatch<resource::Remote>) -> Option<Service> {
     })
 }
 
-fn label_row(label: &Label) -> Row {
+pub(super) fn label_row(label: &Label) -> Row {
     Row::Label(LabelRow {
         network_id: label.network_id,
         label: label.number,
@@ -186,13 +253,6 @@ impl NetworkView {
         });
         groups
     }
-
-    /// The labels as rows.
-    pub(super) fn label_rows(&self) -> impl Iterator<Item = KeyedRow> {
-        self.labels
-            .values()
-            .map(|label| KeyedRow::put(label.revision, &label_row(label)))
-    }
 }
 
 impl Ncm {
@@ -223,21 +283,27 @@ impl Ncm {
 
     pub(super) fn delete_security_group(&mut self, id: Id<SecurityGroup>) {
         // No port is under it any more, so no host has it.
-        if let Some(group) = self.security.groups.remove(&id) {
-            for rule in group.rules.keys() {
-                self.security.rule_groups.remove(rule);
-            }
+        let rules = self
+            .security
+            .groups
+            .get(&id)
+            .into_iter()
+            .flat_map(|group| group.rules.keys());
+        let rules: Vec<_> = rules.copied().collect();
+        for rule in rules {
+            self.security.rule_groups.remove(&rule);
+            self.security.set_rule(id, rule, None);
         }
+        self.security.groups.remove(&id);
     }
 
     pub(super) fn put_rule(&mut self, row: Arc<SecurityGroupRule>) {
         let (id, group, revision) = (row.id, row.security_group_id, row.revision);
         self.security.rule_groups.insert(id, group);
-        let rules = &mut self.security.groups.entry(group).or_default().rules;
-        let changed = rules.get(&id).map(|known| &known.matches) != Some(&row.matches);
-        rules.insert(id, row);
-        if changed {
-            self.policy_changed(group, revision);
+        let looked = self.security.looks(group);
+        let old = self.security.set_rule(group, id, Some(Arc::clone(&row)));
+        if old.is_none_or(|known| known.matches != row.matches) {
+            self.rules_changed(group, looked, revision);
         }
     }
 
@@ -245,10 +311,24 @@ impl Ncm {
         let Some(group) = self.security.rule_groups.remove(&id) else {
             return;
         };
-        if let Some(known) = self.security.groups.get_mut(&group) {
-            known.rules.remove(&id);
-            self.policy_changed(group, revision);
+        let looked = self.security.looks(group);
+        self.security.set_rule(group, id, None);
+        self.rules_changed(group, looked, revision);
+    }
+
+    /// After a rule came or went; `looked`: whether the group's rules asked for labels of neighbours before.
+    fn rules_changed(&mut self, group: Id<SecurityGroup>, looked: bool, revision: Revision) {
+        let looks = self.security.looks(group);
+        if looks != looked {
+            for (network, hosts) in self.hosts_under(group) {
+                for host in hosts {
+                    if self.touch(network, revision).look(&host, group, looks) {
+                        self.begins_to_look(&host, network, revision);
+                    }
+                }
+            }
         }
+        self.policy_changed(group, revision);
     }
 
     pub(super) fn put_address_group(&mut self, row: Arc<AddressGroup>) {
@@ -257,7 +337,9 @@ impl Ncm {
         if known.is_some_and(|known| known.addresses == row.addresses) {
             return;
         }
-        for group in self.security.groups_about(id) {
+        let groups = self.security.about.get(&id).into_iter().flat_map(BTreeMap::keys);
+        let groups: Vec<_> = groups.copied().collect();
+        for group in groups {
             self.policy_changed(group, revision);
         }
     }
@@ -267,28 +349,25 @@ impl Ncm {
         self.security.address_groups.remove(&id);
     }
 
+    /// The hosts with ports under a group, network by network.
+    fn hosts_under(&mut self, group: Id<SecurityGroup>) -> Vec<(Id<Network>, Vec<String>)> {
+        let networks = self.security.groups.get(&group).map(|group| &group.networks);
+        let networks = networks.into_iter().flatten();
+        let hosts = |id: &Id<Network>| {
+            let hosts = self.networks.get(id)?.group_hosts.get(&group)?;
+            Some((*id, hosts.keys().cloned().collect()))
+        };
+        let found: Vec<_> = networks.filter_map(hosts).collect();
+        self.work.networks_looked_at += found.len() as u64;
+        found
+    }
+
     /// Hosts with ports under the group get its rules, network by network.
     fn policy_changed(&mut self, group: Id<SecurityGroup>, revision: Revision) {
         if let Some(known) = self.security.groups.get_mut(&group) {
             known.revision = known.revision.max(revision);
         }
-        let networks: Vec<_> = self
-            .networks
-            .iter()
-            .filter(|(_, view)| view.group_hosts.contains_key(&group))
-            .map(|(id, view)| {
-                let hosts = view.group_hosts.get(&group);
-                (
-                    *id,
-                    hosts
-                        .into_iter()
-                        .flat_map(BTreeMap::keys)
-                        .cloned()
-                        .collect::<Vec<_>>(),
-                )
-            })
-            .collect();
-        for (network, hosts) in networks {
+        for (network, hosts) in self.hosts_under(group) {
             // The change is newer than any of these hosts' need of it.
             let Some(row) = self.security.policy(network, group, revision) else {
                 continue;
@@ -297,53 +376,6 @@ impl Ncm {
             for host in hosts {
                 self.pend_rows(&host, network, std::slice::from_ref(&row));
             }
-        }
-    }
-
-    /// A set has a number, or a number rests: every host in the network learns it.
-    pub(super) fn put_label(&mut self, row: Arc<Label>) {
-        let (network, number, revision) = (row.network_id, row.number, row.revision);
-        self.security.label_networks.insert(row.id, (network, number));
-        if row.retired {
-            return self.drop_label(network, number, revision, Some(row.id));
-        }
-        let rows = [KeyedRow::put(revision, &label_row(&row))];
-        let view = self.touch(network, revision);
-        view.retired.remove(&row.id);
-        view.labels.insert(number, row);
-        for host in self.interested(network) {
-            self.pend_rows(&host, network, &rows);
-        }
-    }
-
-    pub(super) fn delete_label(&mut self, id: Id<Label>, revision: Revision) {
-        if let Some((network, number)) = self.security.label_networks.remove(&id) {
-            if let Some(view) = self.networks.get_mut(&network) {
-                view.retired.remove(&id);
-            }
-            self.drop_label(network, number, revision, None);
-        }
-    }
-
-    fn drop_label(
-        &mut self,
-        network: Id<Network>,
-        number: NonZeroU16,
-        revision: Revision,
-        retired: Option<Id<Label>>,
-    ) {
-        let (limit, key) = (self.options.tombstones, RowKey::Label(network, number));
-        let view = self.touch(network, revision);
-        if let Some(id) = retired {
-            view.retired.insert(id, revision);
-        }
-        if view.labels.remove(&number).is_none() {
-            return;
-        }
-        view.bury(limit, revision, key);
-        let rows = [KeyedRow::gone(revision, &key)];
-        for host in self.interested(network) {
-            self.pend_rows(&host, network, &rows);
         }
     }
 }

@@ -105,6 +105,7 @@ impl Ncm {
                 reason: "a newer session took over".to_owned(),
             });
         }
+        self.unheard.remove(&name);
         self.sessions.insert(id, name.clone());
         actions.push(Action::Send {
             session: id,
@@ -146,6 +147,11 @@ impl Ncm {
             .map(|(id, _)| *id)
             .collect();
         for network in held.keys().filter(|id| !interest.contains(id)) {
+            // It knows labels of the network until it says that it has forgotten.
+            if let Some(entry) = self.hosts.get_mut(host) {
+                entry.status.complete.entry(*network).or_insert(Revision::ZERO);
+            }
+            self.completed(host, *network);
             self.with_session(host, |session, _| session.forget(*network, now.unix_us));
         }
         for network in interest {
@@ -189,6 +195,7 @@ impl Ncm {
                 timing: Timing::default(),
             });
         }
+        self.completed(host, network);
     }
 
     fn with_session(&mut self, host: &str, f: impl FnOnce(&mut Session, &super::Options)) {
@@ -239,7 +246,9 @@ impl Ncm {
         else {
             return;
         };
+        let network = sent.network;
         let reports = entry.status.receipted(host, sent, receipt);
+        self.completed(host, network);
         actions.extend(reports.into_iter().map(Action::ReportPort));
         self.pump(now, host, actions);
     }
@@ -336,10 +345,8 @@ impl Ncm {
     fn resources(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
         let mut rows = Vec::new();
         for (id, view) in self.views_of(name) {
-            let network = view
-                .network
-                .iter()
-                .map(|row| (RowKey::Network(*id), id.to_string(), row.revision));
+            let network = view.network_row(entry.status.filters).into_iter();
+            let network = network.map(|row| (row.key, id.to_string(), row.revision));
             let subnets = view
                 .subnets
                 .values()
@@ -381,7 +388,10 @@ impl Ncm {
         entry: &HostEntry,
     ) -> NeighbourState {
         let mut intended = 0;
-        let mut newest = view.network.as_ref().map_or(Revision::ZERO, |row| row.revision);
+        let newest = match view.looks(name) {
+            true => view.told.max(view.told_lookers),
+            false => view.told,
+        };
         for (other, ports) in view.by_host.iter().filter(|(other, _)| *other != name) {
             let registered = self.hosts.get(other).and_then(|entry| entry.row.as_ref());
             for port in ports
@@ -390,7 +400,6 @@ impl Ncm {
                 .filter(|_| registered.is_some())
             {
                 intended += port.fixed_ips.len();
-                newest = newest.max(port.revision);
             }
         }
         let complete = entry.status.complete.get(&id).copied();

@@ -15,7 +15,7 @@ use alcor_model::{
 };
 use alcor_southbound::convert::{encode_row, encode_tombstone};
 
-use super::{Ncm, session::Outgoing};
+use super::{Ncm, labels::Untold, session::Outgoing, underlay::Underlay};
 
 /// A row as it goes into a delta, with its key.
 #[derive(Clone, Debug)]
@@ -76,9 +76,66 @@ pub(super) struct NetworkView {
     pub retired: BTreeMap<Id<Label>, Revision>,
     /// Which host has ports under which group.
     pub group_hosts: BTreeMap<Id<SecurityGroup>, BTreeMap<String, Membership>>,
+    /// The state of the region that this was loaded from; zero for a network that came later.
+    pub loaded: Revision,
+    /// Where tunnel packets may come from, and since when.
+    pub underlay: Underlay,
+    pub underlay_revision: Revision,
+    /// Hosts whose rules ask for labels of neighbours, with the groups that do.
+    pub lookers: BTreeMap<String, BTreeSet<Id<SecurityGroup>>>,
+    /// Labels of neighbours that the others may still have.
+    pub untold: Untold,
+    /// Ports whose neighbour rows were told again after their last change.
+    pub retold: BTreeMap<Id<Port>, Revision>,
+    /// The newest revision of neighbours that every host was told.
+    pub told: Revision,
+    /// The newest revision of labels of neighbours that lookers were told.
+    pub told_lookers: Revision,
 }
 
 impl NetworkView {
+    /// The row of the network, for a host that filters or not.
+    pub(super) fn network_row(&self, filters: bool) -> Option<KeyedRow> {
+        let row = self.network.as_ref()?;
+        let (revision, underlay) = match filters {
+            true => (
+                row.revision.max(self.underlay_revision),
+                Some(self.underlay.blocks()),
+            ),
+            false => (row.revision, None),
+        };
+        let sent = Row::Network(NetworkRow {
+            id: row.id,
+            vni: row.segmentation_id,
+            mtu: row.mtu,
+            admin_state_up: row.admin_state_up,
+            underlay,
+        });
+        Some(KeyedRow::put(revision, &sent))
+    }
+
+    /// The neighbour rows of a port, for hosts other than its own.
+    pub(super) fn neighbour_rows(&self, port: &Port, tunnel: Option<(IpAddr, Revision)>) -> Vec<KeyedRow> {
+        let Some((host, host_revision)) = tunnel else {
+            return Vec::new();
+        };
+        let retold = self.retold.get(&port.id).copied().unwrap_or_default();
+        let revision = port.revision.max(host_revision).max(retold);
+        let row = |ip| {
+            Row::Neighbour(NeighbourRow {
+                network_id: port.network_id,
+                ip,
+                mac: port.mac_address,
+                host,
+                label: port.label.unwrap_or_default(),
+            })
+        };
+        port.fixed_ips
+            .iter()
+            .map(|fixed| KeyedRow::put(revision, &row(fixed.ip_address)))
+            .collect()
+    }
+
     pub(super) fn bury(&mut self, limit: usize, revision: Revision, key: RowKey) {
         self.tombstones.push_back((revision, key));
         while self.tombstones.len() > limit {
@@ -87,16 +144,6 @@ impl NetworkView {
             }
         }
     }
-}
-
-fn network_row(row: &Network) -> Row {
-    Row::Network(NetworkRow {
-        id: row.id,
-        vni: row.segmentation_id,
-        mtu: row.mtu,
-        admin_state_up: row.admin_state_up,
-        underlay: None,
-    })
 }
 
 fn subnet_row(row: &Subnet) -> Row {
@@ -130,27 +177,6 @@ fn port_row(row: &Port, filters: bool) -> Row {
     })
 }
 
-/// The neighbour rows of a port, for hosts other than its own.
-fn neighbour_rows(port: &Port, tunnel: Option<(IpAddr, Revision)>) -> Vec<KeyedRow> {
-    let Some((host, host_revision)) = tunnel else {
-        return Vec::new();
-    };
-    let revision = port.revision.max(host_revision);
-    let row = |ip| {
-        Row::Neighbour(NeighbourRow {
-            network_id: port.network_id,
-            ip,
-            mac: port.mac_address,
-            host,
-            label: port.label.unwrap_or_default(),
-        })
-    };
-    port.fixed_ips
-        .iter()
-        .map(|fixed| KeyedRow::put(revision, &row(fixed.ip_address)))
-        .collect()
-}
-
 /// How a port's place changed.
 struct Moved {
     old: Option<Arc<Port>>,
@@ -164,6 +190,28 @@ struct Moved {
     needed: Vec<Id<SecurityGroup>>,
     /// Groups that `from` has no port under any more.
     dropped: Vec<Id<SecurityGroup>>,
+    /// `to` begins to ask for labels of neighbours.
+    begins_to_look: bool,
+}
+
+impl Moved {
+    /// What of the port's change others must be told.
+    fn news(&self, new: &Port) -> News {
+        match self.old.as_deref() {
+            Some(old) if seen_by_others(old) != seen_by_others(new) => News::All,
+            Some(old) if old.label.unwrap_or_default() != new.label.unwrap_or_default() => News::Label,
+            Some(_) => News::Nothing,
+            None => News::All,
+        }
+    }
+}
+
+/// What others must be told about a port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    Nothing,
+    Label,
+    All,
 }
 
 fn neighbour_keys(port: &Port) -> impl Iterator<Item = RowKey> {
@@ -172,10 +220,9 @@ fn neighbour_keys(port: &Port) -> impl Iterator<Item = RowKey> {
         .map(|fixed| RowKey::Neighbour(port.network_id, fixed.ip_address))
 }
 
-/// What others must know about a port.
-fn seen_by_others(port: &Port) -> (MacAddr, &[FixedIp], Option<&str>, u16) {
-    let label = port.label.unwrap_or_default();
-    (port.mac_address, &port.fixed_ips, port.binding.host(), label)
+/// What all others must know about a port; its label is of use only to some.
+fn seen_by_others(port: &Port) -> (MacAddr, &[FixedIp], Option<&str>) {
+    (port.mac_address, &port.fixed_ips, port.binding.host())
 }
 
 impl Ncm {
@@ -205,10 +252,27 @@ impl Ncm {
 
     pub(super) fn put_network(&mut self, row: Arc<Network>) {
         let (id, revision) = (row.id, row.revision);
-        let rows = [KeyedRow::put(revision, &network_row(&row))];
         self.touch(id, revision).network = Some(row);
+        self.pend_network(id);
+    }
+
+    /// Every host in the network gets its row.
+    fn pend_network(&mut self, id: Id<Network>) {
         for host in self.interested(id) {
-            self.pend_rows(&host, id, &rows);
+            if let Some(pending) = self.pend(&host, id) {
+                pending.network = true;
+            }
+        }
+    }
+
+    /// A host has come into the network, has left it, or has another tunnel address.
+    fn reach(&mut self, host: &str, network: Id<Network>, revision: Revision) {
+        let tunnel = self.tunnel(host).map(|(ip, _)| ip);
+        let view = self.touch(network, revision);
+        let here = view.by_host.contains_key(host);
+        if view.underlay.set(host, tunnel.filter(|_| here)) {
+            view.underlay_revision = view.underlay_revision.max(revision);
+            self.pend_network(network);
         }
     }
 
@@ -225,6 +289,9 @@ impl Ncm {
             }
             for subnet in view.subnets.keys() {
                 self.subnet_networks.remove(subnet);
+            }
+            for group in view.group_hosts.keys() {
+                self.security.left(*group, id);
             }
         }
     }
@@ -280,8 +347,9 @@ impl Ncm {
     fn replace_port(&mut self, new: Arc<Port>) {
         let (network, revision) = (new.network_id, new.revision);
         let moved = self.place(&new);
+        let news = self.note_news(&moved, &new);
         let tunnel = moved.to.as_deref().and_then(|host| self.tunnel(host));
-        let neighbours = neighbour_rows(&new, tunnel);
+        let neighbours = self.touch(network, revision).neighbour_rows(&new, tunnel);
         let had: Vec<RowKey> = moved.old.iter().flat_map(|old| neighbour_keys(old)).collect();
         let gone = |key: &RowKey| KeyedRow::gone(revision, key);
         let unneeded: Vec<_> = moved
@@ -296,6 +364,9 @@ impl Ncm {
                     (pending.snapshot, pending.forget) = (true, false);
                 }
             } else {
+                if moved.begins_to_look {
+                    self.begins_to_look(host, network, revision);
+                }
                 // What was a neighbour until now is a port of the host itself.
                 let mut rows: Vec<_> = if moved.from == moved.to {
                     Vec::new()
@@ -328,23 +399,49 @@ impl Ncm {
                 self.pend_rows(host, network, &rows);
             }
         }
-        if moved.old.as_deref().map(seen_by_others) == Some(seen_by_others(&new)) {
+        if news == News::Nothing {
             return;
         }
         let still: BTreeSet<RowKey> = neighbours.iter().map(|row| row.key).collect();
         let mut rows: Vec<_> = had.iter().filter(|key| !still.contains(key)).map(gone).collect();
         rows.extend(neighbours);
-        for host in self.interested(network) {
+        let told = match news {
+            News::Label => self.lookers(network),
+            News::Nothing | News::All => self.interested(network),
+        };
+        for host in told {
             if Some(&host) != moved.to.as_ref() && Some(&host) != moved.from.as_ref() {
                 self.pend_rows(&host, network, &rows);
             }
         }
     }
 
+    /// Finds out who must be told of a port's change, and remembers it.
+    fn note_news(&mut self, moved: &Moved, new: &Port) -> News {
+        let news = moved.news(new);
+        let old = moved.old.as_ref().and_then(|old| old.label);
+        let view = self.touch(new.network_id, new.revision);
+        match news {
+            News::Nothing => News::Nothing,
+            News::Label if view.relabelled(new.id, old, new.revision) => News::Label,
+            News::Label | News::All => {
+                view.told_all(new.id, new.revision);
+                News::All
+            }
+        }
+    }
+
+    fn lookers(&self, network: Id<Network>) -> Vec<String> {
+        let view = self.networks.get(&network);
+        view.map(|view| view.lookers.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
     /// Writes a port into its view; tells how its place changed.
     fn place(&mut self, new: &Arc<Port>) -> Moved {
         let limit = self.options.tombstones;
-        let view = self.touch(new.network_id, new.revision);
+        let view = self.networks.entry(new.network_id).or_default();
+        view.revision = view.revision.max(new.revision);
         let old = view.ports.insert(new.id, Arc::clone(new));
         let host_of = |port: &Port| port.is_bound().then(|| port.binding.host_id.clone());
         let (from, to) = (old.as_deref().and_then(host_of), host_of(new));
@@ -356,6 +453,7 @@ impl Ncm {
             entered: false,
             needed: Vec::new(),
             dropped: Vec::new(),
+            begins_to_look: false,
         };
         // In this order: a group that the port keeps is neither needed nor dropped.
         if let Some(host) = &moved.to {
@@ -366,6 +464,18 @@ impl Ncm {
         }
         for group in &moved.dropped {
             view.bury(limit, new.revision, RowKey::Policy(new.network_id, *group));
+            if !view.group_hosts.contains_key(group) {
+                self.security.left(*group, new.network_id);
+            }
+            if let Some(host) = &moved.from {
+                view.look(host, *group, false);
+            }
+        }
+        for group in &moved.needed {
+            self.security.entered(*group, new.network_id);
+            if let Some(host) = moved.to.as_ref().filter(|_| self.security.looks(*group)) {
+                moved.begins_to_look |= view.look(host, *group, true);
+            }
         }
         if let Some(old) = moved.old.clone()
             && seen_by_others(&old) != seen_by_others(new)
@@ -391,16 +501,29 @@ impl Ncm {
             moved.entered = ports.is_empty();
             ports.insert(new.id);
         }
+        for host in moved.from.iter().filter(|_| moved.left) {
+            self.rests(new.network_id);
+            self.reach(host, new.network_id, new.revision);
+        }
+        for host in moved.to.iter().filter(|_| moved.entered) {
+            self.reach(host, new.network_id, new.revision);
+        }
         moved
     }
 
     pub(super) fn put_host(&mut self, row: Arc<Host>) {
-        let name = row.name.clone();
+        let (name, revision) = (row.name.clone(), row.revision);
         let entry = self.host_entry(&name);
         let moved = entry.row.as_ref().map(|known| known.tunnel_ip) != Some(row.tunnel_ip);
         entry.row = Some(row);
+        if entry.status.last_seen_us == 0 {
+            self.unheard.insert(name.clone());
+        }
         if moved {
             self.tell_neighbours_of(&name);
+            for network in self.networks_of(&name) {
+                self.reach(&name, network, revision);
+            }
         }
     }
 
@@ -409,6 +532,7 @@ impl Ncm {
             return;
         };
         entry.row = None;
+        self.unheard.remove(name);
         for (network, port) in self.ports_on(name) {
             let keys = port
                 .fixed_ips
@@ -417,6 +541,14 @@ impl Ncm {
             let rows: Vec<_> = keys.map(|key| KeyedRow::gone(revision, &key)).collect();
             self.tell_others(network, name, &rows);
         }
+        for network in self.networks_of(name) {
+            self.reach(name, network, revision);
+        }
+    }
+
+    fn networks_of(&self, host: &str) -> BTreeSet<Id<Network>> {
+        let ports = self.ports_on(host).into_iter();
+        ports.map(|(network, _)| network).collect()
     }
 
     /// A host's tunnel address is new: everybody who has neighbours there learns it.
@@ -424,8 +556,10 @@ impl Ncm {
         let tunnel = self.tunnel(name);
         for (network, port) in self.ports_on(name) {
             let revision = tunnel.map_or(Revision::ZERO, |(_, revision)| revision);
-            self.touch(network, revision);
-            self.tell_others(network, name, &neighbour_rows(&port, tunnel));
+            let view = self.touch(network, revision);
+            view.told = view.told.max(revision);
+            let rows = view.neighbour_rows(&port, tunnel);
+            self.tell_others(network, name, &rows);
         }
     }
 
@@ -453,29 +587,44 @@ impl Ncm {
         let Some(view) = self.networks.get(&network) else {
             return Vec::new();
         };
-        let (Some(own), Some(row)) = (view.by_host.get(host), &view.network) else {
+        let filters = self.filters(host);
+        let (Some(own), Some(row)) = (view.by_host.get(host), view.network_row(filters)) else {
             return Vec::new();
         };
-        let mut rows = vec![KeyedRow::put(row.revision, &network_row(row))];
+        let mut rows = vec![row];
         rows.extend(
             view.subnets
                 .values()
                 .map(|row| KeyedRow::put(row.revision, &subnet_row(row))),
         );
-        let filters = self.filters(host);
+        // Labels of neighbours before rules that ask for them; else what the host's own ports need comes first.
+        let looks = view.looks(host);
+        if looks {
+            rows.extend(self.neighbours_of(host, view));
+        }
         if filters {
             rows.extend(self.policies(host, network, view));
             rows.extend(view.label_rows());
         }
         let own = own.iter().filter_map(|id| view.ports.get(id));
         rows.extend(own.map(|port| KeyedRow::put(port.revision, &port_row(port, filters))));
-        for (other, ports) in view.by_host.iter().filter(|(other, _)| *other != host) {
-            let tunnel = self.tunnel(other);
-            for port in ports.iter().filter_map(|id| view.ports.get(id)) {
-                rows.extend(neighbour_rows(port, tunnel));
-            }
+        if !looks {
+            rows.extend(self.neighbours_of(host, view));
         }
         rows
+    }
+
+    /// The ports of a network on other hosts.
+    fn neighbours_of(&self, host: &str, view: &NetworkView) -> Vec<KeyedRow> {
+        let others = view.by_host.iter().filter(|(other, _)| *other != host);
+        let rows = |(other, ports): (&String, &BTreeSet<Id<Port>>)| {
+            let tunnel = self.tunnel(other);
+            let ports = ports.iter().filter_map(|id| view.ports.get(id));
+            ports
+                .flat_map(|port| view.neighbour_rows(port, tunnel))
+                .collect::<Vec<_>>()
+        };
+        others.flat_map(rows).collect()
     }
 
     /// A full snapshot in parts.
@@ -498,7 +647,7 @@ impl Ncm {
         held: Revision,
     ) -> Option<Vec<KeyedRow>> {
         let view = self.networks.get(&network)?;
-        if held < view.tombstones_from || held > view.revision {
+        if held <= view.loaded || held < view.tombstones_from || held > view.revision {
             return None;
         }
         let intended = self.intended(host, network);

@@ -8,6 +8,7 @@ use alcor_dataplane::{
 };
 use alcor_model::{Id, Network};
 use alcor_proto::v1;
+use bytes::Bytes;
 
 use super::{DecodeError, decode_id, decode_prefixes, decode_u16, encode_id, encode_prefixes};
 
@@ -66,6 +67,11 @@ fn encode_rule(rule: &Rule) -> v1::Rule {
         Family::Ipv4 => v1::Family::Ipv4,
         Family::Ipv6 => v1::Family::Ipv6,
     };
+    let (remote, prefixes, group_id) = match &rule.remote {
+        Remote::Any => (v1::Remote::Any, None, Bytes::new()),
+        Remote::Prefixes(blocks) => (v1::Remote::Prefixes, Some(encode_prefixes(blocks)), Bytes::new()),
+        Remote::Group(group) => (v1::Remote::Group, None, encode_id(*group)),
+    };
     v1::Rule {
         family: family.into(),
         service: rule.service.map(|service| v1::Service {
@@ -73,11 +79,9 @@ fn encode_rule(rule: &Rule) -> v1::Rule {
             first: u32::from(service.first),
             last: u32::from(service.last),
         }),
-        remote: match &rule.remote {
-            Remote::Any => None,
-            Remote::Prefixes(blocks) => Some(v1::rule::Remote::Prefixes(encode_prefixes(blocks))),
-            Remote::Group(group) => Some(v1::rule::Remote::GroupId(encode_id(*group))),
-        },
+        remote: remote.into(),
+        prefixes,
+        group_id,
     }
 }
 
@@ -90,12 +94,15 @@ fn decode_rule(message: &v1::Rule) -> Result<Rule, DecodeError> {
     Ok(Rule {
         family,
         service: message.service.as_ref().map(decode_service).transpose()?,
-        remote: match &message.remote {
-            None => Remote::Any,
-            Some(v1::rule::Remote::Prefixes(blocks)) => {
+        remote: match message.remote() {
+            v1::Remote::Unspecified => return Err(DecodeError::Missing("a rule's other side")),
+            v1::Remote::Any => Remote::Any,
+            v1::Remote::Prefixes => {
+                let blocks = message.prefixes.as_ref();
+                let blocks = blocks.ok_or(DecodeError::Missing("a rule's prefixes"))?;
                 Remote::Prefixes(decode_prefixes("a rule's prefix", blocks)?)
             }
-            Some(v1::rule::Remote::GroupId(id)) => Remote::Group(decode_id("a rule's group", id)?),
+            v1::Remote::Group => Remote::Group(decode_id("a rule's group", &message.group_id)?),
         },
     })
 }
@@ -193,6 +200,15 @@ mod tests {
         let mut rule = v1::Rule::default();
         assert_eq!(decode_rule(&rule), Err(DecodeError::Missing("a rule's family")));
         rule.set_family(v1::Family::Ipv4);
+        assert_eq!(
+            decode_rule(&rule),
+            Err(DecodeError::Missing("a rule's other side"))
+        );
+        rule.set_remote(v1::Remote::Prefixes);
+        assert_eq!(decode_rule(&rule), Err(DecodeError::Missing("a rule's prefixes")));
+        rule.set_remote(v1::Remote::Group);
+        assert!(decode_rule(&rule).is_err(), "no group");
+        rule.set_remote(v1::Remote::Any);
         rule.service = Some(v1::Service {
             protocol: 256,
             first: 0,

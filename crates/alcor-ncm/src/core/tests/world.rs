@@ -1,0 +1,375 @@
+//! A region in a few maps, and what a naive reading of it says that each host must have.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+};
+
+use alcor_dataplane::{Row, RowKey};
+use alcor_model::{
+    MacAddr, SecurityGroup, SecurityGroupRule, Vni,
+    resource::{self, Binding, BindingState, Direction, Ethertype, FixedIp, Protocol, RuleMatch, Standard},
+};
+
+use super::super::*;
+
+pub(super) fn standard() -> Standard {
+    Standard {
+        project_id: "p".into(),
+        name: String::new(),
+        description: String::new(),
+        tags: Vec::new(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        updated_at: jiff::Timestamp::UNIX_EPOCH,
+        revision_number: 1,
+    }
+}
+
+pub(super) fn id<T>(number: u128) -> Id<T> {
+    Id::from_uuid(uuid::Uuid::from_u128(number))
+}
+
+pub(super) fn tunnel_ip(host: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, host])
+}
+
+/// A region in a few maps, and the changes that lead to it.
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) revision: Revision,
+    pub(super) hosts: BTreeMap<String, Arc<Host>>,
+    pub(super) networks: BTreeMap<Id<Network>, Arc<Network>>,
+    pub(super) ports: BTreeMap<Id<Port>, Arc<Port>>,
+    pub(super) labels: BTreeMap<(Id<Network>, NonZeroU16), Arc<Label>>,
+    pub(super) rules: BTreeMap<Id<SecurityGroupRule>, Arc<SecurityGroupRule>>,
+}
+
+/// The number of the rule that asks for labels of neighbours.
+pub(super) const ASKING: u16 = 3;
+
+/// How many security groups there are; a set of them is a number of so many bits, which is its label too.
+pub(super) const GROUPS: u16 = 3;
+
+pub(super) fn group_id(group: u16) -> Id<SecurityGroup> {
+    id(u128::from(group) + 9000)
+}
+
+/// One of the hosts does not filter: it must not be told what it would only pretend to have in force.
+pub(super) fn filters(host: &str) -> bool {
+    host != "h3"
+}
+
+pub(super) fn groups_of(bits: u16) -> Vec<Id<SecurityGroup>> {
+    let set = (0..GROUPS).filter(|group| bits >> group & 1 == 1);
+    set.map(group_id).collect()
+}
+
+impl World {
+    pub(super) fn group(&self, group: u16) -> Resource {
+        Resource::SecurityGroup(Arc::new(SecurityGroup {
+            id: group_id(group),
+            revision: Revision(1),
+            standard: standard(),
+            stateful: true,
+            is_default: false,
+        }))
+    }
+
+    /// Adds a rule for a port number to a group, or deletes it. Port [`ASKING`] means: out to the members of the next group.
+    pub(super) fn toggle_rule(&mut self, group: u16, port: u16) -> Change {
+        self.revision = self.revision.next();
+        let rule_id = id(u128::from(group) * 100 + u128::from(port) + 20_000);
+        if self.rules.remove(&rule_id).is_some() {
+            return Change::Delete {
+                key: ResourceKey::SecurityGroupRule(rule_id),
+                revision: self.revision,
+            };
+        }
+        let asks = port == ASKING;
+        let rule = Arc::new(SecurityGroupRule {
+            id: rule_id,
+            revision: self.revision,
+            standard: standard(),
+            security_group_id: group_id(group),
+            matches: RuleMatch {
+                direction: if asks {
+                    Direction::Egress
+                } else {
+                    Direction::Ingress
+                },
+                ethertype: Ethertype::Ipv4,
+                protocol: Protocol::parse("tcp"),
+                port_range_min: Some(port),
+                port_range_max: Some(port),
+                remote: if asks {
+                    resource::Remote::Group(group_id((group + 1) % GROUPS))
+                } else {
+                    resource::Remote::Any
+                },
+            },
+        });
+        self.rules.insert(rule_id, Arc::clone(&rule));
+        Change::Put(Resource::SecurityGroupRule(rule))
+    }
+
+    /// What a group's rules allow: points in, and how many groups out.
+    fn allowed(&self, group: Id<SecurityGroup>) -> String {
+        let rules = || self.rules.values().filter(|rule| rule.security_group_id == group);
+        let of = |direction| rules().filter(move |rule| rule.matches.direction == direction);
+        let points = of(Direction::Ingress).filter_map(|rule| rule.matches.port_range_min);
+        format!(
+            "{:?} {}",
+            points.collect::<Vec<_>>(),
+            of(Direction::Egress).count()
+        )
+    }
+
+    /// Whether rules on a host ask for the labels of a network's ports.
+    pub(super) fn looks(&self, host: &str, network: Id<Network>) -> bool {
+        let asks = |group: &Id<SecurityGroup>| {
+            let mut rules = self.rules.values();
+            rules.any(|rule| rule.security_group_id == *group && rule.matches.direction == Direction::Egress)
+        };
+        let mut ports = self.ports.values();
+        ports.any(|port| {
+            port.network_id == network
+                && port.binding.host_id == host
+                && port.security_groups.iter().any(asks)
+        })
+    }
+
+    /// The addresses that tunnel packets of a network may come from.
+    fn underlay(&self, network: Id<Network>) -> BTreeSet<String> {
+        let ports = self.ports.values().filter(|port| port.network_id == network);
+        let hosts = ports.filter_map(|port| self.hosts.get(&port.binding.host_id));
+        hosts.map(|host| format!("{}/32", host.tunnel_ip)).collect()
+    }
+
+    pub(super) fn put_label(&mut self, network: Id<Network>, number: NonZeroU16, retired: bool) -> Change {
+        let label = Arc::new(Label {
+            id: id(network.uuid().as_u128() * 1_000 + u128::from(number.get())),
+            revision: self.revision,
+            network_id: network,
+            number,
+            security_groups: groups_of(number.get()),
+            retired,
+        });
+        self.labels.insert((network, number), Arc::clone(&label));
+        Change::Put(Resource::Label(label))
+    }
+
+    /// After a port left a set, in the same commit.
+    pub(super) fn left(&mut self, network: Id<Network>, label: Option<u16>) -> Option<Change> {
+        let number = label.and_then(NonZeroU16::new)?;
+        let used = |port: &Arc<Port>| port.network_id == network && port.label == label;
+        let last = !self.ports.values().any(used);
+        last.then(|| self.put_label(network, number, true))
+    }
+
+    /// A port under a set of groups, as the region writes it: its label first, and the old one rests after.
+    pub(super) fn port_under(
+        &mut self,
+        number: u128,
+        network: u8,
+        host: Option<u8>,
+        ip: u8,
+        bits: u16,
+    ) -> Vec<Change> {
+        let old = self.ports.get(&id(number + 5000)).and_then(|port| port.label);
+        let Change::Put(Resource::Port(port)) = self.port(number, network, host, ip) else {
+            unreachable!()
+        };
+        let mut port = Port::clone(&port);
+        let network = port.network_id;
+        (port.security_groups, port.label) = (groups_of(bits), Some(bits));
+        let mut changes = Vec::new();
+        if let Some(number) = NonZeroU16::new(bits)
+            && self
+                .labels
+                .get(&(network, number))
+                .is_none_or(|label| label.retired)
+        {
+            changes.push(self.put_label(network, number, false));
+        }
+        let port = Arc::new(port);
+        self.ports.insert(port.id, Arc::clone(&port));
+        changes.push(Change::Put(Resource::Port(port)));
+        changes.extend(self.left(network, old));
+        changes
+    }
+
+    /// The region gives numbers free that everybody has forgotten.
+    pub(super) fn release(&mut self, labels: &[(Id<Label>, Revision)]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (label, at) in labels {
+            let known = self.labels.iter().find(|(_, row)| row.id == *label);
+            if let Some((key, _)) = known.filter(|(_, row)| row.retired && row.revision <= *at) {
+                let key = *key;
+                self.labels.remove(&key);
+                self.revision = self.revision.next();
+                changes.push(Change::Delete {
+                    key: ResourceKey::Label(*label),
+                    revision: self.revision,
+                });
+            }
+        }
+        changes
+    }
+    pub(super) fn host(&mut self, number: u8, moved: bool) -> Change {
+        self.revision = self.revision.next();
+        let host = Arc::new(Host {
+            name: format!("h{number}"),
+            revision: self.revision,
+            tunnel_ip: tunnel_ip(if moved { number + 100 } else { number }),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            admin_state_up: true,
+            description: String::new(),
+            availability_zone: "nova".into(),
+        });
+        self.hosts.insert(host.name.clone(), Arc::clone(&host));
+        Change::Put(Resource::Host(host))
+    }
+
+    pub(super) fn network(&mut self, number: u8) -> Change {
+        self.revision = self.revision.next();
+        let network = Arc::new(Network {
+            id: id(u128::from(number) + 1000),
+            revision: self.revision,
+            standard: standard(),
+            admin_state_up: true,
+            mtu: 1450,
+            external: false,
+            is_default: false,
+            availability_zone_hints: Vec::new(),
+            port_security_enabled: true,
+            segmentation_id: Vni::try_from(u32::from(number) + 1).unwrap(),
+        });
+        self.networks.insert(network.id, Arc::clone(&network));
+        Change::Put(Resource::Network(network))
+    }
+
+    pub(super) fn port(&mut self, number: u128, network: u8, host: Option<u8>, ip: u8) -> Change {
+        self.revision = self.revision.next();
+        let port = Arc::new(Port {
+            id: id(number + 5000),
+            revision: self.revision,
+            standard: standard(),
+            network_id: id(u128::from(network) + 1000),
+            mac_address: MacAddr([2, 0, 0, 0, 0, number as u8]),
+            fixed_ips: vec![FixedIp {
+                subnet_id: id(1),
+                ip_address: IpAddr::from([10, network, number as u8, ip]),
+            }],
+            allowed_address_pairs: Vec::new(),
+            admin_state_up: true,
+            device_id: String::new(),
+            device_owner: String::new(),
+            port_security_enabled: true,
+            security_groups: Vec::new(),
+            label: Some(0),
+            dns_name: String::new(),
+            binding: Binding {
+                host_id: host.map(|host| format!("h{host}")).unwrap_or_default(),
+                vnic_type: "normal".into(),
+                profile: serde_json::Map::new(),
+                since: Revision::ZERO,
+                state: BindingState::Bound,
+            },
+            standby: Vec::new(),
+            unaddressed: false,
+            dns_domain: String::new(),
+            extra_dhcp_opts: Vec::new(),
+            data_plane_status: None,
+        });
+        self.ports.insert(port.id, Arc::clone(&port));
+        Change::Put(Resource::Port(port))
+    }
+
+    pub(super) fn delete_port(&mut self, number: u128) -> Vec<Change> {
+        let Some(port) = self.ports.remove(&id(number + 5000)) else {
+            return Vec::new();
+        };
+        self.revision = self.revision.next();
+        let mut changes = vec![Change::Delete {
+            key: ResourceKey::Port(id(number + 5000)),
+            revision: self.revision,
+        }];
+        changes.extend(self.left(port.network_id, port.label));
+        changes
+    }
+
+    pub(super) fn rows(&self) -> Vec<Resource> {
+        let groups: Vec<_> = (0..GROUPS).map(|group| self.group(group)).collect();
+        let hosts = self.hosts.values().cloned().map(Resource::Host);
+        let networks = self.networks.values().cloned().map(Resource::Network);
+        hosts
+            .chain(networks)
+            .chain(groups)
+            .chain(self.rules.values().cloned().map(Resource::SecurityGroupRule))
+            .chain(self.labels.values().cloned().map(Resource::Label))
+            .chain(self.ports.values().cloned().map(Resource::Port))
+            .collect()
+    }
+
+    /// What a host must have, from the resources alone: key to what matters of the row.
+    pub(super) fn expected(&self, host: &str) -> BTreeMap<RowKey, String> {
+        let mine: BTreeSet<_> = self
+            .ports
+            .values()
+            .filter(|port| port.binding.host_id == host)
+            .map(|port| port.network_id)
+            .collect();
+        let mut rows = BTreeMap::new();
+        for network in &mine {
+            let underlay = filters(host).then(|| self.underlay(*network));
+            rows.insert(RowKey::Network(*network), format!("{underlay:?}"));
+        }
+        let told = |label: &&Arc<Label>| filters(host) && !label.retired && mine.contains(&label.network_id);
+        for label in self.labels.values().filter(told) {
+            let key = RowKey::Label(label.network_id, label.number);
+            rows.insert(key, format!("{:?}", label.security_groups));
+        }
+        for port in self.ports.values().filter(|port| mine.contains(&port.network_id)) {
+            if port.binding.host_id == host {
+                rows.insert(
+                    RowKey::Port(port.network_id, port.id),
+                    format!("{:?} {:?}", port.fixed_ips, port.label.filter(|_| filters(host))),
+                );
+                for group in port.security_groups.iter().filter(|_| filters(host)) {
+                    let key = RowKey::Policy(port.network_id, *group);
+                    rows.insert(key, self.allowed(*group));
+                }
+            } else if let Some(other) = self.hosts.get(&port.binding.host_id) {
+                for fixed in &port.fixed_ips {
+                    let mut text = format!("{} {}", port.mac_address, other.tunnel_ip);
+                    if self.looks(host, port.network_id) {
+                        text += &format!(" {}", port.label.unwrap_or_default());
+                    }
+                    rows.insert(RowKey::Neighbour(port.network_id, fixed.ip_address), text);
+                }
+            }
+        }
+        rows
+    }
+}
+
+/// What matters of a row to a host that asks for labels of neighbours or does not.
+pub(super) fn text(row: &Row, looks: bool) -> String {
+    match row {
+        Row::Network(row) => {
+            let blocks = row.underlay.as_ref();
+            let blocks = blocks.map(|blocks| blocks.iter().map(ToString::to_string).collect::<BTreeSet<_>>());
+            format!("{blocks:?}")
+        }
+        Row::Subnet(_) => "subnet".to_owned(),
+        Row::Policy(row) => {
+            let points = row.ingress.iter().filter_map(|rule| rule.service);
+            let points: Vec<_> = points.map(|service| service.first).collect();
+            format!("{points:?} {}", row.egress.len())
+        }
+        Row::Label(row) => format!("{:?}", row.groups),
+        Row::Port(port) => format!("{:?} {:?}", port.fixed_ips, port.label),
+        Row::Neighbour(row) if looks => format!("{} {} {}", row.mac, row.host, row.label),
+        Row::Neighbour(row) => format!("{} {}", row.mac, row.host),
+    }
+}
