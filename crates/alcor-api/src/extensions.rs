@@ -191,6 +191,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "The same, of the subnets and of their ranges",
     ),
     extension(
+        "network-segment-range",
+        "Neutron Network Segment Range",
+        "Which VXLAN network identifiers are whose",
+    ),
+    extension(
         "pagination",
         "Pagination support",
         "limit, marker and page_reverse",

@@ -21,6 +21,7 @@ pub mod rbac;
 pub mod router;
 pub mod security_group;
 pub mod security_group_rule;
+pub mod segment_range;
 pub(crate) mod service_provider;
 pub mod subnet;
 pub mod subnet_pool;

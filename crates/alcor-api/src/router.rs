@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use alcor_model::{
-    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Network, Port, RbacPolicy,
-    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Network, NetworkSegmentRange, Port,
+    RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 use axum::{
     Router,
@@ -176,6 +176,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(agent::routes());
     routes.extend(availability_zone::routes());
     routes.extend(service_provider::routes());
+    routes.extend(resource_routes::<NetworkSegmentRange>());
     routes.extend(resource_routes::<RbacPolicy>());
     routes.extend(resource_routes::<AddressScope>());
     routes.extend(resource_routes::<SubnetPool>());

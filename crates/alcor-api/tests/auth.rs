@@ -485,3 +485,48 @@ async fn agents_are_for_admins_and_zones_for_everybody() {
     assert_eq!(count(&lab.get(ADMIN, "/v2.0/agents").await, "agents"), 1);
     assert_eq!(lab.get(ADMIN, &agent).await.0, 200);
 }
+
+#[tokio::test]
+async fn ranges_of_identifiers_are_for_admins() {
+    let lab = Lab::new().await;
+    let create = json!({"network_segment_range": {
+        "network_type": "vxlan", "minimum": 100, "maximum": 101, "shared": false, "project_id": "one",
+    }});
+    let path = "/v2.0/network_segment_ranges";
+    let refused = lab.post(MEMBER, path, create.clone()).await;
+    assert_refused(
+        &refused,
+        403,
+        "PolicyNotAuthorized",
+        "create_network_segment_range",
+    );
+    let (status, made) = lab.post(ADMIN, path, create).await;
+    assert_eq!(status, 201, "{made}");
+    let member = format!("{path}/{}", text(&made["network_segment_range"]["id"]));
+    for token in [MEMBER, READER, OTHER] {
+        let (status, body) = lab.get(token, path).await;
+        assert_eq!((status, body), (200, json!({"network_segment_ranges": []})));
+        assert_refused(
+            &lab.get(token, &member).await,
+            404,
+            "NetworkSegmentRangeNotFound",
+            "",
+        );
+        assert_refused(
+            &lab.delete(token, &member).await,
+            404,
+            "NetworkSegmentRangeNotFound",
+            "",
+        );
+    }
+    // Whose networks are made says which range is used, not who makes them.
+    for (token, project) in [(MEMBER, "one"), (ADMIN, "one")] {
+        let id = lab.make(token, "network", json!({"project_id": project})).await;
+        let (_, shown) = lab.get(ADMIN, &format!("/v2.0/networks/{id}")).await;
+        let vni = shown["network"]["provider:segmentation_id"].as_u64().unwrap();
+        assert!((100..=101).contains(&vni), "{vni}");
+    }
+    let id = lab.make(OTHER, "network", json!({})).await;
+    let (_, shown) = lab.get(ADMIN, &format!("/v2.0/networks/{id}")).await;
+    assert!(!(100..=101).contains(&shown["network"]["provider:segmentation_id"].as_u64().unwrap()));
+}

@@ -9,8 +9,8 @@ use crate::{
     Id, Revision,
     resource::{
         AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network,
-        Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule,
-        Subnet, SubnetPool,
+        NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, SecurityGroup,
+        SecurityGroupRule, Subnet, SubnetPool,
     },
 };
 
@@ -233,6 +233,7 @@ rows! {
     RbacPolicy { Id<RbacPolicy>, id, "rbac_policy", standard.project_id }
     Router { Id<Router>, id, "router", standard.project_id }
     FloatingIp { Id<FloatingIp>, id, "floating_ip", standard.project_id }
+    NetworkSegmentRange { Id<NetworkSegmentRange>, id, "network_segment_range", standard.project_id }
     PortForwarding { Id<PortForwarding>, id, "port_forwarding", standard.project_id }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     env::check_if_match,
     external, floating_ip, host, label,
     managed::Managed,
-    rbac,
+    rbac, segment_range,
 };
 
 /// Smallest MTU of a network: what IPv4 demands of every link (RFC 791).
@@ -116,14 +116,15 @@ fn create(
     };
     host::check_zones(tx.state(), &create.availability_zone_hints)?;
     let id = env.new_id();
+    let standard = env.standard(caller, create.standard)?;
     let network = Network {
         id,
         revision: tx.revision(),
-        standard: env.standard(caller, create.standard)?,
+        segmentation_id: vni_for(tx.state(), env, &standard.project_id, create.segmentation_id)?,
+        standard,
         admin_state_up: create.admin_state_up.unwrap_or(true),
         mtu,
         port_security_enabled: create.port_security_enabled.unwrap_or(true),
-        segmentation_id: allocate_vni(tx.state(), env, create.segmentation_id)?,
         external: create.external.unwrap_or(false),
         is_default: create.is_default.unwrap_or(false),
         availability_zone_hints: create.availability_zone_hints,
@@ -281,17 +282,10 @@ fn check_mtu(env: &Env, mtu: u16) -> Result<u16, RegionError> {
     }
 }
 
-fn allocate_vni(state: &RegionState, env: &Env, asked: Option<Vni>) -> Result<Vni, RegionError> {
+fn vni_for(state: &RegionState, env: &Env, project: &str, asked: Option<Vni>) -> Result<Vni, RegionError> {
     match asked {
         Some(vni) if state.network_with_vni(vni).is_some() => Err(RegionError::TunnelIdInUse(vni.get())),
         Some(vni) => Ok(vni),
-        None => {
-            let range = env.config.vni_first.get()..=env.config.vni_last.get();
-            let number = state
-                .vnis()
-                .find_free(&[range])
-                .ok_or(RegionError::NoNetworkAvailable)?;
-            Vni::try_from(number).map_err(|_| RegionError::NoNetworkAvailable)
-        }
+        None => segment_range::allocate(state, &env.config, project),
     }
 }

@@ -15,9 +15,9 @@ mod sharing;
 use std::sync::Arc;
 
 use alcor_model::{
-    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network, Port,
-    PortForwarding, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup,
-    SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network,
+    NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Router,
+    Row, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
@@ -168,6 +168,8 @@ tables! {
         security_group_rules: SecurityGroupRule,
         /// All templates of rules, also those that were removed.
         default_security_group_rules: DefaultSecurityGroupRule,
+        /// Which identifiers of networks are whose.
+        network_segment_ranges: NetworkSegmentRange,
         /// What numbers mean in networks.
         labels: Label,
         /// All ports.

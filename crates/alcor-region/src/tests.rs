@@ -10,6 +10,7 @@ mod rbac;
 mod routers;
 mod rules;
 mod security;
+mod segment_ranges;
 
 use std::sync::{
     Arc,

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use alcor_model::{
-    Id, MacAddr, Network, Port, PortRuntime, Subnet, Vni,
+    Id, MacAddr, Network, NetworkSegmentRange, Port, PortRuntime, Subnet, Vni,
     resource::{PortStatus, SharedType},
 };
 use alcor_store::{MultiIndex, UniqueIndex};
@@ -126,6 +126,12 @@ impl RegionState {
     /// Who has a VXLAN network identifier.
     pub fn network_with_vni(&self, vni: Vni) -> Option<Id<Network>> {
         self.l2.network_by_vni.get(&vni).copied()
+    }
+
+    /// The VXLAN network identifiers from one to another that networks have.
+    pub fn vnis_in(&self, first: Vni, last: Vni) -> impl Iterator<Item = (Vni, Id<Network>)> + use<'_> {
+        let taken = self.l2.network_by_vni.range(first..=last);
+        taken.map(|(vni, network)| (*vni, *network))
     }
 
     /// Taken VXLAN network identifiers.
@@ -307,3 +313,5 @@ impl Indexed for Port {
 }
 
 impl Indexed for PortRuntime {}
+
+impl Indexed for NetworkSegmentRange {}
