@@ -95,7 +95,12 @@ fn compile(crate_dir: &Path, out_dir: &Path, linker: &Path, offline: bool) -> Re
         .arg("--target-dir")
         .arg(out_dir.join("programs"))
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
+        // Maps in maps are declared by their types.
+        .env(
+            "CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS",
+            "-C debuginfo=2 -C link-arg=--btf",
+        );
     // What the outer cargo set for the host must not reach the bpf target.
     for variable in [
         "CARGO_ENCODED_RUSTFLAGS",

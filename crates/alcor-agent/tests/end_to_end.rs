@@ -10,7 +10,9 @@ use std::{
 };
 
 use alcor_agent::{AgentConfig, AgentError, run};
-use alcor_dataplane::{Dataplane, DataplaneError, Drops, Event, Row, RowChange, Snapshot, model::Model};
+use alcor_dataplane::{
+    ConnectionEntry, Dataplane, DataplaneError, Drops, Event, Row, RowChange, Snapshot, model::Model,
+};
 use alcor_model::{Id, Port, Revision};
 use alcor_proto::v1::{
     self, SnapshotPhase,
@@ -147,6 +149,9 @@ impl Dataplane for Shared {
     }
     fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
         self.0.lock().unwrap().events()
+    }
+    fn connections(&mut self, port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
+        self.0.lock().unwrap().connections(port)
     }
     fn drops(&mut self) -> Result<Drops, DataplaneError> {
         self.0.lock().unwrap().drops()

@@ -5,7 +5,9 @@
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use alcor_agent::{AgentConfig, run};
-use alcor_dataplane::{Dataplane, DataplaneError, Drops, Row, RowChange, RowKey, Snapshot, model::Model};
+use alcor_dataplane::{
+    ConnectionEntry, Dataplane, DataplaneError, Drops, Row, RowChange, RowKey, Snapshot, model::Model,
+};
 use alcor_model::{
     Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
     resource::{AllocationPool, Binding, BindingState, FixedIp, PortStatus, Standard},
@@ -54,6 +56,9 @@ impl Dataplane for Told {
     }
     fn events(&mut self) -> Option<mpsc::Receiver<alcor_dataplane::Event>> {
         self.model.events()
+    }
+    fn connections(&mut self, port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
+        self.model.connections(port)
     }
     fn drops(&mut self) -> Result<Drops, DataplaneError> {
         self.model.drops()

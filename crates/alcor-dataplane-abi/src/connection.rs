@@ -178,6 +178,7 @@ impl Connection {
     }
 
     /// How long it is kept without news.
+    #[inline(always)]
     const fn lifetime(&self) -> u64 {
         if self.tracking == Tracking::Tcp as u8 {
             self.tcp_lifetime()
@@ -195,6 +196,7 @@ impl Connection {
         }
     }
 
+    #[inline(always)]
     const fn tcp_lifetime(&self) -> u64 {
         if self.has(IS_REVOKED) {
             TCP_REVOKED

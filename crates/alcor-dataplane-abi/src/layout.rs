@@ -3,8 +3,10 @@
 //! Every type is `repr(C)`, without padding (asserted below) and valid for any bytes, so that a map entry is
 //! the bytes of the value. A change of anything here, or of a map's size, needs a new [`LAYOUT`].
 
+use crate::connection::Direction;
+
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
@@ -18,10 +20,28 @@ pub const MAX_NEIGHBOURS: u32 = 1 << 20;
 pub const MAX_FIXED_IPS: u32 = 65_536;
 /// Allowed address pairs of all local ports.
 pub const MAX_PAIRS: u32 = 65_536;
-/// Rows kept for the agent that starts again: networks, subnets and ports.
-pub const MAX_ROWS: u32 = MAX_NETWORKS + MAX_SUBNETS + MAX_PORTS;
-/// Bytes of one such row.
-pub const ROW_BYTES: usize = 8184;
+/// Parts of rows kept for the agent that starts again: all rows but neighbours.
+pub const MAX_ROW_PARTS: u32 = 1 << 20;
+/// Bytes of one part.
+pub const PART_BYTES: usize = 1008;
+/// Parts of one row.
+pub const MAX_PARTS_PER_ROW: u32 = 8192;
+/// Blocks of tunnel addresses, all networks together.
+pub const MAX_UNDERLAY: u32 = 65_536;
+/// Services of all sets of rules together, as prefixes of (protocol, point).
+pub const MAX_SERVICES: u32 = 1 << 19;
+/// Prefixes of all sets of rules together.
+pub const MAX_PREFIXES: u32 = 1 << 19;
+/// Labels of all sets of rules together.
+pub const MAX_LABELS: u32 = 1 << 18;
+/// Words of bits of all sets of rules together.
+pub const MAX_BITS: u32 = 1 << 18;
+/// Connections of one port that were answered and are not over. One more, and the kernel forgets one that was not
+/// used for long.
+pub const ANSWERED_PER_PORT: u32 = 16_384;
+/// Other connections of one port (opening, over, revoked) and packets whose later fragments are waited for; one
+/// more, and the kernel forgets one that was not used for long. So a flood forgets the flood.
+pub const PENDING_PER_PORT: u32 = 4096;
 /// Bytes of a frame that is handed to the agent; what lies behind is cut off.
 pub const PUNT_BYTES: usize = 2048;
 /// Bytes of the ring that carries events to the agent; an event that finds it full is lost.
@@ -52,6 +72,38 @@ pub const PORT_PEER: u16 = 1 << 5;
 
 /// [`NetworkValue::flags`]: the network is up.
 pub const NETWORK_UP: u32 = 1;
+/// [`NetworkValue::flags`]: tunnel packets are believed from its underlay blocks only.
+pub const NETWORK_UNDERLAY: u32 = 1 << 1;
+
+/// [`FilterValue::flags`]: connections are tracked.
+pub const FILTER_STATEFUL: u16 = 1;
+
+/// [`ConnectionKey::kind`]: a connection.
+pub const KIND_CONNECTION: u8 = 0;
+/// [`ConnectionKey::kind`]: the first fragment of a packet; the value is a [`FragmentValue`].
+pub const KIND_FRAGMENT: u8 = 1;
+
+/// Bits of a word of a set's rows.
+pub const WORD_BITS: u32 = 64;
+/// Words of a row: more than [`MAX_CLASSES`] bits.
+pub const WORDS_PER_ROW: u32 = 32;
+/// Classes of one table of rules.
+pub const MAX_CLASSES: u32 = WORD_BITS * WORDS_PER_ROW;
+
+/// Bits of a [`ServiceKey`].
+pub const SERVICE_BITS: u32 = 64;
+/// Bits of a [`ServiceKey`] before the point.
+pub const SERVICE_SCOPE_BITS: u32 = 48;
+/// Bits of a [`ServiceKey`] before the protocol.
+pub const SERVICE_TABLE_BITS: u32 = 40;
+/// Bits of a [`PrefixKey`] before the address.
+pub const PREFIX_SCOPE_BITS: u32 = 64;
+
+/// Which table of a set judges packets of this direction and family.
+#[inline(always)]
+pub const fn rule_table(direction: Direction, family: u32) -> u32 {
+    direction as u32 * 2 + (family == IPV6) as u32
+}
 
 /// [`EventHeader::kind`]: no row knows the address. Smaller numbers are `PuntReason`s.
 pub const EVENT_UNKNOWN: u32 = 0x100;
@@ -166,27 +218,114 @@ layouts! {
         label: u16,
     }
     /// Where a MAC of another host is.
-    RemoteMac(20) {
+    RemoteMac(24) {
         /// The other host's tunnel address.
         host: [u8; 16],
         /// Its family.
         family: u32,
+        /// Label of its security groups.
+        label: u16,
+        /// Zero.
+        pad: u16,
     }
-    /// Key of a kept row.
-    KeptKey(20) {
-        /// 1 network, 2 subnet, 3 port.
+    /// Key of a part of a kept row.
+    KeptKey(44) {
+        /// 1 network, 2 subnet, 3 port, 4 policy, 5 label.
         kind: u32,
-        /// The row's id.
+        /// The network that the row lies in.
+        network: [u8; 16],
+        /// The row's id in it.
         id: [u8; 16],
+        /// Which writing of the row: another one each time. The newest that is whole counts.
+        version: u32,
+        /// Which part; the first one is written last.
+        part: u32,
     }
-    /// A kept row, as the loader wrote it.
-    KeptValue(8192) {
+    /// A part of a kept row, as the loader wrote it.
+    KeptValue(1016) {
         /// Handle of the network or port.
         handle: u32,
-        /// How many bytes are used.
+        /// Bytes of the whole row.
         len: u32,
-        /// The row.
-        bytes: [u8; ROW_BYTES],
+        /// The part.
+        bytes: [u8; PART_BYTES],
+    }
+    /// How a port's packets are filtered; the key is the port's handle. No entry: they are not.
+    FilterValue(8) {
+        /// Number of the set of rules in force.
+        epoch: u32,
+        /// The port's own label.
+        label: u16,
+        /// [`FILTER_STATEFUL`].
+        flags: u16,
+    }
+    /// What packets carry; key of a prefix trie, whose value is the class.
+    ServiceKey(8) {
+        /// Number of the set.
+        epoch: u32,
+        /// A [`rule_table`].
+        table: u8,
+        /// IP protocol.
+        protocol: u8,
+        /// The point, big end first.
+        point: [u8; 2],
+    }
+    /// Who the other side is; key of a prefix trie, whose value is the number of a row of bits.
+    PrefixKey(24) {
+        /// Number of the set.
+        epoch: u32,
+        /// A [`rule_table`].
+        table: u32,
+        /// The address; IPv4 in the first four bytes.
+        ip: [u8; 16],
+    }
+    /// The other side's label; the value is the number of a row of bits.
+    LabelKey(8) {
+        /// Number of the set.
+        epoch: u32,
+        /// A [`rule_table`].
+        table: u16,
+        /// The label.
+        label: u16,
+    }
+    /// A word of a row of bits: one bit for each class that is allowed. Words that are 0 are missing.
+    BitsKey(8) {
+        /// Number of the set.
+        epoch: u32,
+        /// Number of the row times [`WORDS_PER_ROW`], plus the word's place.
+        place: u32,
+    }
+    /// A connection of a port, or a packet whose later fragments are waited for.
+    ConnectionKey(40) {
+        /// The port's address. Of fragments: the source.
+        own: [u8; 16],
+        /// The other side's address. Of fragments: the destination.
+        other: [u8; 16],
+        /// As in `Sides`. Of fragments: the higher half of the packet's id.
+        local: u16,
+        /// As in `Sides`. Of fragments: the lower half.
+        remote: u16,
+        /// IP protocol; 0 for IPv6 fragments.
+        protocol: u8,
+        /// As in `Sides`.
+        asks: u8,
+        /// [`IPV4`] or [`IPV6`].
+        family: u8,
+        /// [`KIND_CONNECTION`] or [`KIND_FRAGMENT`].
+        kind: u8,
+    }
+    /// What later fragments of a packet need of the first one.
+    FragmentValue(16) {
+        /// When they are not waited for any more.
+        expires_ns: u64,
+        /// As in `Upper`.
+        source: u16,
+        /// As in `Upper`.
+        point: u16,
+        /// As in `Upper`.
+        protocol: u8,
+        /// Zero.
+        pad: [u8; 3],
     }
     /// What every event starts with.
     EventHeader(48) {

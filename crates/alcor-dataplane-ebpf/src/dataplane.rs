@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::PoisonError};
 
 use alcor_dataplane::{
-    Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Row, RowChange, RowKey, Snapshot,
+    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Row, RowChange,
+    RowKey, Snapshot,
+    rules::{InForce, Sets},
 };
 use alcor_dataplane_abi::layout::Counters;
 use alcor_model::{Id, Network, Port};
@@ -16,16 +18,16 @@ use tokio::sync::mpsc;
 use crate::{
     EbpfConfig,
     device::{self, Device},
-    entry::Entries,
+    entry::{Entries, Key, Value},
     error,
     events::{Handles, Reader},
     inject::Injector,
-    kept,
     kernel::{KernelTables, take},
     layout::Plain,
     neighbours::Neighbours,
     object::{self, FROM_PORT, FROM_TUNNEL},
     pins::{Owner, Pins},
+    sets,
     tables::{Devices, Scope, Tables},
 };
 
@@ -40,6 +42,8 @@ pub struct EbpfDataplane {
     handles: Handles,
     injector: Injector,
     events: Option<mpsc::Receiver<Event>>,
+    /// The clock of traced packets, in nanoseconds; `None`: the kernel's.
+    pub(crate) clock_ns: Option<u64>,
     /// Ends with the data plane.
     _reader: Reader,
 }
@@ -71,6 +75,7 @@ impl EbpfDataplane {
             devices: Devices::new(),
             handles,
             events: Some(receiver),
+            clock_ns: config.trace.then_some(0),
         };
         dataplane.tell_handles();
         dataplane.adopt(&config.tunnel_device, tunnel_ifindex)?;
@@ -99,11 +104,23 @@ impl EbpfDataplane {
                 self.devices.insert(*port, device);
             }
         }
+        let found = self.kernel.read()?;
+        adopt_epochs(&mut self.tables, &found);
+        self.kernel.set_last_epoch(self.tables.last_epoch())?;
         let mut wanted = Entries::new();
         for scope in self.tables.all_scopes() {
             wanted.extend(self.tables.entries(&scope, &self.devices));
         }
-        self.kernel.replace(&self.kernel.read()?, &wanted)?;
+        for network in self.tables.networks() {
+            for in_force in self.tables.sets(network).values() {
+                sets::entries(in_force, &mut wanted);
+            }
+        }
+        self.kernel.replace(&found, &wanted)?;
+        let handles = self.tables.port_handles();
+        self.kernel
+            .memories
+            .retain(|handle| handles.contains_key(&handle))?;
 
         let mut has_tunnel = false;
         for (owner, ifindex) in links {
@@ -167,43 +184,75 @@ impl EbpfDataplane {
             return Ok(());
         }
         let scope = self.tables.scope(&key, Some(row));
-        let before = self.tables.entries(&scope, &self.devices);
+        let before = self.look(&scope);
         let handle = self.tables.handle_for(&key);
         if old.is_none() && matches!(key, RowKey::Port(..)) {
             self.clear_drops(handle)?;
+            self.kernel.memories.release(handle)?;
         }
-        kept::put(&mut self.kernel.kept, row, handle)?;
-        self.tables.put(row.clone(), handle);
+        self.tables.put(row.clone(), handle)?;
         if let RowKey::Network(id) = key {
             self.handles
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(handle, id);
         }
-        let after = self.tables.entries(&scope, &self.devices);
-        let done = self.kernel.replace(&before, &after);
+        let after = self.look(&scope);
+        let kept = self.kernel.kept.put(row, handle);
+        let done = kept.and_then(|()| self.bring(before, &after));
         if done.is_err() {
-            self.undo(&key, old, handle, &scope, &after);
+            self.undo(&key, old, handle, &scope, after);
         }
         done
     }
 
+    /// What a scope amounts to in the kernel.
+    fn look(&self, scope: &Scope) -> Look {
+        Look {
+            entries: self.tables.entries(scope, &self.devices),
+            sets: scope
+                .network()
+                .map(|network| self.tables.sets(network))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Brings the kernel from one look to the next. Sets of rules that are the same in both are not looked into.
+    fn bring(&mut self, before: Look, after: &Look) -> Result<(), DataplaneError> {
+        let mut old = before.entries;
+        let mut new = after.entries.clone();
+        for (sets, others, entries) in [
+            (&before.sets, &after.sets, &mut old),
+            (&after.sets, &before.sets, &mut new),
+        ] {
+            for (label, in_force) in sets {
+                let other = others.get(label);
+                if other.is_none_or(|other| other.epoch != in_force.epoch) {
+                    sets::entries(in_force, entries);
+                }
+            }
+        }
+        if self.kernel.last_epoch()? < self.tables.last_epoch() {
+            self.kernel.set_last_epoch(self.tables.last_epoch())?;
+        }
+        self.kernel.replace(&old, &new)
+    }
+
     /// Puts back what was in force before a row that the kernel refused. Best effort: the refusal is what the
     /// caller hears of; entries that are left over are removed when the maps are opened again.
-    fn undo(&mut self, key: &RowKey, old: Option<Row>, handle: u32, scope: &Scope, after: &Entries) {
+    fn undo(&mut self, key: &RowKey, old: Option<Row>, handle: u32, scope: &Scope, after: Look) {
         let written = match old {
             Some(old) => {
-                let written = kept::put(&mut self.kernel.kept, &old, handle);
-                self.tables.put(old, handle);
-                written
+                let written = self.kernel.kept.put(&old, handle);
+                written.and_then(|()| self.tables.put(old, handle))
             }
             None => {
                 self.tables.remove(key);
-                kept::remove(&mut self.kernel.kept, key)
+                self.kernel.kept.remove(key)
             }
         };
-        let before = self.tables.entries(scope, &self.devices);
-        if let Err(error) = written.and_then(|()| self.kernel.replace(after, &before)) {
+        let before = self.look(scope);
+        if let Err(error) = written.and_then(|()| self.bring(after, &before)) {
             tracing::error!(%error, kind = key.kind(), "a row that the kernel refused cannot be taken back");
         }
     }
@@ -214,15 +263,18 @@ impl EbpfDataplane {
         };
         let handle = self.tables.handle_for(key);
         let scope = self.tables.scope(key, None);
-        let before = self.tables.entries(&scope, &self.devices);
+        let before = self.look(&scope);
         self.tables.remove(key);
-        let after = self.tables.entries(&scope, &self.devices);
-        if let Err(error) = self.kernel.replace(&before, &after) {
+        let after = self.look(&scope);
+        if let Err(error) = self.bring(before, &after) {
             // Still in force as far as anybody knows: it can be removed again.
-            self.tables.put(old, handle);
+            self.tables.put(old, handle)?;
             return Err(error);
         }
-        kept::remove(&mut self.kernel.kept, key)
+        if matches!(key, RowKey::Port(..)) {
+            self.kernel.memories.release(handle)?;
+        }
+        self.kernel.kept.remove(key)
     }
 
     fn remove_network(&mut self, id: Id<Network>) -> Result<(), DataplaneError> {
@@ -295,22 +347,66 @@ impl EbpfDataplane {
     }
 }
 
+/// The clock of the programs, in nanoseconds.
+fn kernel_clock() -> Result<u64, DataplaneError> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_err(|source| error::kernel("reading the clock", source))?;
+    let now = std::time::Duration::from(now);
+    Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// A part of what is in force: entries, and the sets of rules of a network.
+struct Look {
+    entries: Entries,
+    sets: Sets,
+}
+
 /// The rows that an earlier process left.
 fn found_tables(kernel: &mut KernelTables) -> Result<Tables, DataplaneError> {
     let mut tables = Tables::default();
-    for (row, handle) in kept::read(&kernel.kept)? {
-        match tables.check(&row) {
-            Ok(()) => tables.put(row, handle),
+    tables.set_last_epoch(kernel.last_epoch()?);
+    for (row, handle) in kernel.kept.read()? {
+        let key = row.key();
+        if let Err(error) = tables.check(&row).and_then(|()| tables.put(row, handle)) {
             // Half of a removal: the rest goes too.
-            Err(_) => kept::remove(&mut kernel.kept, &row.key())?,
+            tracing::warn!(%error, kind = key.kind(), "a kept row is not for this host any more");
+            kernel.kept.remove(&key)?;
         }
     }
     Ok(tables)
 }
 
+/// Sets of rules that are in the kernel as they are wanted keep their epochs: connections need not be judged again.
+fn adopt_epochs(tables: &mut Tables, found: &Entries) {
+    let mut sets: BTreeMap<u32, Entries> = BTreeMap::new();
+    for (key, value) in found {
+        let epoch = match key {
+            Key::Bits(key) => key.epoch,
+            Key::Label(key) => key.epoch,
+            Key::Prefix(_, key) => key.epoch,
+            Key::Service(_, key) => key.epoch,
+            _ => continue,
+        };
+        sets.entry(epoch).or_default().insert(*key, *value);
+    }
+    tables.adopt_epochs(|port, label, in_force| {
+        let Some(Value::Filter(filter)) = found.get(&Key::Filter(port)) else {
+            return None;
+        };
+        let mut wanted = Entries::new();
+        let known = InForce {
+            epoch: filter.epoch,
+            set: in_force.set.clone(),
+        };
+        sets::entries(&known, &mut wanted);
+        let same = filter.label == label && sets.get(&filter.epoch) == Some(&wanted);
+        same.then_some(filter.epoch)
+    });
+}
+
 impl Dataplane for EbpfDataplane {
     fn filters(&self) -> bool {
-        false
+        true
     }
 
     fn name(&self) -> &'static str {
@@ -371,6 +467,18 @@ impl Dataplane for EbpfDataplane {
 
     fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
         self.events.take()
+    }
+
+    fn connections(&mut self, port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
+        let now = match self.clock_ns {
+            Some(now) => now,
+            None => kernel_clock()?,
+        };
+        let mut handles = self.tables.port_handles().iter();
+        match handles.find(|(_, id)| **id == port) {
+            Some((handle, _)) => self.kernel.memories.connections(*handle, now),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn drops(&mut self) -> Result<Drops, DataplaneError> {

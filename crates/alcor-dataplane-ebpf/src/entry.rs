@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use alcor_dataplane_abi::layout::{IpKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey, PortValue};
+use alcor_dataplane_abi::layout::{
+    BitsKey, FilterValue, IpKey, LabelKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey, PortValue,
+    PrefixKey, ServiceKey,
+};
 
 /// Bits of an [`IpKey`] before the address.
 pub(crate) const IP_SCOPE_BITS: u32 = 64;
@@ -11,9 +14,19 @@ pub(crate) const IP_SCOPE_BITS: u32 = 64;
 pub(crate) const PAIR_SCOPE_BITS: u32 = 96;
 
 /// Which entry. Entries are put in this order and removed in the opposite one, so that what is looked up first
-/// (the port by its device, the network by its VNI) is there last and goes first.
+/// (the port by its device, the network by its VNI) is there last and goes first; and so that a set of rules is whole
+/// before a port's filter names it, and goes after no filter does any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
+    Bits(BitsKey),
+    Label(LabelKey),
+    /// Prefix length in bits of the whole key.
+    Prefix(u32, PrefixKey),
+    /// Prefix length in bits of the whole key.
+    Service(u32, ServiceKey),
+    /// Prefix length in bits of the whole key.
+    Underlay(u32, IpKey),
+    Filter(u32),
     FixedIp(IpKey),
     /// Prefix length in bits of the whole key.
     Pair(u32, PairKey),
@@ -37,6 +50,10 @@ pub(crate) enum Value {
     LocalIp(LocalIp),
     Port(PortValue),
     Vni(u32),
+    Filter(FilterValue),
+    /// Number of a row of bits, or of a class.
+    Number(u32),
+    Word(u64),
 }
 
 /// A set of entries.

@@ -2,18 +2,21 @@
 
 use alcor_dataplane::DataplaneError;
 use alcor_dataplane_abi::layout::{
-    Counters, IpKey, KeptKey, KeptValue, LocalIp, LocalMac, MAX_FIXED_IPS, MAX_NETWORKS, MAX_PAIRS,
-    MAX_PORTS, MAX_SUBNETS, MacKey, NetworkValue, PairKey, PortValue,
+    BitsKey, Counters, FilterValue, IpKey, LabelKey, LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS, MAX_LABELS,
+    MAX_NETWORKS, MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_SERVICES, MAX_SUBNETS, MAX_UNDERLAY, MacKey,
+    NetworkValue, PairKey, PortValue, PrefixKey, ServiceKey,
 };
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key as TrieKey},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key as TrieKey},
 };
 
 use crate::{
     entry::{Entries, Key, Value},
     error,
+    kept::Kept,
     layout::Plain,
+    memory::Memories,
 };
 
 pub(crate) type Hash<K, V> = HashMap<MapData, K, V>;
@@ -35,6 +38,15 @@ pub(crate) const PINNED: &[&str] = &[
     "remote_macs",
     "kept",
     "drops",
+    "underlay",
+    "filters",
+    "services",
+    "prefixes",
+    "labels",
+    "bits",
+    "epochs",
+    "pending",
+    "answered",
 ];
 
 /// The present value of entries that have none.
@@ -51,8 +63,17 @@ pub(crate) struct KernelTables {
     pair_macs: Hash<Plain<MacKey>, u32>,
     gateways: Hash<Plain<IpKey>, u32>,
     routed: Trie<IpKey>,
+    underlay: Trie<IpKey>,
+    filters: Hash<u32, Plain<FilterValue>>,
+    services: Trie<ServiceKey>,
+    prefixes: Trie<PrefixKey>,
+    labels: Hash<Plain<LabelKey>, u32>,
+    bits: Hash<Plain<BitsKey>, u64>,
+    epochs: Array<MapData, u32>,
+    /// What ports' filters remember.
+    pub(crate) memories: Memories,
     /// Rows for the agent that starts again.
-    pub(crate) kept: Hash<Plain<KeptKey>, Plain<KeptValue>>,
+    pub(crate) kept: Kept,
     /// Drops by port handle.
     pub(crate) drops: PerCpuArray<MapData, Plain<Counters>>,
 }
@@ -81,7 +102,15 @@ impl KernelTables {
             pair_macs: take(object, "pair_macs")?,
             gateways: take(object, "gateways")?,
             routed: take(object, "routed")?,
-            kept: take(object, "kept")?,
+            underlay: take(object, "underlay")?,
+            filters: take(object, "filters")?,
+            services: take(object, "services")?,
+            prefixes: take(object, "prefixes")?,
+            labels: take(object, "labels")?,
+            bits: take(object, "bits")?,
+            epochs: take(object, "epochs")?,
+            memories: Memories::take(object)?,
+            kept: Kept::new(take(object, "kept")?),
             drops: take(object, "drops")?,
         })
     }
@@ -119,7 +148,37 @@ impl KernelTables {
         read(&mut entries, self.routed.iter(), |key, _| {
             (Key::Routed(key.prefix_len(), key.data().0), Value::Present)
         })?;
+        read(&mut entries, self.underlay.iter(), |key, _| {
+            (Key::Underlay(key.prefix_len(), key.data().0), Value::Present)
+        })?;
+        read(&mut entries, self.filters.iter(), |key, value| {
+            (Key::Filter(key), Value::Filter(value.0))
+        })?;
+        read(&mut entries, self.services.iter(), |key, class| {
+            (Key::Service(key.prefix_len(), key.data().0), Value::Number(class))
+        })?;
+        read(&mut entries, self.prefixes.iter(), |key, row| {
+            (Key::Prefix(key.prefix_len(), key.data().0), Value::Number(row))
+        })?;
+        read(&mut entries, self.labels.iter(), |key, row| {
+            (Key::Label(key.0), Value::Number(row))
+        })?;
+        read(&mut entries, self.bits.iter(), |key, word| {
+            (Key::Bits(key.0), Value::Word(word))
+        })?;
         Ok(entries)
+    }
+
+    /// The last epoch that was given out.
+    pub(crate) fn last_epoch(&self) -> Result<u32, DataplaneError> {
+        let last = self.epochs.get(&0, 0);
+        last.map_err(|source| error::kernel("reading the last epoch", source))
+    }
+
+    /// Writes the last epoch down, before anything has it.
+    pub(crate) fn set_last_epoch(&mut self, epoch: u32) -> Result<(), DataplaneError> {
+        let set = self.epochs.set(0, epoch, 0);
+        set.map_err(|source| error::kernel("writing the last epoch", source))
     }
 
     /// Brings the kernel from `before` to `after`: new and changed entries first, then removals.
@@ -140,6 +199,9 @@ impl KernelTables {
     }
 
     fn put(&mut self, key: &Key, value: &Value) -> Result<(), DataplaneError> {
+        if let Key::Filter(port) = key {
+            self.memories.ensure(*port)?;
+        }
         let done = match (*key, *value) {
             (Key::Port(key), Value::Port(value)) => self.ports.insert(key, Plain(value), 0),
             (Key::Vni(key), Value::Vni(value)) => self.vnis.insert(key, value, 0),
@@ -153,6 +215,18 @@ impl KernelTables {
             (Key::PairMac(key), _) => self.pair_macs.insert(Plain(key), PRESENT, 0),
             (Key::Gateway(key), _) => self.gateways.insert(Plain(key), PRESENT, 0),
             (Key::Routed(bits, key), _) => self.routed.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
+            (Key::Underlay(bits, key), _) => {
+                self.underlay.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0)
+            }
+            (Key::Filter(port), Value::Filter(value)) => self.filters.insert(port, Plain(value), 0),
+            (Key::Service(bits, key), Value::Number(class)) => {
+                self.services.insert(&TrieKey::new(bits, Plain(key)), class, 0)
+            }
+            (Key::Prefix(bits, key), Value::Number(row)) => {
+                self.prefixes.insert(&TrieKey::new(bits, Plain(key)), row, 0)
+            }
+            (Key::Label(key), Value::Number(row)) => self.labels.insert(Plain(key), row, 0),
+            (Key::Bits(key), Value::Word(word)) => self.bits.insert(Plain(key), word, 0),
             // Keys and values are made in pairs; a pair that does not match has nothing to put.
             _ => Ok(()),
         };
@@ -171,6 +245,12 @@ impl KernelTables {
             Key::PairMac(key) => self.pair_macs.remove(&Plain(key)),
             Key::Gateway(key) => self.gateways.remove(&Plain(key)),
             Key::Routed(bits, key) => self.routed.remove(&TrieKey::new(bits, Plain(key))),
+            Key::Underlay(bits, key) => self.underlay.remove(&TrieKey::new(bits, Plain(key))),
+            Key::Filter(port) => self.filters.remove(&port),
+            Key::Service(bits, key) => self.services.remove(&TrieKey::new(bits, Plain(key))),
+            Key::Prefix(bits, key) => self.prefixes.remove(&TrieKey::new(bits, Plain(key))),
+            Key::Label(key) => self.labels.remove(&Plain(key)),
+            Key::Bits(key) => self.bits.remove(&Plain(key)),
         };
         match done {
             Err(source) if !error::is_missing(&source) => Err(refused(key, source)),
@@ -185,7 +265,12 @@ fn refused(key: &Key, source: MapError) -> DataplaneError {
         Key::Pair(..) | Key::PairMac(_) => ("allowed address pair", MAX_PAIRS),
         Key::Gateway(_) | Key::Routed(..) => ("subnet", MAX_SUBNETS),
         Key::Network(_) | Key::Vni(_) => ("network", MAX_NETWORKS),
-        Key::LocalMac(_) | Key::Port(_) => ("port", MAX_PORTS),
+        Key::LocalMac(_) | Key::Port(_) | Key::Filter(_) => ("port", MAX_PORTS),
+        Key::Underlay(..) => ("block of tunnel addresses", MAX_UNDERLAY),
+        Key::Service(..) => ("service in rules", MAX_SERVICES),
+        Key::Prefix(..) => ("prefix in rules", MAX_PREFIXES),
+        Key::Label(_) => ("label in rules", MAX_LABELS),
+        Key::Bits(_) => ("word of rules", MAX_BITS),
     };
     error::map(what, limit, source)
 }

@@ -3,9 +3,13 @@
 
 use std::net::IpAddr;
 
-use alcor_dataplane_abi::layout::{
-    Counters, IPV4, IPV6, IpKey, KeptKey, KeptValue, LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue,
-    PairKey, PortValue, RemoteMac,
+use alcor_dataplane_abi::{
+    connection::Connection,
+    layout::{
+        BitsKey, ConnectionKey, Counters, FilterValue, IPV4, IPV6, IpKey, KeptKey, KeptValue, LabelKey,
+        LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue, PairKey, PortValue, PrefixKey, RemoteMac,
+        ServiceKey,
+    },
 };
 use aya::Pod;
 
@@ -25,10 +29,15 @@ macro_rules! plain {
 }
 
 plain!(
+    BitsKey,
+    Connection,
+    ConnectionKey,
     Counters,
+    FilterValue,
     IpKey,
     KeptKey,
     KeptValue,
+    LabelKey,
     LocalIp,
     LocalMac,
     MacKey,
@@ -36,7 +45,9 @@ plain!(
     NetworkValue,
     PairKey,
     PortValue,
-    RemoteMac
+    PrefixKey,
+    RemoteMac,
+    ServiceKey
 );
 
 /// Family and bytes of an address.

@@ -14,10 +14,12 @@ mod inject;
 mod kept;
 mod kernel;
 mod layout;
+mod memory;
 mod neighbours;
 mod netlink;
 mod object;
 mod pins;
+mod sets;
 mod tables;
 #[cfg(feature = "tracing-run")]
 mod trace;

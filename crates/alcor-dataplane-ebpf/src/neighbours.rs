@@ -26,6 +26,15 @@ fn refused(source: MapError) -> DataplaneError {
     error::map("neighbour", MAX_NEIGHBOURS, source)
 }
 
+const fn remote_mac(value: &NeighbourValue) -> RemoteMac {
+    RemoteMac {
+        host: value.host,
+        family: value.family,
+        label: value.label,
+        pad: 0,
+    }
+}
+
 fn ignore_missing(done: Result<(), MapError>) -> Result<(), DataplaneError> {
     match done {
         Err(source) if !error::is_missing(&source) => Err(refused(source)),
@@ -51,10 +60,7 @@ impl Neighbours {
             }
             table.count += 1;
             *table.uses.entry((key.scope, value.mac)).or_default() += 1;
-            let remote = Plain(RemoteMac {
-                host: value.host,
-                family: value.family,
-            });
+            let remote = Plain(remote_mac(&value));
             if table.by_mac.get(&Plain(mac_key(key.scope, value.mac)), 0).ok() != Some(remote) {
                 table
                     .by_mac
@@ -99,7 +105,7 @@ impl Neighbours {
         }
         let mac = Plain(mac_key(network, row.mac.0));
         self.by_mac
-            .insert(mac, Plain(RemoteMac { host, family }), 0)
+            .insert(mac, Plain(remote_mac(&value)), 0)
             .map_err(refused)?;
         *self.uses.entry((network, row.mac.0)).or_default() += 1;
         if let Err(source) = self.by_ip.insert(key, Plain(value), 0) {

@@ -5,10 +5,14 @@ use std::{
     net::IpAddr,
 };
 
-use alcor_dataplane::{DataplaneError, NetworkRow, PortRow, Row, RowKey, SubnetRow};
+use alcor_dataplane::{
+    DataplaneError, NetworkRow, PortRow, Row, RowKey, SubnetRow,
+    rules::{InForce, Rules, Sets},
+};
 use alcor_dataplane_abi::layout::{
-    LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS, NETWORK_UP, NetworkValue, PORT_DHCP4,
-    PORT_PAIRS, PORT_PEER, PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue,
+    FILTER_STATEFUL, FilterValue, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS, NETWORK_UNDERLAY,
+    NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER, PORT_RA, PORT_SECURITY, PORT_UP, PairKey,
+    PortValue,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
 
@@ -29,6 +33,7 @@ struct NetworkTable {
     macs: HashMap<MacAddr, Id<Port>>,
     /// Ports that have a fixed IP; the first one answers for it.
     ips: BTreeMap<IpAddr, BTreeSet<Id<Port>>>,
+    rules: Rules,
 }
 
 #[derive(Default)]
@@ -39,6 +44,8 @@ pub(crate) struct Tables {
     port_handles: BTreeMap<u32, Id<Port>>,
     network_handles: BTreeMap<u32, Id<Network>>,
     subnet_homes: HashMap<Id<Subnet>, Id<Network>>,
+    /// The last epoch that was given out.
+    epochs: u32,
 }
 
 /// Whose entries a change may touch.
@@ -50,20 +57,24 @@ pub(crate) struct Scope {
     ports: BTreeSet<Id<Port>>,
 }
 
-/// Rows of security are refused until the programs filter. A new port that is to be filtered carries nothing; one
-/// that is in force without a label stays as it is, and the refusal says so.
-const NO_FILTER: DataplaneError = DataplaneError::Unsupported {
-    dataplane: "ebpf",
-    what: "security groups",
-};
+impl Scope {
+    /// The network.
+    pub(crate) const fn network(&self) -> Option<Id<Network>> {
+        self.network
+    }
+}
 
 impl Tables {
-    /// Says no to a row that cannot be. A row that is accepted can be put.
+    /// All networks.
+    pub(crate) fn networks(&self) -> Vec<Id<Network>> {
+        self.networks.keys().copied().collect()
+    }
+
+    /// Says no to a row that cannot be. A row that is accepted can be put, unless its rules do not fit.
     pub(crate) fn check(&self, row: &Row) -> Result<(), DataplaneError> {
         match row {
-            Row::Policy(_) | Row::Label(_) => Err(NO_FILTER),
-            Row::Port(row) if row.filter().is_some() => Err(NO_FILTER),
-            Row::Network(row) if row.underlay.is_some() => Err(NO_FILTER),
+            Row::Policy(row) => self.network(row.network_id).map(drop),
+            Row::Label(row) => self.network(row.network_id).map(drop),
             Row::Network(row) => match self.vnis.get(&row.vni.get()) {
                 Some(&owner) if owner != row.id => Err(DataplaneError::VniInUse { vni: row.vni, owner }),
                 _ if self.networks.contains_key(&row.id) => Ok(()),
@@ -124,7 +135,44 @@ impl Tables {
             RowKey::Network(_) => Some(Row::Network(network.row.clone())),
             RowKey::Subnet(_, id) => network.subnets.get(id).cloned().map(Row::Subnet),
             RowKey::Port(_, id) => network.ports.get(id).map(|(_, row)| Row::Port(row.clone())),
-            RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => None,
+            RowKey::Policy(_, id) => network.rules.policies().get(id).cloned().map(Row::Policy),
+            RowKey::Label(_, label) => network.rules.labels().get(label).cloned().map(Row::Label),
+            RowKey::Neighbour(..) => None,
+        }
+    }
+
+    /// The sets of rules in force in a network.
+    pub(crate) fn sets(&self, network: Id<Network>) -> Sets {
+        let network = self.networks.get(&network);
+        network
+            .map(|network| network.rules.sets().clone())
+            .unwrap_or_default()
+    }
+
+    /// The last epoch that was given out.
+    pub(crate) const fn last_epoch(&self) -> u32 {
+        self.epochs
+    }
+
+    /// The next epoch is later than this one.
+    pub(crate) fn set_last_epoch(&mut self, epoch: u32) {
+        self.epochs = self.epochs.max(epoch);
+    }
+
+    /// Gives each set the epoch under which it is in force already, if it is; `known` says that of a port's handle and
+    /// label.
+    pub(crate) fn adopt_epochs(&mut self, known: impl Fn(u32, u16, &InForce) -> Option<u32>) {
+        for network in self.networks.values_mut() {
+            let ports = network.ports.values();
+            let labels: Vec<(u32, u16)> = ports
+                .filter_map(|(handle, row)| Some((*handle, row.filter()?)))
+                .collect();
+            for (handle, label) in labels {
+                let set = network.rules.of(label);
+                if let Some(epoch) = set.and_then(|set| known(handle, label, set)) {
+                    network.rules.adopt(label, epoch);
+                }
+            }
         }
     }
 
@@ -134,6 +182,8 @@ impl Tables {
         for network in self.networks.values() {
             rows.push(Row::Network(network.row.clone()));
             rows.extend(network.subnets.values().cloned().map(Row::Subnet));
+            rows.extend(network.rules.policies().values().cloned().map(Row::Policy));
+            rows.extend(network.rules.labels().values().cloned().map(Row::Label));
             rows.extend(network.ports.values().map(|(_, row)| Row::Port(row.clone())));
         }
         rows
@@ -146,7 +196,12 @@ impl Tables {
         };
         let ports = network.ports.keys().map(|port| RowKey::Port(id, *port));
         let subnets = network.subnets.keys().map(|subnet| RowKey::Subnet(id, *subnet));
-        ports.chain(subnets).chain([RowKey::Network(id)]).collect()
+        let labels = network.rules.labels().keys();
+        let labels = labels.map(|label| RowKey::Label(id, *label));
+        let policies = network.rules.policies().keys();
+        let policies = policies.map(|group| RowKey::Policy(id, *group));
+        let within = ports.chain(subnets).chain(labels).chain(policies);
+        within.chain([RowKey::Network(id)]).collect()
     }
 
     /// The handle that the row has or would get.
@@ -190,7 +245,14 @@ impl Tables {
                         .extend(network.ips.get(&fixed.ip_address).into_iter().flatten());
                 }
             }
-            RowKey::Network(_) | RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => {}
+            RowKey::Policy(..) | RowKey::Label(..) => {
+                let filtered = network
+                    .ports
+                    .iter()
+                    .filter(|(_, (_, row))| row.filter().is_some());
+                scope.ports.extend(filtered.map(|(port, _)| *port));
+            }
+            RowKey::Network(_) | RowKey::Neighbour(..) => {}
         }
         scope
     }
@@ -215,18 +277,34 @@ impl Tables {
     }
 
     /// Puts an accepted row; `handle` as [`Self::handle_for`] told.
-    pub(crate) fn put(&mut self, row: Row, handle: u32) {
+    ///
+    /// # Errors
+    /// [`DataplaneError::Full`] when rules do not fit; nothing changes then.
+    pub(crate) fn put(&mut self, row: Row, handle: u32) -> Result<(), DataplaneError> {
         match row {
             Row::Network(row) => self.put_network(row, handle),
+            Row::Policy(row) => {
+                if let Some(network) = self.networks.get_mut(&row.network_id) {
+                    let used = network.used_labels();
+                    return network.rules.put_policy(row, &used, &mut self.epochs);
+                }
+            }
+            Row::Label(row) => {
+                if let Some(network) = self.networks.get_mut(&row.network_id) {
+                    let used = network.used_labels();
+                    return network.rules.put_label(row, &used, &mut self.epochs);
+                }
+            }
             Row::Subnet(row) => {
                 if let Some(network) = self.networks.get_mut(&row.network_id) {
                     self.subnet_homes.insert(row.id, row.network_id);
                     network.subnets.insert(row.id, row);
                 }
             }
-            Row::Port(row) => self.put_port(row, handle),
-            Row::Neighbour(_) | Row::Policy(_) | Row::Label(_) => {}
+            Row::Port(row) => return self.put_port(row, handle),
+            Row::Neighbour(_) => {}
         }
+        Ok(())
     }
 
     fn put_network(&mut self, row: NetworkRow, handle: u32) {
@@ -244,15 +322,22 @@ impl Tables {
             ports: BTreeMap::new(),
             macs: HashMap::new(),
             ips: BTreeMap::new(),
+            rules: Rules::default(),
             row,
         };
         self.networks.insert(table.row.id, table);
     }
 
-    fn put_port(&mut self, row: PortRow, handle: u32) {
-        self.remove(&RowKey::Port(row.network_id, row.id));
+    fn put_port(&mut self, row: PortRow, handle: u32) -> Result<(), DataplaneError> {
         let Some(network) = self.networks.get_mut(&row.network_id) else {
-            return;
+            return Ok(());
+        };
+        if let Some(label) = row.filter() {
+            network.rules.ensure(label, &mut self.epochs)?;
+        }
+        self.take_port(row.network_id, row.id);
+        let Some(network) = self.networks.get_mut(&row.network_id) else {
+            return Ok(());
         };
         network.macs.insert(row.mac, row.id);
         for fixed in &row.fixed_ips {
@@ -261,6 +346,37 @@ impl Tables {
         self.homes.insert(row.id, row.network_id);
         self.port_handles.insert(handle, row.id);
         network.ports.insert(row.id, (handle, row));
+        network.rules.retain(&network.used_labels());
+        Ok(())
+    }
+
+    fn take_port(&mut self, network: Id<Network>, id: Id<Port>) {
+        let Some(network) = self.networks.get_mut(&network) else {
+            return;
+        };
+        let Some((handle, row)) = network.ports.remove(&id) else {
+            return;
+        };
+        network.macs.remove(&row.mac);
+        for fixed in &row.fixed_ips {
+            if let Some(owners) = network.ips.get_mut(&fixed.ip_address) {
+                owners.remove(&id);
+                if owners.is_empty() {
+                    network.ips.remove(&fixed.ip_address);
+                }
+            }
+        }
+        self.homes.remove(&id);
+        self.port_handles.remove(&handle);
+    }
+
+    /// After rules went: fewer of them always fit.
+    fn recompile(&mut self, network: Id<Network>) {
+        if let Some(network) = self.networks.get_mut(&network)
+            && let Err(error) = network.rules.compile(&network.used_labels(), &mut self.epochs)
+        {
+            tracing::error!(%error, "fewer rules do not fit");
+        }
     }
 
     /// Removes a row; a network must be empty.
@@ -279,23 +395,23 @@ impl Tables {
                     self.subnet_homes.remove(id);
                 }
             }
-            RowKey::Port(_, id) => {
-                let Some((handle, row)) = network.ports.remove(id) else {
-                    return;
-                };
-                network.macs.remove(&row.mac);
-                for fixed in &row.fixed_ips {
-                    if let Some(owners) = network.ips.get_mut(&fixed.ip_address) {
-                        owners.remove(id);
-                        if owners.is_empty() {
-                            network.ips.remove(&fixed.ip_address);
-                        }
-                    }
+            RowKey::Port(id, port) => {
+                self.take_port(*id, *port);
+                if let Some(network) = self.networks.get_mut(id) {
+                    network.rules.retain(&network.used_labels());
                 }
-                self.homes.remove(id);
-                self.port_handles.remove(&handle);
             }
-            RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => {}
+            RowKey::Policy(id, group) => {
+                if network.rules.remove_policy(*group) {
+                    self.recompile(*id);
+                }
+            }
+            RowKey::Label(id, label) => {
+                if network.rules.remove_label(*label) {
+                    self.recompile(*id);
+                }
+            }
+            RowKey::Neighbour(..) => {}
         }
     }
 
@@ -319,12 +435,24 @@ impl Tables {
 }
 
 impl NetworkTable {
+    /// The labels that ports have.
+    fn used_labels(&self) -> BTreeSet<u16> {
+        self.ports.values().filter_map(|(_, row)| row.filter()).collect()
+    }
+
     fn own_entries(&self, entries: &mut Entries) {
+        let flag = |set, flag| if set { flag } else { 0 };
         let value = NetworkValue {
             vni: self.row.vni.get(),
             mtu: u32::from(self.row.mtu),
-            flags: if self.row.admin_state_up { NETWORK_UP } else { 0 },
+            flags: flag(self.row.admin_state_up, NETWORK_UP)
+                | flag(self.row.underlay.is_some(), NETWORK_UNDERLAY),
         };
+        for block in self.row.underlay.iter().flatten() {
+            let bits = IP_SCOPE_BITS + u32::from(block.prefix_len());
+            let key = Key::Underlay(bits, ip_key(self.handle, block.network()));
+            entries.insert(key, Value::Present);
+        }
         entries.insert(Key::Network(self.handle), Value::Network(value));
         entries.insert(Key::Vni(value.vni), Value::Vni(self.handle));
     }
@@ -369,6 +497,9 @@ impl NetworkTable {
             entries.insert(Key::Pair(bits, key), Value::Present);
             entries.insert(Key::PairMac(mac_key(handle, mac)), Value::Present);
         }
+        if let Some(filter) = row.filter().and_then(|label| self.filter(label)) {
+            entries.insert(Key::Filter(handle), Value::Filter(filter));
+        }
         let flags = self.port_flags(row, device);
         let value = LocalMac {
             ifindex: device.map_or(0, |device| device.ifindex),
@@ -389,6 +520,15 @@ impl NetworkTable {
             };
             entries.insert(Key::Port(device.ifindex), Value::Port(value));
         }
+    }
+
+    fn filter(&self, label: u16) -> Option<FilterValue> {
+        let in_force = self.rules.of(label)?;
+        Some(FilterValue {
+            epoch: in_force.epoch,
+            label,
+            flags: if in_force.set.stateful { FILTER_STATEFUL } else { 0 },
+        })
     }
 
     fn port_flags(&self, row: &PortRow, device: Option<&Device>) -> u16 {

@@ -1,6 +1,8 @@
 //! Runs one frame through the loaded programs and says what they made of it. For tests: needs a data plane
 //! opened with [`crate::EbpfConfig::trace`].
 
+use std::time::Duration;
+
 use alcor_dataplane::{DataplaneError, DropReason, Ingress, PuntReason, Verdict};
 use alcor_dataplane_abi::layout::{IPV4, IPV6, verdict};
 use alcor_model::Vni;
@@ -15,8 +17,10 @@ use crate::{
 /// Fields of `struct __sk_buff` (linux/bpf.h), by offset in bytes.
 const SK_BUFF_LEN: usize = 192;
 const MARK: usize = 8;
+const PRIORITY: usize = 32;
 const IFINDEX: usize = 40;
 const CB: usize = 48;
+const TSTAMP: usize = 152;
 /// Frames grow by at most this much.
 const ROOM: usize = 256;
 
@@ -26,12 +30,22 @@ fn word(context: &[u8; SK_BUFF_LEN], at: usize) -> u32 {
 }
 
 fn set_word(context: &mut [u8; SK_BUFF_LEN], at: usize, value: u32) {
-    if let Some(bytes) = context.get_mut(at..at + 4) {
-        bytes.copy_from_slice(&value.to_ne_bytes());
+    set_bytes(context, at, &value.to_ne_bytes());
+}
+
+fn set_bytes(context: &mut [u8; SK_BUFF_LEN], at: usize, value: &[u8]) {
+    if let Some(bytes) = context.get_mut(at..at + value.len()) {
+        bytes.copy_from_slice(value);
     }
 }
 
 impl EbpfDataplane {
+    /// Moves the clock of traced packets, which stands at zero otherwise.
+    pub fn advance(&mut self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.clock_ns = self.clock_ns.map(|now| now.saturating_add(by));
+    }
+
     /// What the programs make of a frame of at least 15 bytes; nothing is sent. The port needs a device.
     ///
     /// # Errors
@@ -44,11 +58,19 @@ impl EbpfDataplane {
                 set_word(&mut context, IFINDEX, device.ifindex);
                 FROM_PORT
             }
-            Ingress::Tunnel { vni, .. } => {
+            Ingress::Tunnel { source, vni, label } => {
                 set_word(&mut context, MARK, *vni);
+                let (family, ip) = layout::address(*source);
+                set_word(&mut context, CB, family << 16 | u32::from(*label));
+                set_bytes(&mut context, CB + 4, &ip);
                 FROM_TUNNEL
             }
         };
+        set_bytes(
+            &mut context,
+            TSTAMP,
+            &self.clock_ns.unwrap_or_default().to_ne_bytes(),
+        );
         let mut data_out = vec![0; frame.len() + ROOM];
         let mut context_out = [0u8; SK_BUFF_LEN];
         let options = TestRunOptions {
@@ -92,7 +114,7 @@ impl EbpfDataplane {
                 Verdict::Tunnel {
                     host: layout::ip(family, bytes),
                     vni: Vni::try_from(word(context, MARK)).ok()?,
-                    label: 0,
+                    label: word(context, PRIORITY) as u16,
                     frame,
                 }
             }

@@ -7,10 +7,12 @@
 //! The path of a packet is specified in [`path`]; the model implements it in plain Rust.
 
 pub mod compiled;
+mod connections;
 pub mod model;
 pub mod packet;
 pub mod path;
 pub mod row;
+pub mod rules;
 pub mod security;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -20,6 +22,7 @@ use std::{collections::BTreeMap, fmt};
 pub use alcor_dataplane_abi::{DropReason, PuntReason};
 use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
+pub use connections::{ConnectionEntry, ConnectionState, MAX_LISTED_CONNECTIONS};
 pub use model::Model;
 pub use row::{NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
 pub use security::{LabelRow, PolicyRow};
@@ -69,6 +72,13 @@ pub trait Dataplane: Send {
 
     /// The event stream; the first call gets it, later calls get `None`.
     fn events(&mut self) -> Option<mpsc::Receiver<Event>>;
+
+    /// The connections of a port that are tracked now, sorted, at most [`MAX_LISTED_CONNECTIONS`]; none for a port that
+    /// is not filtered or not here. For people who look at a host; reading them all takes milliseconds.
+    ///
+    /// # Errors
+    /// When the tables in the kernel cannot be read.
+    fn connections(&mut self, port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError>;
 
     /// Packets dropped so far, by port and reason.
     ///

@@ -21,8 +21,14 @@ fn address(arp: &[u8; 28], at: usize) -> [u8; 16] {
     ip
 }
 
+/// Stage 4, packed; never lets the packet go on.
+#[inline(never)]
+pub fn answer(work: &mut Work) -> u64 {
+    End::pack(Err(build_answer(work)))
+}
+
 #[inline(always)]
-pub fn answer(work: &mut Work) -> End {
+fn build_answer(work: &mut Work) -> End {
     let Some(arp) = work.skb.bytes::<28>(ETH_LEN) else {
         return End::drop(DropReason::Malformed);
     };
@@ -32,37 +38,37 @@ pub fn answer(work: &mut Work) -> End {
     if be16(&arp, 6) != 1 {
         return End::drop(DropReason::ArpIgnored);
     }
-    work.family = IPV4;
-    work.source = address(&arp, 14);
-    work.destination = address(&arp, 24);
+    work.packet.family = IPV4;
+    work.packet.source = address(&arp, 14);
+    work.packet.destination = address(&arp, 24);
     let sender_mac: [u8; 6] = part(&arp, 8);
     if work.secured() {
-        let allowed = work.source == [0; 16] || work.is_allowed(&work.source);
-        if sender_mac != work.source_mac || !allowed {
+        let allowed = work.packet.source == [0; 16] || work.is_allowed(&work.packet.source);
+        if sender_mac != work.packet.source_mac || !allowed {
             return End::drop(DropReason::SpoofedArp);
         }
     }
-    if has_fixed_ip(work.port.port, IPV4, &work.destination) {
+    if has_fixed_ip(work.port.port, IPV4, &work.packet.destination) {
         return End::drop(DropReason::OwnAddress);
     }
-    let answer = if is_gateway(work.port.network, IPV4, &work.destination) {
+    let answer = if is_gateway(work.port.network, IPV4, &work.packet.destination) {
         GATEWAY_MAC
     } else {
-        match work.neigh_mac(&work.destination) {
+        match work.neigh_mac(&work.packet.destination) {
             Some(mac) => mac,
             None => return End::unknown(),
         }
     };
-    let mut reply = [0u8; FRAME_LEN];
-    put(&mut reply, 0, &work.source_mac);
-    put(&mut reply, 6, &answer);
-    put(&mut reply, 12, &ETHERTYPE_ARP.to_be_bytes());
-    put(&mut reply, 14, &[0, 1, 8, 0, 6, 4, 0, 2]);
-    put(&mut reply, 22, &answer);
-    put(&mut reply, 28, &part::<4>(&arp, 24));
-    put(&mut reply, 32, &sender_mac);
-    put(&mut reply, 38, &part::<4>(&arp, 14));
-    if work.skb.resize(FRAME_LEN as u32).is_none() || work.skb.store(0, &reply, 0).is_none() {
+    let (source_mac, reply) = (work.packet.source_mac, &mut work.packet.bytes);
+    put(reply, 0, &source_mac);
+    put(reply, 6, &answer);
+    put(reply, 12, &ETHERTYPE_ARP.to_be_bytes());
+    put(reply, 14, &[0, 1, 8, 0, 6, 4, 0, 2]);
+    put(reply, 22, &answer);
+    put(reply, 28, &part::<4>(&arp, 24));
+    put(reply, 32, &sender_mac);
+    put(reply, 38, &part::<4>(&arp, 14));
+    if work.skb.resize(FRAME_LEN as u32).is_none() || work.skb.store_from::<FRAME_LEN>(0, reply).is_none() {
         return End::drop(DropReason::Internal);
     }
     End::act(verdict::REPLY, 0)

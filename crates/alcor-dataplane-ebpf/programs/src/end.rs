@@ -1,6 +1,6 @@
 //! The end of a packet's way: what is counted, what the agent is told, what the kernel does with it.
 
-use alcor_dataplane_abi::{DropReason, PuntReason, layout::*};
+use alcor_dataplane_abi::{DROP_REASONS, DropReason, PuntReason, layout::*};
 use aya_ebpf::{
     bindings::TC_ACT_SHOT,
     helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes},
@@ -25,6 +25,15 @@ impl End {
     pub const fn drop(reason: DropReason) -> Self {
         Self {
             code: verdict::DROP << 16 | reason as u32,
+            action: TC_ACT_SHOT as i32,
+        }
+    }
+
+    /// As [`Self::drop`], with the reason's number.
+    #[inline(always)]
+    pub const fn drop_code(reason: u32) -> Self {
+        Self {
+            code: verdict::DROP << 16 | reason,
             action: TC_ACT_SHOT as i32,
         }
     }
@@ -54,6 +63,28 @@ impl End {
         }
     }
 
+    /// A stage's outcome in one register: what a function that is not inlined returns by memory leaves a pointer to the
+    /// caller's stack behind, which the verifier refuses. 0: the packet goes on.
+    #[inline(always)]
+    pub const fn pack(outcome: Result<(), Self>) -> u64 {
+        match outcome {
+            Ok(()) => 0,
+            Err(end) => (end.code as u64) << 32 | end.action as u32 as u64,
+        }
+    }
+
+    /// The opposite of [`Self::pack`].
+    #[inline(always)]
+    pub const fn unpack(packed: u64) -> Result<(), Self> {
+        if packed == 0 {
+            return Ok(());
+        }
+        Err(Self {
+            code: (packed >> 32) as u32,
+            action: packed as i32,
+        })
+    }
+
     #[inline(always)]
     const fn kind(self) -> u32 {
         self.code >> 16
@@ -76,7 +107,7 @@ pub fn finish_work(work: &Work, mut end: End) -> i32 {
         // A lost event costs nothing but time: the next packet tells it again.
         tell_unknown(work);
     }
-    finish(work.skb, port, end)
+    finish(work.skb, work.blamed, end)
 }
 
 /// Counts a drop for `port` (0: none) and tells a test the verdict.
@@ -96,8 +127,10 @@ pub fn finish(skb: Skb, port: u32, end: End) -> i32 {
 #[inline(always)]
 fn count(port: u32, reason: u32) {
     if let Some(counters) = DROPS.get_ptr_mut(port) {
+        // Hidden from the compiler: it would mask in a way that the verifier cannot follow.
+        let reason = core::hint::black_box(reason) & (DROP_REASONS as u32 - 1);
         // SAFETY: the entry is this CPU's own; the index is masked to the array's length.
-        unsafe { (*counters).by_reason[(reason & 31) as usize] += 1 };
+        unsafe { (*counters).by_reason[reason as usize] += 1 };
     }
 }
 
@@ -134,8 +167,8 @@ fn header(work: &Work, kind: u32, len: u32) -> EventHeader {
         len,
         port: work.port.id,
         network: work.port.network,
-        family: work.family,
-        ip: work.destination,
+        family: work.packet.family,
+        ip: work.packet.destination,
     }
 }
 

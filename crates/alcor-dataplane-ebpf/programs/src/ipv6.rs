@@ -6,11 +6,13 @@ use alcor_dataplane_abi::{
     link_local,
 };
 
+use aya_ebpf::helpers::bpf_csum_diff;
+
 use crate::{
-    ETH_LEN, ETHERTYPE_IPV6, GATEWAY_MAC, Work,
+    ETH_LEN, ETHERTYPE_IPV6, GATEWAY_MAC, PACKET_BYTES, Packet, Work,
     end::End,
     maps::{has_fixed_ip, is_gateway, local_mac, remote_mac},
-    skb::{be16, part, put},
+    skb::{Skb, be16, part, put},
 };
 
 const MAX_EXTENSION_HEADERS: u32 = 4;
@@ -27,66 +29,96 @@ const MALFORMED: End = End::drop(DropReason::Malformed);
 const ADVERTISEMENT_LEN: usize = 86;
 
 /// What the walk along the extension headers found.
-struct Upper {
-    protocol: u8,
-    extended: bool,
-    /// Where it starts and ends in the frame.
-    at: u32,
-    end: u32,
+#[derive(Default)]
+pub struct Walked {
+    /// Where the upper layer starts in the frame.
+    pub at: u32,
+    pub protocol: u8,
+    /// False for a fragment that is not the first: the upper layer is unknown.
+    pub is_known: bool,
+    pub is_extended: bool,
+    /// Of a packet in more than one piece.
+    pub is_fragment: bool,
+    /// The packet's id, and where in it the fragment begins.
+    pub id: u32,
+    pub offset: u16,
 }
 
-#[inline(always)]
-fn walk(work: &Work, first: u8, end: u32) -> Result<Upper, End> {
-    let mut next = first;
-    let mut at = ETH_LEN + 40;
+/// Walks the extension headers; false when there are too many or one is not whole.
+#[inline(never)]
+pub fn walk(skb: Skb, first: u32, start: u32, end: u32, found: &mut Walked) -> bool {
+    let mut next = first as u8;
+    let mut at = start;
     let mut walked = 0;
+    found.is_known = true;
+    found.is_fragment = false;
+    found.id = 0;
+    found.offset = 0;
     while walked <= MAX_EXTENSION_HEADERS {
         let is_options = next == HOP_BY_HOP || next == ROUTING || next == DESTINATION_OPTIONS;
         if !is_options && next != FRAGMENT {
-            return Ok(Upper {
-                protocol: next,
-                extended: walked > 0,
-                at,
-                end,
-            });
+            found.protocol = next;
+            found.is_extended = walked > 0;
+            found.at = at;
+            return true;
         }
         if walked == MAX_EXTENSION_HEADERS || at + 8 > end {
-            return Err(MALFORMED);
+            return false;
         }
-        let header: [u8; 4] = work.skb.bytes(at).ok_or(MALFORMED)?;
+        let Some(header) = skb.bytes::<8>(at) else {
+            return false;
+        };
         let len = if is_options { (header[1] as u32 + 1) * 8 } else { 8 };
         if at + len > end {
-            return Err(MALFORMED);
+            return false;
         }
         at += len;
-        if next == FRAGMENT && be16(&header, 2) & 0xfff8 != 0 {
-            return Ok(Upper {
-                protocol: UNKNOWN,
-                extended: true,
-                at,
-                end,
-            });
+        if next == FRAGMENT {
+            let field = be16(&header, 2);
+            found.offset = field & 0xfff8;
+            found.id = u32::from_be_bytes(part(&header, 4));
+            // Offset 0 and no more to come: a whole packet.
+            found.is_fragment = field & !0x0006 != 0;
+            if found.offset != 0 {
+                found.protocol = UNKNOWN;
+                found.is_known = false;
+                found.is_extended = true;
+                found.at = at;
+                return true;
+            }
         }
         next = header[0];
         walked += 1;
     }
-    Err(MALFORMED)
+    false
+}
+
+/// Stage 6, packed.
+#[inline(never)]
+pub fn check(work: &mut Work) -> u64 {
+    End::pack(checked(work))
 }
 
 #[inline(always)]
-pub fn check(work: &mut Work) -> Result<(), End> {
-    let header: [u8; 40] = work.skb.bytes(ETH_LEN).ok_or(MALFORMED)?;
-    let end = ETH_LEN + 40 + be16(&header, 4) as u32;
+fn checked(work: &mut Work) -> Result<(), End> {
+    let header = &mut work.packet.bytes;
+    work.skb.load::<40>(ETH_LEN, header).ok_or(MALFORMED)?;
+    let next = header[6];
+    let end = ETH_LEN + 40 + be16(header, 4) as u32;
     if header[0] >> 4 != 6 || end > work.skb.len() {
         return Err(MALFORMED);
     }
-    let upper = walk(work, header[6], end)?;
-    work.family = IPV6;
-    work.ttl = header[7];
-    work.protocol = upper.protocol;
-    work.upper = upper.at;
-    work.source = part(&header, 8);
-    work.destination = part(&header, 24);
+    let mut upper = Walked::default();
+    if !walk(work.skb, next as u32, ETH_LEN + 40, end, &mut upper) {
+        return Err(MALFORMED);
+    }
+    let header = &work.packet.bytes;
+    work.packet.source = part(header, 8);
+    work.packet.destination = part(header, 24);
+    work.packet.ttl = header[7];
+    work.packet.family = IPV6;
+    work.packet.protocol = upper.protocol;
+    work.packet.upper = upper.at;
     let mut first = [0u8; 4];
     if upper.protocol == ICMPV6 || upper.protocol == UDP {
         if upper.at + 8 > end {
@@ -96,14 +128,17 @@ pub fn check(work: &mut Work) -> Result<(), End> {
     }
     let own_link_local = link_local(work.port.mac);
     if upper.protocol == ICMPV6 {
-        work.echo_request = !upper.extended && first[0] == 128;
-        icmp(work, &upper, first[0], &own_link_local)?;
+        work.packet.echo_request = !upper.is_extended && first[0] == 128;
+        icmp(work, &upper, end, first[0])?;
+        if work.packet.solicitation != 0 {
+            return Ok(());
+        }
     }
     if work.secured() {
         if upper.protocol == UDP && be16(&first, 0) == 547 && be16(&first, 2) == 546 {
             return Err(End::drop(DropReason::DhcpServer));
         }
-        if work.source != own_link_local && !work.is_allowed(&work.source) {
+        if work.packet.source != own_link_local && !work.is_allowed(&work.packet.source) {
             return Err(End::drop(DropReason::SpoofedIp));
         }
     }
@@ -112,109 +147,140 @@ pub fn check(work: &mut Work) -> Result<(), End> {
 
 /// What is special about ICMPv6: neighbour discovery.
 #[inline(always)]
-fn icmp(work: &mut Work, upper: &Upper, kind: u8, own_link_local: &[u8; 16]) -> Result<(), End> {
+fn icmp(work: &mut Work, upper: &Walked, end: u32, kind: u8) -> Result<(), End> {
     if !(133..=137).contains(&kind) {
         return Ok(());
     }
-    if upper.extended && work.secured() {
+    if upper.is_extended && work.secured() {
         return Err(End::drop(DropReason::SpoofedNd));
     }
-    if !upper.extended && work.ttl != 255 {
+    if !upper.is_extended && work.packet.ttl != 255 {
         return Err(MALFORMED);
     }
     if kind == 134 || kind == 137 {
         return Err(End::drop(DropReason::RouterAdvertisement));
     }
-    if upper.extended {
+    if upper.is_extended {
         return Ok(());
     }
-    Err(match kind {
+    let end = match kind {
         133 if work.port.flags & PORT_RA != 0 => End::punt(PuntReason::RouterSolicitation),
         133 => End::drop(DropReason::NoFlood),
-        135 => solicitation(work, upper, own_link_local),
+        135 => {
+            work.packet.solicitation = upper.at;
+            work.packet.end = end;
+            return Ok(());
+        }
         _ => End::drop(DropReason::NdIgnored),
-    })
+    };
+    Err(end)
+}
+
+/// Answers a neighbour solicitation that [`check`] has found, packed; never lets the packet go on.
+#[inline(never)]
+pub fn solicitation(work: &mut Work) -> u64 {
+    End::pack(Err(answer(work, work.packet.solicitation, work.packet.end)))
 }
 
 #[inline(always)]
-fn solicitation(work: &mut Work, upper: &Upper, own_link_local: &[u8; 16]) -> End {
-    if upper.at + 24 > upper.end {
+fn answer(work: &mut Work, at: u32, end: u32) -> End {
+    let own_link_local = link_local(work.port.mac);
+    if at + 24 > end {
         return MALFORMED;
     }
-    let Some(target) = work.skb.bytes::<16>(upper.at + 8) else {
+    // What follows ends here, so the packet's own destination is of no more use.
+    if work
+        .skb
+        .load::<16>(at + 8, &mut work.packet.destination)
+        .is_none()
+    {
         return MALFORMED;
-    };
-    let from_nobody = work.source == [0; 16];
+    }
+    let from_nobody = work.packet.source == [0; 16];
     if work.secured() {
-        let allowed = from_nobody || work.source == *own_link_local || work.is_allowed(&work.source);
-        if !allowed || claims_other_mac(work, upper) {
+        let allowed = from_nobody || work.packet.source == own_link_local || work.is_allowed(&work.packet.source);
+        if !allowed || claims_other_mac(work, at, end) {
             return End::drop(DropReason::SpoofedNd);
         }
     }
-    if has_fixed_ip(work.port.port, IPV6, &target) || target == *own_link_local {
+    let target = &work.packet.destination;
+    if has_fixed_ip(work.port.port, IPV6, target) || *target == own_link_local {
         return End::drop(DropReason::OwnAddress);
     }
-    let (mac, router_flag) = if is_gateway(work.port.network, IPV6, &target) {
+    let (mac, router_flag) = if is_gateway(work.port.network, IPV6, target) {
         (GATEWAY_MAC, 0x80)
     } else {
-        match work.neigh_mac(&target).or_else(|| eui64_neighbour(work, &target)) {
+        match work.neigh_mac(target).or_else(|| eui64_neighbour(work, target)) {
             Some(mac) => (mac, 0),
-            None => {
-                work.destination = target;
-                return End::unknown();
-            }
+            None => return End::unknown(),
         }
     };
-    let mut frame = [0u8; ADVERTISEMENT_LEN];
-    let solicited_flag = if from_nobody {
-        put(&mut frame, 0, &[0x33, 0x33, 0, 0, 0, 1]);
-        put(
-            &mut frame,
-            38,
-            &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-        );
-        0
-    } else {
-        put(&mut frame, 0, &work.source_mac);
-        put(&mut frame, 38, &work.source);
-        0x40
-    };
-    put(&mut frame, 6, &mac);
-    put(&mut frame, 12, &ETHERTYPE_IPV6.to_be_bytes());
-    put(&mut frame, 14, &[0x60, 0, 0, 0, 0, 32, ICMPV6, 255]);
-    put(&mut frame, 22, &target);
-    put(
-        &mut frame,
-        54,
-        &[136, 0, 0, 0, router_flag | solicited_flag | 0x20],
-    );
-    put(&mut frame, 62, &target);
-    put(&mut frame, 78, &[2, 1]);
-    put(&mut frame, 80, &mac);
-    // Pseudo header (addresses, length, protocol) and message.
-    let mut sum = 32 + ICMPV6 as u32;
-    let mut at = 22;
-    while at < ADVERTISEMENT_LEN {
-        sum += be16(&frame, at) as u32;
-        at += 2;
-    }
-    put(&mut frame, 56, &csum_fold(sum).to_be_bytes());
-    if work.skb.resize(ADVERTISEMENT_LEN as u32).is_none() || work.skb.store(0, &frame, 0).is_none() {
+    put(&mut work.packet.bytes, 80, &mac);
+    advertise(work.packet, router_flag, from_nobody);
+    let check = checksum(&mut work.packet.bytes);
+    put(&mut work.packet.bytes, 56, &check);
+    let skb = work.skb;
+    if skb.resize(ADVERTISEMENT_LEN as u32).is_none()
+        || skb
+            .store_from::<ADVERTISEMENT_LEN>(0, &work.packet.bytes)
+            .is_none()
+    {
         return End::drop(DropReason::Internal);
     }
     End::act(verdict::REPLY, 0)
 }
 
+/// Writes the advertisement of `destination`, without its checksum; the MAC is in its last six bytes already.
+#[inline(never)]
+fn advertise(packet: &mut Packet, router_flag: u8, to_all: bool) -> u32 {
+    let frame = &mut packet.bytes;
+    let solicited_flag = if to_all {
+        put(frame, 0, &[0x33, 0x33, 0, 0, 0, 1]);
+        put(
+            frame,
+            38,
+            &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        );
+        0
+    } else {
+        put(frame, 0, &packet.source_mac);
+        put(frame, 38, &packet.source);
+        0x40
+    };
+    let mac: [u8; 6] = part(frame, 80);
+    put(frame, 6, &mac);
+    put(frame, 12, &ETHERTYPE_IPV6.to_be_bytes());
+    put(frame, 14, &[0x60, 0, 0, 0, 0, 32, ICMPV6, 255]);
+    put(frame, 22, &packet.destination);
+    let flags = router_flag | solicited_flag | 0x20;
+    put(frame, 54, &[136, 0, 0, 0, flags, 0, 0, 0]);
+    put(frame, 62, &packet.destination);
+    put(frame, 78, &[2, 1]);
+    0
+}
+
+/// The checksum of an advertisement as it is written: pseudo header (addresses, length, protocol) and message.
+#[inline(always)]
+fn checksum(frame: &mut [u8; PACKET_BYTES]) -> [u8; 2] {
+    const SUMMED: usize = 22;
+    let rest = (32 + ICMPV6 as u16).to_be() as u32;
+    let bytes = (&raw mut frame[SUMMED]).cast();
+    let len = (ADVERTISEMENT_LEN - SUMMED) as u32;
+    // SAFETY: the helper reads `len` bytes of the frame, and nothing from the null pointer of length 0.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes, len, rest) };
+    csum_fold(sum as u32).to_ne_bytes()
+}
+
 /// True when the first option is a source link-layer address other than the frame's.
 #[inline(always)]
-fn claims_other_mac(work: &Work, upper: &Upper) -> bool {
-    if upper.at + 32 > upper.end {
+fn claims_other_mac(work: &Work, at: u32, end: u32) -> bool {
+    if at + 32 > end {
         return false;
     }
-    let Some(option) = work.skb.bytes::<8>(upper.at + 24) else {
+    let Some(option) = work.skb.bytes::<8>(at + 24) else {
         return false;
     };
-    option[0] == 1 && option[1] == 1 && part::<6>(&option, 2) != work.source_mac
+    option[0] == 1 && option[1] == 1 && part::<6>(&option, 2) != work.packet.source_mac
 }
 
 /// The MAC that this link-local address was formed from, when the network knows it.

@@ -1,22 +1,26 @@
 //! The kernel programs: `from_port` on the ingress of every port's device, `from_tunnel` on the ingress of
 //! the tunnel device. They follow `alcor_dataplane::path` stage by stage and are compared with the model.
 //!
-//! Not here: any decision about rows; whoever fills the maps does that. No connection tracking yet.
+//! Not here: any decision about rows; whoever fills the maps does that.
 #![no_std]
 #![no_main]
 
 mod arp;
 mod end;
+mod filter;
+mod flow;
 mod ipv4;
 mod ipv6;
 mod maps;
 mod send;
 mod skb;
 
-use alcor_dataplane_abi::{DropReason, layout::*};
+use alcor_dataplane_abi::{DropReason, connection::Direction, layout::*};
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use end::{End, finish};
+use filter::Filters;
 use maps::*;
+use send::Exit;
 use skb::{Skb, be16, part};
 
 /// The MAC of every gateway; the same as `alcor_model::net::GATEWAY_MAC` (the loader asserts it).
@@ -27,7 +31,8 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Tests set this when they load: the verdict is written where `BPF_PROG_TEST_RUN` shows it, events are not
-/// metered, and `from_tunnel` takes the VNI from the mark.
+/// metered, the clock is the packet's time stamp, and `from_tunnel` takes the VNI from the mark, label and family from the
+/// first word of `cb`, the other host from the others.
 #[unsafe(no_mangle)]
 static TRACE: u32 = 0;
 /// Interface index of the tunnel device, set when loaded.
@@ -51,6 +56,13 @@ pub struct Work {
     pub skb: Skb,
     pub port: &'static PortValue,
     pub network: &'static NetworkValue,
+    pub packet: &'static mut Packet,
+    /// Handle of the port that a drop is counted for.
+    pub blamed: u32,
+}
+
+/// What the stages found out, and room to work. It lies in a map: the stack is too small.
+pub struct Packet {
     pub destination_mac: [u8; 6],
     pub source_mac: [u8; 6],
     pub family: u32,
@@ -65,7 +77,15 @@ pub struct Work {
     pub upper: u32,
     /// An echo request that a gateway may answer.
     pub echo_request: bool,
+    /// Where a neighbour solicitation starts, else 0, and where it ends.
+    pub solicitation: u32,
+    pub end: u32,
+    /// A header as it came, or an answer before it goes.
+    pub bytes: [u8; PACKET_BYTES],
 }
+
+/// The longest of headers and answers: a neighbour advertisement.
+pub const PACKET_BYTES: usize = 88;
 
 impl Work {
     #[inline(always)]
@@ -76,9 +96,9 @@ impl Work {
     /// True when the port may send from this address with the packet's MAC.
     #[inline(always)]
     pub fn is_allowed(&self, ip: &[u8; 16]) -> bool {
-        has_fixed_ip(self.port.port, self.family, ip)
+        has_fixed_ip(self.port.port, self.packet.family, ip)
             || (self.port.flags & PORT_PAIRS != 0
-                && has_pair(self.port.port, &self.source_mac, self.family, ip))
+                && has_pair(self.port.port, &self.packet.source_mac, self.packet.family, ip))
     }
 
     /// The MAC of `neigh(network, ip)`.
@@ -86,7 +106,7 @@ impl Work {
     pub fn neigh_mac(&self, ip: &[u8; 16]) -> Option<[u8; 6]> {
         let key = IpKey {
             scope: self.port.network,
-            family: self.family,
+            family: self.packet.family,
             ip: *ip,
         };
         // SAFETY: entries are freed after an RCU grace period only.
@@ -110,69 +130,81 @@ pub fn from_port(ctx: TcContext) -> i32 {
     let Some(network) = (unsafe { NETWORKS.get(&port.network) }) else {
         return finish(skb, port.port, End::drop(DropReason::PortDown));
     };
+    let Some(packet) = PACKETS.get_ptr_mut(0) else {
+        return finish(skb, port.port, End::drop(DropReason::Internal));
+    };
     let mut work = Work {
         skb,
         port,
         network,
-        destination_mac: [0; 6],
-        source_mac: [0; 6],
-        family: 0,
-        source: [0; 16],
-        destination: [0; 16],
-        ttl: 0,
-        protocol: 0,
-        upper: 0,
-        echo_request: false,
+        // SAFETY: the entry is this CPU's own; no other packet is in this program on it until this one has left.
+        packet: unsafe { &mut *packet },
+        blamed: port.port,
     };
+    work.packet.family = 0;
+    work.packet.source = [0; 16];
+    work.packet.destination = [0; 16];
+    work.packet.echo_request = false;
+    work.packet.solicitation = 0;
+    // The last stage always ends the way.
     let end = match stages(&mut work) {
-        Ok(end) | Err(end) => end,
+        Ok(()) => End::drop(DropReason::Internal),
+        Err(end) => end,
     };
     end::finish_work(&work, end)
 }
 
 /// Stages 1 to 10.
 #[inline(always)]
-fn stages(work: &mut Work) -> Result<End, End> {
+fn stages(work: &mut Work) -> Result<(), End> {
     if work.port.flags & PORT_UP == 0 || work.network.flags & NETWORK_UP == 0 {
         return Err(End::drop(DropReason::PortDown));
     }
     let ethernet: [u8; 14] = work.skb.bytes(0).ok_or(End::drop(DropReason::Malformed))?;
-    work.destination_mac = part(&ethernet, 0);
-    work.source_mac = part(&ethernet, 6);
-    let own = work.source_mac == work.port.mac;
-    let spoofed = work.secured() && !own && !has_pair_mac(work.port.port, &work.source_mac);
-    if spoofed || work.source_mac[0] & 1 != 0 {
+    work.packet.destination_mac = part(&ethernet, 0);
+    work.packet.source_mac = part(&ethernet, 6);
+    let own = work.packet.source_mac == work.port.mac;
+    let spoofed = work.secured() && !own && !has_pair_mac(work.port.port, &work.packet.source_mac);
+    if spoofed || work.packet.source_mac[0] & 1 != 0 {
         return Err(End::drop(DropReason::SpoofedMac));
     }
     if work.skb.has_vlan_tag() {
         return Err(End::drop(DropReason::UnsupportedEtherType));
     }
     match be16(&ethernet, 12) {
-        ETHERTYPE_ARP => return Err(arp::answer(work)),
-        ETHERTYPE_IPV4 => ipv4::check(work)?,
-        ETHERTYPE_IPV6 => ipv6::check(work)?,
+        ETHERTYPE_ARP => End::unpack(arp::answer(work))?,
+        ETHERTYPE_IPV4 => End::unpack(ipv4::check(work))?,
+        ETHERTYPE_IPV6 => {
+            End::unpack(ipv6::check(work))?;
+            if work.packet.solicitation != 0 {
+                End::unpack(ipv6::solicitation(work))?;
+            }
+        }
         _ => return Err(End::drop(DropReason::UnsupportedEtherType)),
     }
     if is_group(work) {
         return Err(End::drop(DropReason::NoFlood));
     }
-    if work.destination_mac == GATEWAY_MAC {
-        send::route(work)
+    let mut exit = Exit::new();
+    if work.packet.destination_mac == GATEWAY_MAC {
+        End::unpack(send::route(work, &mut exit))?;
     } else {
-        send::switch(work)
+        End::unpack(send::switch(work, &mut exit))?;
     }
+    let label = send::filter(work, &exit)?;
+    End::unpack(send::send(work, &exit, label))
 }
 
 /// Stage 7: for more than one station.
 #[inline(always)]
 fn is_group(work: &Work) -> bool {
-    let ip = &work.destination;
-    let group_ip = if work.family == IPV4 {
+    let ip = &work.packet.destination;
+    let group_ip = if work.packet.family == IPV4 {
         ip[0] & 0xf0 == 0xe0 || (ip[0] & ip[1] & ip[2] & ip[3]) == 0xff
     } else {
         ip[0] == 0xff
     };
-    work.destination_mac[0] & 1 != 0 || group_ip
+    work.packet.destination_mac[0] & 1 != 0 || group_ip
 }
 
 #[classifier]
@@ -187,11 +219,15 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
-    let vni = send::tunnel_vni(skb).ok_or(End::drop(DropReason::UnknownVni))?;
+    let origin = send::origin(skb).ok_or(End::drop(DropReason::UnknownVni))?;
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
-    let handle = *unsafe { VNIS.get(&vni) }.ok_or(End::drop(DropReason::UnknownVni))?;
+    let handle = *unsafe { VNIS.get(&origin.vni) }.ok_or(End::drop(DropReason::UnknownVni))?;
     // SAFETY: as above.
     let network = unsafe { NETWORKS.get(&handle) }.ok_or(End::drop(DropReason::UnknownVni))?;
+    let checked = network.flags & NETWORK_UNDERLAY != 0;
+    if checked && !is_underlay(handle, origin.family, &origin.host) {
+        return Err(End::drop(DropReason::UnknownUnderlay));
+    }
     if network.flags & NETWORK_UP == 0 {
         return Err(End::drop(DropReason::PortDown));
     }
@@ -201,7 +237,12 @@ fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
     }
     let receiver = local_mac(handle, &destination).ok_or(End::drop(DropReason::NoLocalPort))?;
     *port = receiver.port;
-    send::deliver(skb, receiver)
+    send::receivable(receiver)?;
+    if let Some(filter) = filter_of(receiver.port) {
+        let filters = Filters::new(skb).ok_or(End::drop(DropReason::Internal))?;
+        filters.pass(Direction::Ingress, receiver.port, filter, origin.label)?;
+    }
+    Ok(send::hand_over(skb, receiver))
 }
 
 #[cfg(not(test))]

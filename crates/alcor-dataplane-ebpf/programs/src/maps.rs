@@ -1,14 +1,17 @@
 //! The maps, and lookups in them that more than one stage makes.
 
-use alcor_dataplane_abi::layout::*;
+use alcor_dataplane_abi::{connection::Connection, layout::*};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    macros::map,
+    btf_maps::{HashOfMaps, LruHashMap},
+    macros::{btf_map, map},
     maps::{
         Array, HashMap, PerCpuArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
 };
+
+use crate::{Packet, filter::Scratch};
 
 /// Ports by interface index.
 #[map(name = "ports")]
@@ -51,7 +54,46 @@ pub static REMOTE_MACS: HashMap<MacKey, RemoteMac> =
     HashMap::with_max_entries(MAX_NEIGHBOURS, BPF_F_NO_PREALLOC);
 /// Rows for an agent that starts again. The programs never look here.
 #[map(name = "kept")]
-pub static KEPT: HashMap<KeptKey, KeptValue> = HashMap::with_max_entries(MAX_ROWS, BPF_F_NO_PREALLOC);
+pub static KEPT: HashMap<KeptKey, KeptValue> = HashMap::with_max_entries(MAX_ROW_PARTS, BPF_F_NO_PREALLOC);
+/// Blocks of tunnel addresses by network.
+#[map(name = "underlay")]
+pub static UNDERLAY: LpmTrie<IpKey, u32> = LpmTrie::with_max_entries(MAX_UNDERLAY, BPF_F_NO_PREALLOC);
+/// How ports are filtered, by handle. One write puts a whole set of rules into force.
+#[map(name = "filters")]
+pub static FILTERS: HashMap<u32, FilterValue> = HashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
+/// Classes of what packets carry.
+#[map(name = "services")]
+pub static SERVICES: LpmTrie<ServiceKey, u32> = LpmTrie::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
+/// Rows of bits by address.
+#[map(name = "prefixes")]
+pub static PREFIXES: LpmTrie<PrefixKey, u32> = LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+/// Rows of bits by label.
+#[map(name = "labels")]
+pub static LABELS: HashMap<LabelKey, u32> = HashMap::with_max_entries(MAX_LABELS, BPF_F_NO_PREALLOC);
+/// Words of rows of bits.
+#[map(name = "bits")]
+pub static BITS: HashMap<BitsKey, u64> = HashMap::with_max_entries(MAX_BITS, BPF_F_NO_PREALLOC);
+
+/// The last number given to a set of rules. The programs never look here.
+#[map(name = "epochs")]
+pub static EPOCHS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What a port's filter remembers. Full, it forgets what was not used for long.
+pub type Memory<const ENTRIES: usize> = LruHashMap<ConnectionKey, Connection, ENTRIES>;
+pub type Pending = Memory<{ PENDING_PER_PORT as usize }>;
+pub type Answered = Memory<{ ANSWERED_PER_PORT as usize }>;
+/// Connections that may be forgotten early, and first fragments, by port handle.
+#[btf_map(name = "pending")]
+pub static PENDING: HashOfMaps<u32, Pending, { MAX_PORTS as usize }> = HashOfMaps::new();
+/// Connections that were answered and are not over, by port handle.
+#[btf_map(name = "answered")]
+pub static ANSWERED: HashOfMaps<u32, Answered, { MAX_PORTS as usize }> = HashOfMaps::new();
+/// Where the stages work.
+#[map(name = "packets")]
+pub static PACKETS: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+/// Where a filter works: the stack is too small.
+#[map(name = "scratch")]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Drops by port handle; 0 is no port.
 #[map(name = "drops")]
 pub static DROPS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_PORTS + 1, 0);
@@ -150,4 +192,24 @@ pub fn is_routed(network: u32, family: u32, ip: &[u8; 16]) -> bool {
     ROUTED
         .get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
         .is_some()
+}
+
+/// True when the network believes packets out of the tunnel from this address.
+#[inline(always)]
+pub fn is_underlay(network: u32, family: u32, ip: &[u8; 16]) -> bool {
+    let key = IpKey {
+        scope: network,
+        family,
+        ip: *ip,
+    };
+    UNDERLAY
+        .get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
+        .is_some()
+}
+
+/// How the port is filtered, if it is.
+#[inline(always)]
+pub fn filter_of(port: u32) -> Option<&'static FilterValue> {
+    // SAFETY: as in `local_mac`.
+    unsafe { FILTERS.get(&port) }
 }

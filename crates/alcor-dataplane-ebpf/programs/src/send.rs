@@ -1,19 +1,20 @@
 //! Stages 8 to 10: the gateway, to whom the frame goes, and out.
 
-use alcor_dataplane_abi::{DropReason, PuntReason, layout::*};
+use alcor_dataplane_abi::{DropReason, PuntReason, connection::Direction, layout::*};
 use aya_ebpf::{
     bindings::{
         BPF_F_DONT_FRAGMENT, BPF_F_RECOMPUTE_CSUM, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
     },
     helpers::{
         bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_change_type,
-        bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
+        bpf_skb_get_tunnel_key, bpf_skb_get_tunnel_opt, bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt,
     },
 };
 
 use crate::{
     ETH_LEN, GATEWAY_MAC, Work,
     end::End,
+    filter::Filters,
     maps::*,
     skb::{Skb, part, put},
     trace, tunnel_ifindex,
@@ -27,10 +28,45 @@ const INTERNAL: End = End::drop(DropReason::Internal);
 const PACKET_HOST: u32 = 0;
 const TUNNEL_KEY_LEN: u32 = core::mem::size_of::<bpf_tunnel_key>() as u32;
 
-/// Where a frame goes.
-enum Peer {
-    Local(&'static LocalMac),
-    Remote { host: [u8; 16], family: u32 },
+/// Where a frame goes, and how it is written anew. Flat, without references and whole from the beginning: the verifier
+/// minds what nobody wrote, and what the compiler makes of references that may be null.
+pub struct Exit {
+    /// `TO_*`.
+    kind: u32,
+    local: LocalMac,
+    host: [u8; 16],
+    family: u32,
+    /// Label of a neighbour.
+    label: u16,
+    /// Through the gateway to `mac`.
+    is_routed: bool,
+    mac: [u8; 6],
+}
+
+/// [`Exit::kind`]: the gateway, which answers.
+const TO_GATEWAY: u32 = 0;
+/// [`Exit::kind`]: a local port.
+const TO_LOCAL: u32 = 1;
+/// [`Exit::kind`]: another host.
+const TO_HOST: u32 = 2;
+
+impl Exit {
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self {
+            kind: TO_GATEWAY,
+            local: LocalMac {
+                ifindex: 0,
+                port: 0,
+                flags: 0,
+            },
+            host: [0; 16],
+            family: 0,
+            label: 0,
+            is_routed: false,
+            mac: [0; 6],
+        }
+    }
 }
 
 /// Puts the packet out of a device; straight into the other namespace where there is one.
@@ -54,67 +90,78 @@ pub fn back(work: &Work) -> i32 {
     out(work.skb, work.skb.ifindex(), work.port.flags & PORT_PEER != 0)
 }
 
-#[inline(always)]
-pub fn switch(work: &mut Work) -> Result<End, End> {
-    let network = work.port.network;
-    let peer = match local_mac(network, &work.destination_mac) {
-        Some(local) if local.port == work.port.port => return Err(End::drop(DropReason::Loop)),
-        Some(local) => Peer::Local(local),
-        None => {
-            let remote = remote_mac(network, &work.destination_mac).ok_or(End::unknown())?;
-            Peer::Remote {
-                host: remote.host,
-                family: remote.family,
-            }
-        }
-    };
-    check(work, &peer)?;
-    send(work, &peer)
+/// Stage 9, packed.
+#[inline(never)]
+pub fn switch(work: &Work, exit: &mut Exit) -> u64 {
+    End::pack(switched(work, exit))
 }
 
 #[inline(always)]
-pub fn route(work: &mut Work) -> Result<End, End> {
+fn switched(work: &Work, exit: &mut Exit) -> Result<(), End> {
     let network = work.port.network;
-    if is_gateway(network, work.family, &work.destination) {
-        return if work.echo_request {
-            echo_reply(work)
+    match local_mac(network, &work.packet.destination_mac) {
+        Some(local) if local.port == work.port.port => return Err(End::drop(DropReason::Loop)),
+        Some(local) => {
+            exit.kind = TO_LOCAL;
+            exit.local = *local;
+        }
+        None => {
+            let remote = remote_mac(network, &work.packet.destination_mac).ok_or(End::unknown())?;
+            exit.kind = TO_HOST;
+            exit.host = remote.host;
+            exit.family = remote.family;
+            exit.label = remote.label;
+        }
+    }
+    Ok(())
+}
+
+/// Stage 8, packed.
+#[inline(never)]
+pub fn route(work: &Work, exit: &mut Exit) -> u64 {
+    End::pack(routed(work, exit))
+}
+
+#[inline(always)]
+fn routed(work: &Work, exit: &mut Exit) -> Result<(), End> {
+    let network = work.port.network;
+    if is_gateway(network, work.packet.family, &work.packet.destination) {
+        return if work.packet.echo_request {
+            Ok(())
         } else {
             Err(End::drop(DropReason::ToGateway))
         };
     }
-    if work.family == IPV6 && (is_link_local(&work.source) || is_link_local(&work.destination)) {
+    if work.packet.family == IPV6 && (is_link_local(&work.packet.source) || is_link_local(&work.packet.destination)) {
         return Err(End::drop(DropReason::NoRoute));
     }
-    if work.ttl <= 1 {
+    if work.packet.ttl <= 1 {
         return Err(End::punt(PuntReason::TtlExceeded));
     }
-    if !is_routed(network, work.family, &work.destination) {
+    if !is_routed(network, work.packet.family, &work.packet.destination) {
         return Err(End::drop(DropReason::NoRoute));
     }
     let key = IpKey {
         scope: network,
-        family: work.family,
-        ip: work.destination,
+        family: work.packet.family,
+        ip: work.packet.destination,
     };
+    exit.is_routed = true;
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
-    let (mac, peer) = if let Some(local) = unsafe { LOCAL_IPS.get(&key) } {
-        let at = local_mac(network, &local.mac).ok_or(INTERNAL)?;
-        (local.mac, Peer::Local(at))
+    if let Some(local) = unsafe { LOCAL_IPS.get(&key) } {
+        exit.kind = TO_LOCAL;
+        exit.local = *local_mac(network, &local.mac).ok_or(INTERNAL)?;
+        exit.mac = local.mac;
     } else {
         // SAFETY: as above.
         let remote = unsafe { NEIGHBOURS.get(&key) }.ok_or(End::unknown())?;
-        (
-            remote.mac,
-            Peer::Remote {
-                host: remote.host,
-                family: remote.family,
-            },
-        )
-    };
-    check(work, &peer)?;
-    set_ttl(work, work.ttl - 1).ok_or(INTERNAL)?;
-    set_macs(work.skb, &mac, &GATEWAY_MAC).ok_or(INTERNAL)?;
-    send(work, &peer)
+        exit.kind = TO_HOST;
+        exit.host = remote.host;
+        exit.family = remote.family;
+        exit.label = remote.label;
+        exit.mac = remote.mac;
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -133,7 +180,7 @@ fn set_macs(skb: Skb, destination: &[u8; 6], source: &[u8; 6]) -> Option<()> {
 #[inline(always)]
 fn set_ttl(work: &Work, ttl: u8) -> Option<()> {
     let skb = work.skb;
-    if work.family == IPV4 {
+    if work.packet.family == IPV4 {
         let old: [u8; 2] = skb.bytes(ETH_LEN + 8)?;
         let new = [ttl, old[1]];
         // SAFETY: the context pointer is valid while the program runs.
@@ -159,19 +206,19 @@ fn set_ttl(work: &Work, ttl: u8) -> Option<()> {
 
 /// The request turned around. Swapped addresses leave every checksum as it is.
 #[inline(always)]
-fn echo_reply(work: &mut Work) -> Result<End, End> {
+fn echo_reply(work: &Work) -> Result<End, End> {
     let skb = work.skb;
-    set_macs(skb, &work.source_mac, &work.destination_mac).ok_or(INTERNAL)?;
+    set_macs(skb, &work.packet.source_mac, &work.packet.destination_mac).ok_or(INTERNAL)?;
     set_ttl(work, TTL).ok_or(INTERNAL)?;
-    let (at, reply) = if work.family == IPV4 {
+    let (at, reply) = if work.packet.family == IPV4 {
         let mut addresses = [0u8; 8];
-        put(&mut addresses, 0, &part::<4>(&work.destination, 0));
-        put(&mut addresses, 4, &part::<4>(&work.source, 0));
+        put(&mut addresses, 0, &part::<4>(&work.packet.destination, 0));
+        put(&mut addresses, 4, &part::<4>(&work.packet.source, 0));
         skb.store(ETH_LEN + 12, &addresses, 0).ok_or(INTERNAL)?;
         (ETH_LEN + 20, 0u8)
     } else {
-        skb.store(ETH_LEN + 8, &work.destination, 0).ok_or(INTERNAL)?;
-        skb.store(ETH_LEN + 24, &work.source, 0).ok_or(INTERNAL)?;
+        skb.store(ETH_LEN + 8, &work.packet.destination, 0).ok_or(INTERNAL)?;
+        skb.store(ETH_LEN + 24, &work.packet.source, 0).ok_or(INTERNAL)?;
         (ETH_LEN + 40, 129u8)
     };
     let old: [u8; 2] = skb.bytes(at).ok_or(INTERNAL)?;
@@ -193,9 +240,36 @@ fn echo_reply(work: &mut Work) -> Result<End, End> {
     Ok(End::act(verdict::REPLY, 0))
 }
 
-/// Stage 10 up to the point of no return: the size, and the receiver's state.
+/// Stages 10 to 12 up to the point of no return; the sender's label. Nothing of the packet that filters look at changes
+/// later, so both may look before it is written anew.
 #[inline(always)]
-fn check(work: &Work, peer: &Peer) -> Result<(), End> {
+pub fn filter(work: &mut Work, exit: &Exit) -> Result<u16, End> {
+    let own = filter_of(work.port.port);
+    let receiver = match exit.kind {
+        TO_LOCAL => filter_of(exit.local.port),
+        _ => None,
+    };
+    let peer_label = receiver.map_or(exit.label, |filter| filter.label);
+    let label = own.map_or(0, |filter| filter.label);
+    let filters = Filters::new(work.skb).ok_or(INTERNAL)?;
+    if let Some(own) = own {
+        filters.pass(Direction::Egress, work.port.port, own, peer_label)?;
+    }
+    check(work, exit)?;
+    if let Some(receiver) = receiver {
+        work.blamed = exit.local.port;
+        filters.pass(Direction::Ingress, exit.local.port, receiver, label)?;
+        work.blamed = work.port.port;
+    }
+    Ok(label)
+}
+
+/// The size, and the receiver's state.
+#[inline(always)]
+fn check(work: &Work, exit: &Exit) -> Result<(), End> {
+    if exit.kind == TO_GATEWAY {
+        return Ok(());
+    }
     let skb = work.skb;
     let len = skb.len().wrapping_sub(ETH_LEN);
     if len > work.network.mtu {
@@ -204,19 +278,19 @@ fn check(work: &Work, peer: &Peer) -> Result<(), End> {
             return Err(End::drop(DropReason::Oversize));
         }
     }
-    if let Peer::Local(local) = peer {
-        receivable(local)?;
+    match exit.kind {
+        TO_LOCAL => receivable(&exit.local),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Length of the IP packets that a GSO packet is cut into.
 #[inline(always)]
 fn segment_len(work: &Work, payload: u32) -> u32 {
-    let upper = work.upper - ETH_LEN;
-    let header = if work.protocol == TCP {
+    let upper = work.packet.upper - ETH_LEN;
+    let header = if work.packet.protocol == TCP {
         work.skb
-            .bytes::<1>(work.upper + 12)
+            .bytes::<1>(work.packet.upper + 12)
             .map_or(60, |offset| (offset[0] >> 4) as u32 * 4)
     } else {
         8
@@ -225,30 +299,37 @@ fn segment_len(work: &Work, payload: u32) -> u32 {
 }
 
 #[inline(always)]
-fn receivable(local: &LocalMac) -> Result<(), End> {
+pub fn receivable(local: &LocalMac) -> Result<(), End> {
     if local.flags & PORT_UP as u32 == 0 || local.ifindex == 0 {
         return Err(End::drop(DropReason::PortDown));
     }
     Ok(())
 }
 
+/// Writes the packet anew and sends it, packed; never lets the packet go on.
+#[inline(never)]
+pub fn send(work: &Work, exit: &Exit, label: u16) -> u64 {
+    End::pack(match sent(work, exit, label) {
+        Ok(end) | Err(end) => Err(end),
+    })
+}
+
 #[inline(always)]
-fn send(work: &Work, peer: &Peer) -> Result<End, End> {
-    match peer {
-        Peer::Local(local) => Ok(hand_over(work.skb, local)),
-        Peer::Remote { host, family } => tunnel(work, host, *family),
+fn sent(work: &Work, exit: &Exit, label: u16) -> Result<End, End> {
+    if exit.is_routed {
+        set_ttl(work, work.packet.ttl - 1).ok_or(INTERNAL)?;
+        set_macs(work.skb, &exit.mac, &GATEWAY_MAC).ok_or(INTERNAL)?;
+    }
+    match exit.kind {
+        TO_LOCAL => Ok(hand_over(work.skb, &exit.local)),
+        TO_HOST => tunnel(work, &exit.host, exit.family, label),
+        _ => echo_reply(work),
     }
 }
 
-/// Out of the device of a local port, when it takes packets.
+/// Out of the device of a local port.
 #[inline(always)]
-pub fn deliver(skb: Skb, local: &'static LocalMac) -> Result<End, End> {
-    receivable(local)?;
-    Ok(hand_over(skb, local))
-}
-
-#[inline(always)]
-fn hand_over(skb: Skb, local: &LocalMac) -> End {
+pub fn hand_over(skb: Skb, local: &LocalMac) -> End {
     if trace() {
         // SAFETY: the context pointer is valid while the program runs; cb is the program's to write.
         unsafe { (*skb.0).cb[1] = local.ifindex };
@@ -260,7 +341,7 @@ fn hand_over(skb: Skb, local: &LocalMac) -> End {
 }
 
 #[inline(always)]
-fn tunnel(work: &Work, host: &[u8; 16], family: u32) -> Result<End, End> {
+fn tunnel(work: &Work, host: &[u8; 16], family: u32, label: u16) -> Result<End, End> {
     let skb = work.skb;
     // SAFETY: all zeroes is a valid key; it has no references.
     let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
@@ -276,12 +357,13 @@ fn tunnel(work: &Work, host: &[u8; 16], family: u32) -> Result<End, End> {
     };
     // SAFETY: the helper reads as many bytes as the key has.
     let rc = unsafe { bpf_skb_set_tunnel_key(skb.0, &raw mut key, TUNNEL_KEY_LEN, flags as u64) };
-    if rc != 0 {
+    if rc != 0 || (label != 0 && !set_label(skb, label)) {
         return Err(INTERNAL);
     }
     if trace() {
         // SAFETY: the context pointer is valid while the program runs; these fields are the program's to write.
         unsafe {
+            (*skb.0).priority = label as u32;
             (*skb.0).mark = work.network.vni;
             (*skb.0).cb[1] = word(0);
             (*skb.0).cb[2] = word(4);
@@ -292,18 +374,72 @@ fn tunnel(work: &Work, host: &[u8; 16], family: u32) -> Result<End, End> {
     Ok(End::act(verdict::TUNNEL, out(skb, tunnel_ifindex(), false)))
 }
 
-/// The VNI that a packet came in with.
+/// Puts the sender's label into the group-policy field of the VXLAN header.
 #[inline(always)]
-pub fn tunnel_vni(skb: Skb) -> Option<u32> {
+fn set_label(skb: Skb, label: u16) -> bool {
+    let mut gbp = label as u32;
+    // SAFETY: the helper reads as many bytes as a `vxlan_metadata` has: one word.
+    unsafe { bpf_skb_set_tunnel_opt(skb.0, (&raw mut gbp).cast(), 4) == 0 }
+}
+
+/// Where a packet of the tunnel came from.
+pub struct Origin {
+    pub vni: u32,
+    /// Outer source address and its family.
+    pub host: [u8; 16],
+    pub family: u32,
+    /// The sender's label; 0 is none.
+    pub label: u16,
+}
+
+#[inline(always)]
+pub fn origin(skb: Skb) -> Option<Origin> {
+    let mut host = [0u8; 16];
     if trace() {
         // SAFETY: the context pointer is valid while the program runs.
-        return Some(unsafe { (*skb.0).mark });
+        let (vni, cb) = unsafe { ((*skb.0).mark, &(*skb.0).cb) };
+        put(&mut host, 0, &cb[1].to_ne_bytes());
+        put(&mut host, 4, &cb[2].to_ne_bytes());
+        put(&mut host, 8, &cb[3].to_ne_bytes());
+        put(&mut host, 12, &cb[4].to_ne_bytes());
+        return Some(Origin {
+            vni,
+            host,
+            family: cb[0] >> 16,
+            label: cb[0] as u16,
+        });
     }
     // SAFETY: all zeroes is a valid key.
     let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
     // SAFETY: the helper writes at most as many bytes as the key has.
     let mut get = |flags| unsafe { bpf_skb_get_tunnel_key(skb.0, &raw mut key, TUNNEL_KEY_LEN, flags) };
     // A packet of an IPv6 underlay is asked for as such.
-    let known = get(0) == 0 || get(BPF_F_TUNINFO_IPV6 as u64) == 0;
-    known.then_some(key.tunnel_id)
+    let family = if get(0) == 0 {
+        IPV4
+    } else if get(BPF_F_TUNINFO_IPV6 as u64) == 0 {
+        IPV6
+    } else {
+        return None;
+    };
+    // SAFETY: the fields of the union are integers; any bytes are a value.
+    unsafe {
+        if family == IPV4 {
+            put(&mut host, 0, &key.__bindgen_anon_1.remote_ipv4.to_be_bytes());
+        } else {
+            let words = key.__bindgen_anon_1.remote_ipv6;
+            put(&mut host, 0, &words[0].to_ne_bytes());
+            put(&mut host, 4, &words[1].to_ne_bytes());
+            put(&mut host, 8, &words[2].to_ne_bytes());
+            put(&mut host, 12, &words[3].to_ne_bytes());
+        }
+    }
+    let mut gbp = 0u32;
+    // SAFETY: the helper writes at most one word, or fails: a packet without a label has no such option.
+    let rc = unsafe { bpf_skb_get_tunnel_opt(skb.0, (&raw mut gbp).cast(), 4) };
+    Some(Origin {
+        vni: key.tunnel_id,
+        host,
+        family,
+        label: if rc < 0 { 0 } else { gbp as u16 },
+    })
 }

@@ -37,6 +37,13 @@ impl Skb {
         unsafe { (*self.0).gso_size }
     }
 
+    /// The packet's time stamp; a traced packet brings its clock there.
+    #[inline(always)]
+    pub fn tstamp(self) -> u64 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).tstamp }
+    }
+
     /// `N` bytes from `at`, or `None` when they are not all there.
     #[inline(always)]
     pub fn bytes<const N: usize>(self, at: u32) -> Option<[u8; N]> {
@@ -44,6 +51,28 @@ impl Skb {
         // SAFETY: the helper writes `N` bytes or fails.
         let rc = unsafe { bpf_skb_load_bytes(self.0.cast(), at, bytes.as_mut_ptr().cast(), N as u32) };
         (rc == 0).then_some(bytes)
+    }
+
+    /// As [`Self::bytes`], into the beginning of `to`.
+    #[inline(always)]
+    pub fn load<const N: usize>(self, at: u32, to: &mut [u8]) -> Option<()> {
+        if to.len() < N {
+            return None;
+        }
+        // SAFETY: the helper writes `N` bytes, and there is room for them, or fails.
+        let rc = unsafe { bpf_skb_load_bytes(self.0.cast(), at, to.as_mut_ptr().cast(), N as u32) };
+        (rc == 0).then_some(())
+    }
+
+    /// Overwrites with the first `N` bytes of `from`, as [`Self::store`].
+    #[inline(always)]
+    pub fn store_from<const N: usize>(self, at: u32, from: &[u8]) -> Option<()> {
+        if from.len() < N {
+            return None;
+        }
+        // SAFETY: the helper reads `N` bytes, and there are as many.
+        let rc = unsafe { bpf_skb_store_bytes(self.0.cast(), at, from.as_ptr().cast(), N as u32, 0) };
+        (rc == 0).then_some(())
     }
 
     /// Overwrites `N` bytes at `at`; `flags` as of `bpf_skb_store_bytes`.

@@ -9,24 +9,22 @@ mod ipv4;
 mod ipv6;
 mod path;
 mod route;
-mod rules;
 mod tables;
 mod track;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
     time::Duration,
 };
 
-use alcor_dataplane_abi::{connection::Connection, flow::Sides};
 use alcor_model::{Id, Port};
 use bytes::Bytes;
 pub use tables::Limits;
 use tokio::sync::mpsc;
 
 use crate::{
-    Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Ingress, RowChange, Snapshot, Verdict,
+    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Ingress,
+    MAX_LISTED_CONNECTIONS, RowChange, Snapshot, Verdict,
 };
 
 /// How many injected frames the model keeps for [`Model::take_injected`]; the oldest go first.
@@ -98,17 +96,6 @@ impl Model {
     /// Moves the model's clock, which stands still otherwise: connections are forgotten when their time is over.
     pub const fn advance(&mut self, by: Duration) {
         self.now = self.now.saturating_add(by);
-    }
-
-    /// The connections of a port that are tracked now: own address, other address, ports, state.
-    pub fn connections(&self, port: Id<Port>) -> Vec<(IpAddr, IpAddr, Sides, Connection)> {
-        let now = u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX);
-        let tracker = self.trackers.get(&port);
-        tracker
-            .into_iter()
-            .flat_map(|tracker| tracker.live(now))
-            .map(|((own, other, sides), connection)| (*own, *other, *sides, *connection))
-            .collect()
     }
 
     /// Events that found the channel full, or nobody at its other end.
@@ -196,6 +183,20 @@ impl Dataplane for Model {
 
     fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
         self.event_receiver.take()
+    }
+
+    fn connections(&mut self, port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
+        let now = u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX);
+        let tracker = self.trackers.get(&port);
+        let live = tracker.into_iter().flat_map(|tracker| tracker.live(now));
+        let mut entries: Vec<ConnectionEntry> = live
+            .take(MAX_LISTED_CONNECTIONS)
+            .map(|((own, other, sides), connection)| {
+                ConnectionEntry::new(*own, *other, *sides, *connection, now)
+            })
+            .collect();
+        entries.sort();
+        Ok(entries)
     }
 
     fn drops(&mut self) -> Result<Drops, DataplaneError> {

@@ -8,11 +8,13 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
+use alcor_dataplane_abi::layout::ANSWERED_PER_PORT;
 use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
 
-use super::rules::{InForce, Rules};
 use crate::{
-    DataplaneError, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowChange, RowKey, SubnetRow,
+    DataplaneError, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowChange, RowKey,
+    SubnetRow,
+    rules::{InForce, Rules},
 };
 
 /// How many rows of each kind a data plane takes.
@@ -45,7 +47,7 @@ impl Default for Limits {
             neighbours: 2_097_152,
             policies: 16_384,
             labels: 262_144,
-            connections_per_port: 65_536,
+            connections_per_port: ANSWERED_PER_PORT as usize,
             fragments_per_port: 1024,
         }
     }
@@ -252,8 +254,8 @@ impl Tables {
             .collect();
         for network in networks {
             rows.extend(network.subnets.values().cloned().map(Row::Subnet));
-            rows.extend(network.rules.policies.values().cloned().map(Row::Policy));
-            rows.extend(network.rules.labels.values().cloned().map(Row::Label));
+            rows.extend(network.rules.policies().values().cloned().map(Row::Policy));
+            rows.extend(network.rules.labels().values().cloned().map(Row::Label));
             rows.extend(network.ports.values().cloned().map(Row::Port));
             rows.extend(network.neighbours.values().copied().map(Row::Neighbour));
         }
@@ -338,7 +340,7 @@ impl Tables {
 
     fn put_policy(&mut self, row: &PolicyRow) -> Result<(), DataplaneError> {
         let network = network_mut(&mut self.networks, row.network_id)?;
-        let is_new = !network.rules.policies.contains_key(&row.group_id);
+        let is_new = !network.rules.policies().contains_key(&row.group_id);
         if is_new {
             room("policy", self.policy_count, self.limits.policies)?;
         }
@@ -350,7 +352,7 @@ impl Tables {
 
     fn put_label(&mut self, row: &LabelRow) -> Result<(), DataplaneError> {
         let network = network_mut(&mut self.networks, row.network_id)?;
-        let is_new = !network.rules.labels.contains_key(&row.label);
+        let is_new = !network.rules.labels().contains_key(&row.label);
         if is_new {
             room("label", self.label_count, self.limits.labels)?;
         }
@@ -384,10 +386,10 @@ impl Tables {
                 self.subnet_count -= usize::from(network.subnets.remove(id).is_some());
             }
             RowKey::Policy(_, id) => {
-                self.policy_count -= usize::from(network.rules.policies.remove(id).is_some());
+                self.policy_count -= usize::from(network.rules.remove_policy(*id));
             }
             RowKey::Label(_, label) => {
-                self.label_count -= usize::from(network.rules.labels.remove(label).is_some());
+                self.label_count -= usize::from(network.rules.remove_label(*label));
             }
             RowKey::Port(_, id) => {
                 if network.ports.remove(id).is_some() {
@@ -413,8 +415,8 @@ impl Tables {
         self.vnis.remove(&network.row.vni.get());
         self.subnet_count -= network.subnets.len();
         self.neighbour_count -= network.neighbours.len();
-        self.policy_count -= network.rules.policies.len();
-        self.label_count -= network.rules.labels.len();
+        self.policy_count -= network.rules.policies().len();
+        self.label_count -= network.rules.labels().len();
         for port in network.ports.keys() {
             self.homes.remove(port);
         }

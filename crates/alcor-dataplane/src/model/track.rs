@@ -9,10 +9,9 @@ use alcor_dataplane_abi::{
 
 use super::{
     flow::{Flow, FragmentKey, Part, is_discovery, overlaps_header, quoted_packet},
-    rules::InForce,
     tables::Limits,
 };
-use crate::{DropReason, security::Family};
+use crate::{DropReason, rules::InForce, security::Family};
 
 /// A connection of a port: own address, other address, and the rest.
 pub(super) type Key = (IpAddr, IpAddr, Sides);

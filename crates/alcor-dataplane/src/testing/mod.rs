@@ -74,6 +74,11 @@ impl Scenario {
         }
     }
 
+    /// A random change of the scenario's security rows, or of a port's label.
+    pub fn security_change(&self, rng: &mut Rng) -> Option<RowChange> {
+        security::change(rng, &self.rows)
+    }
+
     /// The rows as changes.
     pub fn changes(&self) -> Vec<RowChange> {
         self.rows.iter().cloned().map(RowChange::Put).collect()

@@ -1,6 +1,6 @@
 //! Security rows for a random goal state, and answers to random frames.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
 use alcor_model::{Id, Network, net::GATEWAY_MAC};
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use super::{
     state::{self, State, address},
 };
 use crate::{
-    Ingress, LabelRow, PolicyRow, Row,
+    Ingress, LabelRow, PolicyRow, PortRow, Row, RowChange,
     packet::{
         ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPV4_LEN, IPV6_LEN, PROTO_ICMP, PROTO_ICMPV6,
         PROTO_UDP, array, ipv4_at, ipv6_at, mac_at, put, u8_at, u16_at,
@@ -46,6 +46,8 @@ pub(super) fn add(rng: &mut Rng, state: &mut State) {
             }
         }
     }
+    // Addresses of one station have one label.
+    let mut of_macs = BTreeMap::new();
     for row in &mut state.rows {
         match row {
             Row::Network(row) => row.underlay = rng.chance(80).then(underlay),
@@ -54,12 +56,49 @@ pub(super) fn add(rng: &mut Rng, state: &mut State) {
                     .chance(85)
                     .then(|| rng.below(usize::from(MAX_LABELS) + 1) as u16)
             }
-            Row::Neighbour(row) => row.label = rng.below(usize::from(MAX_LABELS) + 1) as u16,
+            Row::Neighbour(row) => {
+                let label = rng.below(usize::from(MAX_LABELS) + 1) as u16;
+                row.label = *of_macs.entry((row.network_id, row.mac)).or_insert(label);
+            }
             _ => {}
         }
     }
     state.rows.extend(rows);
     state.rows.sort_by_key(Row::key);
+}
+
+/// News about security: other rules of a group, another meaning of a label, another label of a port, or one row less.
+pub(super) fn change(rng: &mut Rng, rows: &[Row]) -> Option<RowChange> {
+    let groups: Vec<Id<SecurityGroup>> = rows
+        .iter()
+        .filter_map(|row| match row {
+            Row::Policy(row) => Some(row.group_id),
+            _ => None,
+        })
+        .collect();
+    let about: Vec<&Row> = rows
+        .iter()
+        .filter(|row| matches!(row, Row::Policy(_) | Row::Label(_) | Row::Port(_)))
+        .collect();
+    let row = rng.pick(&about)?;
+    if row.key().is_security() && rng.chance(15) {
+        return Some(RowChange::Remove(row.key()));
+    }
+    let row = match row {
+        Row::Policy(row) => Row::Policy(policy(rng, row.network_id, row.group_id, &groups)),
+        Row::Label(row) => Row::Label(LabelRow {
+            groups: groups.iter().copied().filter(|_| rng.chance(45)).collect(),
+            ..row.clone()
+        }),
+        Row::Port(row) => Row::Port(PortRow {
+            label: rng
+                .chance(85)
+                .then(|| rng.below(usize::from(MAX_LABELS) + 1) as u16),
+            ..row.clone()
+        }),
+        other => (*other).clone(),
+    };
+    Some(RowChange::Put(row))
 }
 
 /// Some of the hosts that frames of the tunnel say to come from.

@@ -189,8 +189,9 @@ impl Rig {
     }
 
     /// How many connections of a port are tracked.
-    pub fn connections(&self, number: u128) -> usize {
-        self.models[Station(number).host()].connections(id(number)).len()
+    pub fn connections(&mut self, number: u128) -> usize {
+        let host = Station(number).host();
+        self.models[host].connections(id(number)).unwrap().len()
     }
 }
 
