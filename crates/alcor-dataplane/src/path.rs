@@ -82,8 +82,8 @@
 //! # Labels and rules
 //! A label row says which groups a label of the network means; a policy row has the rules of one group. A port has one label (`Some(0)` is no
 //! group). **A port without a label, or without port security, is not filtered**, sends with label 0 and is nobody's member. The rules of a port are those of
-//! all groups of its label; a label or group without a row allows nothing. A rule row is in force as a whole or not at all, for all packets from
-//! one moment on; one that does not fit ([`crate::compiled`] has the limits) is refused and the old one stays. So whatever order rows come
+//! all groups of its label; a label or group without a row allows nothing. For each port a rule row is in force as a whole or not at all, for all packets
+//! from one moment on; one that does not fit ([`crate::compiled`] has the limits) is refused and the old one stays. So whatever order rows come
 //! in, each decision of a filter is one that the rows before a change or after it would make, or stricter.
 //!
 //! A rule matches a packet that goes in its direction, in its family, whose protocol and *point* (destination port; ICMP type and code; 0 in
@@ -109,6 +109,7 @@
 //!    to begin one) until it is forgotten, the rules change again or a SYN begins a new one.
 //!    The label of a packet that goes out counts only when this side began: it is the row's, and may be older than what the other side says itself.
 //! 7. Rules that say no: `IngressDenied` or `EgressDenied`; nothing is remembered of what never was allowed. No room: entries over their time
-//!    go, then one that is not answered, closed or revoked; all answered: `ConnectionLimit`. Each port has room of its own.
+//!    go, then one that is not answered, closed or revoked; all answered: `ConnectionLimit`. Each port has room of its own. A data plane may keep
+//!    fewer entries of those that are not answered, closed or revoked, and forget an answered one that was not used for long instead of refusing.
 //!
 //! Where two rows could answer (two neighbours with one MAC), they agree on the host; a data plane may take either.

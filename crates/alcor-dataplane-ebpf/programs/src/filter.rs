@@ -96,7 +96,11 @@ impl Filters {
 /// A reason as the end of the packet's way; 0 is none.
 #[inline(always)]
 const fn denied(reason: u32) -> Result<(), End> {
-    if reason == 0 { Ok(()) } else { Err(End::drop_code(reason)) }
+    if reason == 0 {
+        Ok(())
+    } else {
+        Err(End::drop_code(reason))
+    }
 }
 
 #[inline(always)]

@@ -198,7 +198,8 @@ fn answer(work: &mut Work, at: u32, end: u32) -> End {
     }
     let from_nobody = work.packet.source == [0; 16];
     if work.secured() {
-        let allowed = from_nobody || work.packet.source == own_link_local || work.is_allowed(&work.packet.source);
+        let allowed =
+            from_nobody || work.packet.source == own_link_local || work.is_allowed(&work.packet.source);
         if !allowed || claims_other_mac(work, at, end) {
             return End::drop(DropReason::SpoofedNd);
         }
@@ -236,11 +237,7 @@ fn advertise(packet: &mut Packet, router_flag: u8, to_all: bool) -> u32 {
     let frame = &mut packet.bytes;
     let solicited_flag = if to_all {
         put(frame, 0, &[0x33, 0x33, 0, 0, 0, 1]);
-        put(
-            frame,
-            38,
-            &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-        );
+        put(frame, 38, &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         0
     } else {
         put(frame, 0, &packet.source_mac);

@@ -132,7 +132,9 @@ fn routed(work: &Work, exit: &mut Exit) -> Result<(), End> {
             Err(End::drop(DropReason::ToGateway))
         };
     }
-    if work.packet.family == IPV6 && (is_link_local(&work.packet.source) || is_link_local(&work.packet.destination)) {
+    if work.packet.family == IPV6
+        && (is_link_local(&work.packet.source) || is_link_local(&work.packet.destination))
+    {
         return Err(End::drop(DropReason::NoRoute));
     }
     if work.packet.ttl <= 1 {
@@ -217,7 +219,8 @@ fn echo_reply(work: &Work) -> Result<End, End> {
         skb.store(ETH_LEN + 12, &addresses, 0).ok_or(INTERNAL)?;
         (ETH_LEN + 20, 0u8)
     } else {
-        skb.store(ETH_LEN + 8, &work.packet.destination, 0).ok_or(INTERNAL)?;
+        skb.store(ETH_LEN + 8, &work.packet.destination, 0)
+            .ok_or(INTERNAL)?;
         skb.store(ETH_LEN + 24, &work.packet.source, 0).ok_or(INTERNAL)?;
         (ETH_LEN + 40, 129u8)
     };
