@@ -30,7 +30,7 @@ pub mod tags;
 use std::sync::Arc;
 
 use alcor_model::{
-    Id,
+    Id, Port, Revision,
     resource::{SharedType, Standard},
 };
 use alcor_region::{
@@ -169,6 +169,12 @@ pub trait Resource: Managed<Key = Id<Self>> {
     /// When they cannot be made.
     fn before_list(_: &Region, _project_id: String) -> impl Future<Output = Result<(), ApiError>> + Send {
         async { Ok(()) }
+    }
+
+    /// What `Prefer: wait=N` waits for once the row is committed: the port that a host must report, and from which
+    /// revision on. `None` for rows that no host reports.
+    fn awaited(&self) -> Option<(Id<Port>, Revision)> {
+        None
     }
 
     /// Routes besides those that every resource has: actions and what lies below a row.

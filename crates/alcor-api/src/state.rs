@@ -10,6 +10,7 @@ use http::request::Parts;
 use crate::{
     admin::HostDirectory,
     auth::{Authentication, Who},
+    wait::Waits,
 };
 
 /// Most resources in one bulk creation, unless the configuration says less.
@@ -33,6 +34,8 @@ pub struct ApiConfig {
     pub max_connections: usize,
     /// Longest time for one request.
     pub request_timeout: Duration,
+    /// Longest time that a reply waits for hosts, whatever `Prefer: wait=N` says; less than `request_timeout`.
+    pub max_wait: Duration,
 }
 
 impl ApiConfig {
@@ -55,6 +58,7 @@ impl ApiConfig {
             max_page: 10_000,
             max_connections: 4_096,
             request_timeout: Duration::from_secs(30),
+            max_wait: Duration::from_secs(20),
         }
     }
 }
@@ -64,6 +68,7 @@ struct Inner {
     hosts: Arc<dyn HostDirectory>,
     config: ApiConfig,
     noauth: Who,
+    waits: Waits,
 }
 
 /// Shared by all requests. Cheap to clone.
@@ -82,6 +87,7 @@ impl ApiState {
             hosts,
             config,
             noauth,
+            waits: Waits::default(),
         }))
     }
 
@@ -93,6 +99,11 @@ impl ApiState {
     /// The hosts.
     pub fn hosts(&self) -> &dyn HostDirectory {
         &*self.0.hosts
+    }
+
+    /// Who waits for hosts.
+    pub(crate) fn waits(&self) -> &Waits {
+        &self.0.waits
     }
 
     /// Who may do what.

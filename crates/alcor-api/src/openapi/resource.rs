@@ -86,6 +86,10 @@ pub(crate) fn list<R: Resource>() -> Operation {
         .answers(200, body)
 }
 
+/// What clients of ports may ask for.
+const PREFER: &str = "`wait=N`: for ports that are bound to hosts, the reply comes when the hosts have reported what was \
+    committed (`Preference-Applied: wait=N`), or after N seconds without them.";
+
 /// `POST` to a collection.
 pub(crate) fn create<R: Resource>() -> Operation {
     let name = type_name(R::SINGULAR);
@@ -105,6 +109,7 @@ pub(crate) fn create<R: Resource>() -> Operation {
         "A repeat with the same key and body gives the same reply and makes nothing.",
         json!({"type": "string", "pattern": "^[!-~]{1,255}$"}),
     )
+    .header("Prefer", PREFER, json!({"type": "string"}))
     .body(json!({"anyOf": [one, many]}))
     .answers(201, json!({"anyOf": [wrapped::<R>(), made_many]}))
 }
@@ -128,6 +133,7 @@ pub(crate) fn update<R: Resource>() -> Operation {
         words(R::PLURAL)
     ))))
     .component(update, schema::settable(R::ATTRIBUTES, false))
+    .header("Prefer", PREFER, json!({"type": "string"}))
     .body(body)
     .answers(200, wrapped::<R>())
 }

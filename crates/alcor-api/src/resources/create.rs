@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use alcor_model::Id;
 use alcor_region::{
     RegionConfig, RegionState,
     command::Caller,
@@ -21,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     Resource, ShownJson, View,
-    handlers::{ListJson, Wrapped, internal, object_of, respond, respond_with},
+    handlers::{ListJson, Wrapped, internal, object_of, respond, respond_with, settled},
 };
 use crate::{
     auth::Who,
@@ -30,6 +31,7 @@ use crate::{
     error::ApiError,
     parse,
     state::ApiState,
+    wait::Wait,
 };
 
 /// The header with the client's name of its request.
@@ -151,12 +153,15 @@ pub(crate) async fn create<R: Resource>(
     };
     let Some(asked) = asked else {
         let rows = api.region().create::<R>(&who.caller, commands).await?;
+        let granted = settled(&api, &headers, &rows).await;
         let snapshot = api.region().snapshot();
         let shown = Shown::all(&api, &who);
-        return respond(
+        let mut response = respond(
             StatusCode::CREATED,
             &Made::of(rows, one, &shown, &snapshot, &who.caller, api.region().config()),
-        );
+        )?;
+        granted.inspect(|wait| wait.granted(&mut response));
+        return Ok(response);
     };
     let (viewing, viewer) = (api.clone(), who.clone());
     let render = move |rows, snapshot: Arc<Snapshot<RegionState>>| {
@@ -177,10 +182,28 @@ pub(crate) async fn create<R: Resource>(
         .create_once::<R, _>(&who.caller, commands, asked, render)
         .await?;
     let status = StatusCode::from_u16(reply.status).map_err(|error| internal(&error))?;
+    let rows = kept_rows::<R>(&api, &headers, &reply.body);
+    let granted = settled(&api, &headers, &rows).await;
     let mut response = respond_with(status, reply.body.into_bytes());
     let repeated = HeaderValue::from_static(if reply.repeated { "true" } else { "false" });
     response.headers_mut().insert(REPEATED, repeated);
+    granted.inspect(|wait| wait.granted(&mut response));
     Ok(response)
+}
+
+/// The rows that a kept reply is about, when its client would like to wait for them. The reply itself stays that of the
+/// commit, so that each repeat gets the same.
+fn kept_rows<R: Resource>(api: &ApiState, headers: &HeaderMap, body: &str) -> Vec<Arc<R>> {
+    if Wait::asked(headers).is_none() {
+        return Vec::new();
+    }
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let many = body[R::PLURAL].as_array().into_iter().flatten();
+    let snapshot = api.region().snapshot();
+    many.chain(body.get(R::SINGULAR))
+        .filter_map(|row| Uuid::parse_str(row["id"].as_str()?).ok())
+        .filter_map(|id| R::table(&snapshot.state).get(&Id::from_uuid(id)).cloned())
+        .collect()
 }
 
 /// What makes this request the same as another one; nothing when the client gave it no key.

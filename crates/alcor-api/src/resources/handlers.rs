@@ -26,6 +26,7 @@ use crate::{
     parse,
     query::{self, Fields, ListQuery},
     state::ApiState,
+    wait::Wait,
 };
 
 /// A list's body.
@@ -297,8 +298,22 @@ pub(crate) async fn update<R: Resource>(
         .region()
         .update::<R>(&who.caller, Id::from_uuid(uuid), update, if_match)
         .await?;
+    let granted = settled(&api, &headers, std::slice::from_ref(&row)).await;
     let view = View::new(row, &api.region().snapshot(), &who.caller, api.region().config());
-    one(StatusCode::OK, &view, &Shown::all(&api, &who))
+    let mut response = one(StatusCode::OK, &view, &Shown::all(&api, &who))?;
+    granted.inspect(|wait| wait.granted(&mut response));
+    Ok(response)
+}
+
+/// Waits for the hosts of committed rows when the client would like that; the wish, when it was granted.
+pub(super) async fn settled<R: Resource>(
+    api: &ApiState,
+    headers: &HeaderMap,
+    rows: &[Arc<R>],
+) -> Option<Wait> {
+    let wait = Wait::asked(headers)?;
+    let awaited = rows.iter().filter_map(|row| row.awaited()).collect();
+    wait.settle(api, awaited).await.then_some(wait)
 }
 
 /// `DELETE /v2.0/{plural}/{id}`

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use alcor_model::{
-    Id, Port, SecurityGroup,
+    Id, Port, Revision, SecurityGroup,
     resource::{Binding, DataPlaneStatus, Standard},
 };
 use alcor_region::{
@@ -248,6 +248,10 @@ impl Resource for Port {
             extra_dhcp_opts: dhcp_options(given),
             data_plane_status: data_plane_status(given),
         })
+    }
+
+    fn awaited(&self) -> Option<(Id<Port>, Revision)> {
+        self.is_bound().then_some((self.id, self.revision))
     }
 
     fn extra_routes() -> Vec<Route> {
