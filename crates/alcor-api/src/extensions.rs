@@ -51,6 +51,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "Further addresses that a port may send from",
     ),
     extension(
+        "auto-allocated-topology",
+        "Auto Allocated Topology Services",
+        "A network, subnets and a router for who wants no more than a network",
+    ),
+    extension(
         "availability_zone",
         "Availability Zone",
         "The availability zones of hosts",

@@ -3,6 +3,7 @@
 pub mod address_group;
 pub mod address_scope;
 pub(crate) mod agent;
+pub(crate) mod auto_topology;
 pub(crate) mod availability_zone;
 pub(crate) mod create;
 pub mod default_security_group_rule;

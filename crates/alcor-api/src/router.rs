@@ -23,8 +23,8 @@ use crate::{
     error::ApiError,
     openapi::{self, Operation},
     resources::{
-        Resource, agent, availability_zone, create, handlers, network_ip_availability, port_forwarding,
-        quota, service_provider, tags,
+        Resource, agent, auto_topology, availability_zone, create, handlers, network_ip_availability,
+        port_forwarding, quota, service_provider, tags,
     },
     state::ApiState,
 };
@@ -176,6 +176,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(agent::routes());
     routes.extend(availability_zone::routes());
     routes.extend(service_provider::routes());
+    routes.extend(auto_topology::routes());
     routes.extend(resource_routes::<NetworkSegmentRange>());
     routes.extend(resource_routes::<RbacPolicy>());
     routes.extend(resource_routes::<AddressScope>());

@@ -530,3 +530,26 @@ async fn ranges_of_identifiers_are_for_admins() {
     let (_, shown) = lab.get(ADMIN, &format!("/v2.0/networks/{id}")).await;
     assert!(!(100..=101).contains(&shown["network"]["provider:segmentation_id"].as_u64().unwrap()));
 }
+
+#[tokio::test]
+async fn a_network_is_given_to_ones_own_project() {
+    let lab = Lab::new().await;
+    let external = json!({"router:external": true, "is_default": true});
+    lab.make(ADMIN, "network", external).await;
+    let pool = json!({"name": "p", "prefixes": ["10.9.0.0/16"], "default_prefixlen": 24, "is_default": true, "shared": true});
+    lab.make(ADMIN, "subnetpool", pool).await;
+    let (status, given) = lab.get(MEMBER, "/v2.0/auto-allocated-topology/None").await;
+    assert_eq!(status, 200, "{given}");
+    assert_eq!(given["auto_allocated_topology"]["project_id"], "one");
+    let one = "/v2.0/auto-allocated-topology/one";
+    assert_eq!(lab.get(READER, one).await, (200, given.clone()));
+    assert_eq!(lab.get(ADMIN, one).await, (200, given));
+    for refused in [
+        lab.get(OTHER, one).await,
+        lab.delete(OTHER, one).await,
+        lab.delete(READER, one).await,
+    ] {
+        assert_refused(&refused, 403, "PolicyNotAuthorized", "auto_allocated_topology");
+    }
+    assert_eq!(lab.delete(MEMBER, one).await.0, 204);
+}

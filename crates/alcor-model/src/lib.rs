@@ -12,8 +12,8 @@ pub mod row;
 pub use id::{Id, Revision};
 pub use net::{MacAddr, Vni};
 pub use resource::{
-    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network,
-    NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, SecurityGroup,
-    SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply,
+    Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router,
+    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 pub use row::{Change, Kind, Resource, ResourceKey, Row};

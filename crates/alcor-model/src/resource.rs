@@ -4,6 +4,7 @@
 //! rows that were written before it can be read. Which kinds of rows there are is said in [`crate::row`].
 
 mod address_group;
+mod auto_topology;
 mod host;
 mod kept_reply;
 mod label;
@@ -18,6 +19,7 @@ mod subnet;
 mod subnet_pool;
 
 pub use address_group::AddressGroup;
+pub use auto_topology::AutoAllocatedTopology;
 pub use host::{DEFAULT_ZONE, Host};
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Id, Revision,
     resource::{
-        AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network,
-        NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router, SecurityGroup,
-        SecurityGroupRule, Subnet, SubnetPool,
+        AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host,
+        KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy,
+        Router, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
     },
 };
 
@@ -234,6 +234,7 @@ rows! {
     Router { Id<Router>, id, "router", standard.project_id }
     FloatingIp { Id<FloatingIp>, id, "floating_ip", standard.project_id }
     NetworkSegmentRange { Id<NetworkSegmentRange>, id, "network_segment_range", standard.project_id }
+    AutoAllocatedTopology { String, project_id, "auto_allocated_topology" }
     PortForwarding { Id<PortForwarding>, id, "port_forwarding", standard.project_id }
 }
 

@@ -354,6 +354,10 @@ const RESOURCES: &[(&str, &[Row])] = &[
         "quota",
         &[("get", "", OWNER_MANAGER), ("update delete", "", ADMIN)],
     ),
+    (
+        "auto_allocated_topology",
+        &[("get", "", OWNER_READER), ("delete", "", OWNER_MEMBER)],
+    ),
     ("agent", &[("create get update delete", "", ADMIN)]),
     ("dhcp-network", &[("create delete", "", ADMIN)]),
     ("l3-router", &[("create update delete", "", ADMIN)]),

@@ -126,6 +126,30 @@ pub struct SubnetCreate {
     pub ipv6_ra_mode: Option<Ipv6Mode>,
 }
 
+impl SubnetCreate {
+    /// A subnet of a family about which nothing else is said.
+    pub fn new(network_id: Id<Network>, ip_version: u8) -> Self {
+        Self {
+            standard: StandardCreate::default(),
+            network_id,
+            ip_version,
+            cidr: None,
+            prefixlen: None,
+            subnetpool_id: None,
+            use_default_subnetpool: false,
+            service_types: Vec::new(),
+            dns_publish_fixed_ip: None,
+            gateway_ip: None,
+            allocation_pools: None,
+            dns_nameservers: Vec::new(),
+            host_routes: Vec::new(),
+            enable_dhcp: None,
+            ipv6_address_mode: None,
+            ipv6_ra_mode: None,
+        }
+    }
+}
+
 /// `PUT /v2.0/subnets/{id}`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubnetUpdate {

@@ -8,6 +8,7 @@
 pub mod address_group;
 pub mod address_scope;
 pub mod alloc;
+pub mod auto_topology;
 pub mod command;
 pub mod env;
 pub mod error;

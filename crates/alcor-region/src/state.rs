@@ -15,9 +15,9 @@ mod sharing;
 use std::sync::Arc;
 
 use alcor_model::{
-    AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply, Label, Network,
-    NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource, ResourceKey, Router,
-    Row, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply,
+    Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource,
+    ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
@@ -79,6 +79,8 @@ impl RegionState {
 }
 
 impl Indexed for Quota {}
+
+impl Indexed for AutoAllocatedTopology {}
 
 /// `table: Row` for each kind, then `group: Indexes` for each group of indexes.
 macro_rules! tables {
@@ -186,6 +188,8 @@ tables! {
         quotas: Quota,
         /// Replies that are kept for repeats of their requests.
         kept_replies: KeptReply,
+        /// Networks that projects were given without saying how.
+        auto_allocated_topologies: AutoAllocatedTopology,
         /// What is shared with whom.
         rbac_policies: RbacPolicy,
         /// All address scopes.

@@ -1,5 +1,6 @@
 //! What several tests of the region need: a replayable source, callers, commands with Neutron's defaults.
 
+mod auto_topology;
 mod concurrency;
 mod conservation;
 mod labels;
@@ -95,22 +96,8 @@ pub(super) fn member(project: &str) -> Caller {
 
 pub(super) fn subnet_of(network_id: Id<Network>, cidr: &str) -> SubnetCreate {
     SubnetCreate {
-        standard: StandardCreate::default(),
-        network_id,
-        ip_version: if cidr.contains(':') { 6 } else { 4 },
         cidr: Some(cidr.parse().unwrap()),
-        prefixlen: None,
-        subnetpool_id: None,
-        use_default_subnetpool: false,
-        service_types: Vec::new(),
-        dns_publish_fixed_ip: None,
-        gateway_ip: None,
-        allocation_pools: None,
-        dns_nameservers: Vec::new(),
-        host_routes: Vec::new(),
-        enable_dhcp: None,
-        ipv6_address_mode: None,
-        ipv6_ra_mode: None,
+        ..SubnetCreate::new(network_id, if cidr.contains(':') { 6 } else { 4 })
     }
 }
 
