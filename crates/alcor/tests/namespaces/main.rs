@@ -9,4 +9,5 @@
 mod packets;
 mod region;
 mod restarts;
+mod security;
 mod status;

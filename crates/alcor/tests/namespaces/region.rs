@@ -176,7 +176,8 @@ impl Region {
 
     /// Creates a resource; nothing when nobody answers.
     pub fn try_post(&self, kind: &str, attributes: Value) -> Option<Value> {
-        let url = format!("{}/v2.0/{kind}s", self.endpoint);
+        let path = kind.replace('_', "-");
+        let url = format!("{}/v2.0/{path}s", self.endpoint);
         let reply = self.http.post(url).json(&json!({kind: attributes})).send().ok()?;
         let status = reply.status();
         let mut body: Value = reply.json().ok()?;
@@ -186,6 +187,14 @@ impl Region {
 
     pub fn post(&self, kind: &str, attributes: Value) -> Value {
         self.try_post(kind, attributes).unwrap()
+    }
+
+    /// Deletes a resource.
+    pub fn delete(&self, kind: &str, id: &Value) {
+        let path = kind.replace('_', "-");
+        let url = format!("{}/v2.0/{path}s/{}", self.endpoint, id.as_str().unwrap());
+        let reply = self.http.delete(url).send().unwrap();
+        assert!(reply.status().is_success(), "{kind} {id}: {}", reply.status());
     }
 
     pub fn put(&self, kind: &str, id: &Value, attributes: Value) -> Value {
