@@ -41,6 +41,16 @@ pub(crate) enum Key {
     Vni(u32),
 }
 
+impl Key {
+    /// True for a part of a set of rules.
+    pub(crate) const fn is_of_set(&self) -> bool {
+        matches!(
+            self,
+            Self::Bits(_) | Self::Label(_) | Self::Prefix(..) | Self::Service(..)
+        )
+    }
+}
+
 /// What is in it; `Present` where being there is all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {

@@ -1,5 +1,11 @@
 //! The kernel's small tables: reads them all, brings a difference into force.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::{Duration, Instant},
+};
+
 use alcor_dataplane::DataplaneError;
 use alcor_dataplane_abi::layout::{
     BitsKey, Counters, FilterValue, IpKey, LabelKey, LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS, MAX_LABELS,
@@ -52,6 +58,9 @@ pub(crate) const PINNED: &[&str] = &[
 /// The present value of entries that have none.
 const PRESENT: u32 = 1;
 
+/// How long a packet may take through the programs: microseconds, if nothing stops the processor.
+const GRACE: Duration = Duration::from_millis(100);
+
 pub(crate) struct KernelTables {
     ports: Hash<u32, Plain<PortValue>>,
     vnis: Hash<u32, u32>,
@@ -70,6 +79,8 @@ pub(crate) struct KernelTables {
     labels: Hash<Plain<LabelKey>, u32>,
     bits: Hash<Plain<BitsKey>, u64>,
     epochs: Array<MapData, u32>,
+    /// Entries of sets of rules that nothing names any more, and since when.
+    retired: BTreeMap<Instant, BTreeSet<Key>>,
     /// What ports' filters remember.
     pub(crate) memories: Memories,
     /// Rows for the agent that starts again.
@@ -109,6 +120,7 @@ impl KernelTables {
             labels: take(object, "labels")?,
             bits: take(object, "bits")?,
             epochs: take(object, "epochs")?,
+            retired: BTreeMap::new(),
             memories: Memories::take(object)?,
             kept: Kept::new(take(object, "kept")?),
             drops: take(object, "drops")?,
@@ -181,17 +193,52 @@ impl KernelTables {
         set.map_err(|source| error::kernel("writing the last epoch", source))
     }
 
-    /// Brings the kernel from `before` to `after`: new and changed entries first, then removals.
+    /// Brings the kernel from `before` to `after`: new and changed entries first, then removals. Entries of sets of rules
+    /// that nothing names any more are removed later: a packet that is on its way through the programs may have
+    /// begun to ask them.
     ///
     /// Stops at the first failure; entries put until then stay.
     pub(crate) fn replace(&mut self, before: &Entries, after: &Entries) -> Result<(), DataplaneError> {
+        self.remove_retired(Instant::now().checked_sub(GRACE))?;
         for (key, value) in after {
-            if before.get(key) != Some(value) {
-                self.put(key, value)?;
+            if before.get(key) == Some(value) {
+                continue;
+            }
+            self.retired.values_mut().for_each(|keys| {
+                keys.remove(key);
+            });
+            match self.put(key, value) {
+                Err(DataplaneError::Full { .. }) if !self.retired.is_empty() => {
+                    thread::sleep(GRACE);
+                    self.remove_retired(Some(Instant::now()))?;
+                    self.put(key, value)?;
+                }
+                done => done?,
             }
         }
+        let mut retired = BTreeSet::new();
         for key in before.keys().rev() {
-            if !after.contains_key(key) {
+            if after.contains_key(key) {
+                continue;
+            }
+            if key.is_of_set() {
+                retired.insert(*key);
+            } else {
+                self.remove(key)?;
+            }
+        }
+        if !retired.is_empty() {
+            self.retired.entry(Instant::now()).or_default().extend(retired);
+        }
+        Ok(())
+    }
+
+    /// Removes entries of sets that were retired until `then`.
+    fn remove_retired(&mut self, then: Option<Instant>) -> Result<(), DataplaneError> {
+        while let Some(oldest) = self.retired.first_entry()
+            && then.is_some_and(|then| *oldest.key() <= then)
+        {
+            for key in oldest.remove().iter().rev() {
                 self.remove(key)?;
             }
         }

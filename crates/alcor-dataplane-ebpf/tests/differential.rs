@@ -3,39 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::BTreeMap, process::Command, thread, time::Duration};
+#[path = "common/traced.rs"]
+mod traced;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DropReason, Ingress, Model, RowChange, RowKey, Verdict,
     testing::{Scenario, rng::Rng},
 };
-use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
+use alcor_dataplane_ebpf::EbpfDataplane;
 use alcor_model::{Id, Port};
-use nix::sched::{CloneFlags, unshare};
+use traced::{in_namespace, ip};
 
 const SEEDS: u64 = 300;
-
-fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "ip {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Runs a test on a thread with a network namespace of its own, which goes with the thread.
-fn in_namespace(instance: &str, test: impl FnOnce(&EbpfConfig) + Send) {
-    let mut config = EbpfConfig::new(instance);
-    config.trace = true;
-    let body = || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("needs root: a network namespace of its own");
-        EbpfDataplane::purge(&config).unwrap();
-        test(&config);
-        EbpfDataplane::purge(&config).unwrap();
-    };
-    thread::scope(|scope| scope.spawn(body).join().unwrap());
-}
 
 /// Frames that can be put through `BPF_PROG_TEST_RUN`: it wants a device, and a whole IP header where the
 /// EtherType promises one.

@@ -7,18 +7,25 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    num::NonZeroU16,
     os::fd::AsRawFd,
     process::{Command, Stdio},
     thread,
 };
 
-use alcor_dataplane::{Dataplane, DropReason, Event, RowChange, RowKey};
+use alcor_dataplane::{
+    Dataplane, DropReason, Event, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowChange,
+    RowKey,
+    security::{Family, Remote, Rule, Service},
+};
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
+use alcor_model::Id;
 use common::{Lab, VMS, ipv4, ipv6, network_id, port_id, rows};
 use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket},
 };
+use uuid::Uuid;
 
 #[test]
 fn every_vm_reaches_every_other_and_the_gateway() {
@@ -104,6 +111,122 @@ fn opening_again_loses_no_packet_and_finds_everything() {
     assert!(
         text.contains("400 packets transmitted, 400 received, 0% packet loss"),
         "{text}"
+    );
+}
+
+/// Rows that put every port of a host under one group.
+fn secured(host: usize, policy: PolicyRow) -> Vec<RowChange> {
+    let label = LabelRow {
+        network_id: network_id(),
+        label: NonZeroU16::MIN,
+        groups: vec![policy.group_id],
+    };
+    let labelled = rows(host).into_iter().filter_map(|row| match row {
+        Row::Port(row) => Some(Row::Port(PortRow {
+            label: Some(1),
+            ..row
+        })),
+        Row::Neighbour(row) => Some(Row::Neighbour(NeighbourRow { label: 1, ..row })),
+        _ => None,
+    });
+    let security = [Row::Policy(policy), Row::Label(label)];
+    security.into_iter().chain(labelled).map(RowChange::Put).collect()
+}
+
+/// Pings may come from members, and what else is allowed differs from version to version.
+fn changing_policy(stateful: bool, version: u16) -> PolicyRow {
+    let group_id = Id::from_uuid(Uuid::from_u128(99));
+    let ping = Rule {
+        family: Family::Ipv4,
+        service: Some(Service::icmp(1, 8, None)),
+        remote: Remote::Group(group_id),
+    };
+    let answer = Rule {
+        service: Some(Service::icmp(1, 0, None)),
+        ..ping.clone()
+    };
+    let others = (0..50).map(|number| Rule {
+        family: Family::Ipv4,
+        service: Some(Service::ports(6, version + number, version + 2 * number)),
+        remote: Remote::Prefixes(vec![
+            format!("10.{}.{number}.0/24", version & 0xff).parse().unwrap(),
+        ]),
+    });
+    let rules: Vec<Rule> = [ping, answer].into_iter().chain(others).collect();
+    PolicyRow {
+        network_id: network_id(),
+        group_id,
+        stateful,
+        ingress: rules.clone(),
+        egress: rules,
+    }
+}
+
+#[test]
+fn rules_that_change_lose_no_packet_that_old_and_new_ones_allow() {
+    let mut lab = Lab::new("ats");
+    lab.program();
+    for stateful in [true, false] {
+        let change = |lab: &mut Lab, version| {
+            for host in 0..2 {
+                let changes = secured(host, changing_policy(stateful, version));
+                for outcome in lab.dataplanes[host].as_mut().unwrap().apply(&changes) {
+                    outcome.unwrap();
+                }
+            }
+        };
+        change(&mut lab, 1);
+        lab.ping(0, ipv4(2), &[]);
+        let pinging: Vec<_> = [1, 2]
+            .map(|to| {
+                let to = ipv4(to).to_string();
+                lab.vms[0].start(&["ping", "-n", "-q", "-i", "0.002", "-c", "1000", &to])
+            })
+            .into();
+        for version in 2..100 {
+            change(&mut lab, version);
+        }
+        for ping in pinging {
+            let output = ping.wait_with_output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("1000 received, 0% packet loss"), "{text}");
+        }
+        // And what no version allows does not pass.
+        let refused = ["ping", "-n", "-c", "1", "-W", "1", &ipv6(2).to_string()];
+        assert!(!lab.vms[0].start(&refused).wait().unwrap().success());
+    }
+    let key = (Some(port_id(0)), DropReason::EgressDenied);
+    let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
+    assert!(drops.get(&key).is_some_and(|count| *count >= 2), "{drops:?}");
+}
+
+#[test]
+fn labels_are_believed_from_the_blocks_of_hosts_only() {
+    let mut lab = Lab::new("atu");
+    lab.program();
+    for host in 0..2 {
+        let changes = secured(host, changing_policy(true, 1));
+        for outcome in lab.dataplanes[host].as_mut().unwrap().apply(&changes) {
+            outcome.unwrap();
+        }
+    }
+    lab.ping(0, ipv4(2), &[]);
+    let elsewhere = |row: Row| match row {
+        Row::Network(row) => Some(RowChange::Put(Row::Network(NetworkRow {
+            underlay: Some(vec!["198.51.100.0/24".parse().unwrap()]),
+            ..row
+        }))),
+        _ => None,
+    };
+    let change: Vec<RowChange> = rows(1).into_iter().filter_map(elsewhere).collect();
+    let dataplane = lab.dataplanes[1].as_mut().unwrap();
+    dataplane.apply(&change).remove(0).unwrap();
+    let refused = ["ping", "-n", "-c", "1", "-W", "1", &ipv4(2).to_string()];
+    assert!(!lab.vms[0].start(&refused).wait().unwrap().success());
+    let drops = lab.dataplanes[1].as_mut().unwrap().drops().unwrap();
+    assert!(
+        drops.contains_key(&(None, DropReason::UnknownUnderlay)),
+        "{drops:?}"
     );
 }
 
