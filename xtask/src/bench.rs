@@ -2,7 +2,9 @@
 //! object as the last line of standard output with `--json`.
 
 mod dataplane;
+mod ovn;
 mod programming;
+mod security;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
@@ -35,6 +37,8 @@ enum Name {
     Api,
     /// API call to "visible to packets" on a real host, in networks of 10, 1,000 and 100,000 ports (root).
     Programming,
+    /// One member more or less in groups of 10 to 100,000, one rule more; and the same in OVN (root).
+    Security,
     /// TCP, small packets and round trips beside the kernel's own vxlan and bridge (root).
     Dataplane,
 }
@@ -51,6 +55,7 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
         Name::Store => example("alcor-region", "bench_store", flags.quick, &[])?,
         Name::Api => api(flags.quick)?,
         Name::Programming => Value::Object(programming::bench(flags.quick)?).to_string(),
+        Name::Security => Value::Object(security::bench(flags.quick)?).to_string(),
         Name::Dataplane => Value::Object(dataplane::bench(flags.quick)?).to_string(),
     };
     if flags.json {

@@ -9,6 +9,7 @@ use std::{
 use alcor_model::{
     Id, Port,
     effective::{HostState, HostSummary, PortState},
+    trace::{Trace, TraceError, TraceQuestion},
 };
 use axum::{
     Json,
@@ -31,6 +32,8 @@ pub trait HostDirectory: Send + Sync + 'static {
     fn host<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<HostState>>;
     /// How a port's last change travelled.
     fn port(&self, id: Id<Port>) -> BoxFuture<'_, Option<PortState>>;
+    /// What would become of a packet.
+    fn trace(&self, question: TraceQuestion) -> BoxFuture<'_, Result<Trace, TraceError>>;
 }
 
 /// A directory without hosts, for a controller without an NCM in the process and for tests.
@@ -47,10 +50,13 @@ impl HostDirectory for NoHosts {
     fn port(&self, _: Id<Port>) -> BoxFuture<'_, Option<PortState>> {
         Box::pin(ready(None))
     }
+    fn trace(&self, question: TraceQuestion) -> BoxFuture<'_, Result<Trace, TraceError>> {
+        Box::pin(ready(Err(TraceError::UnknownPort(question.from))))
+    }
 }
 
 /// The rule for these routes.
-const RULE: &str = "alcor_admin";
+pub(crate) const RULE: &str = "alcor_admin";
 
 /// `GET /alcor/v1/hosts`
 ///

@@ -21,6 +21,7 @@ pub mod resources;
 mod router;
 pub mod server;
 pub mod state;
+mod trace;
 mod wait;
 
 pub use admin::{BoxFuture, HostDirectory, NoHosts};

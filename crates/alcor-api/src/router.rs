@@ -27,6 +27,7 @@ use crate::{
         port_forwarding, quota, service_provider, tags,
     },
     state::ApiState,
+    trace,
 };
 
 /// One method of one path.
@@ -155,6 +156,7 @@ fn own_routes() -> Vec<Route> {
             get(admin::port_status),
         )
         .doc(admin::doc::port_status),
+        route(Method::GET, "/alcor/v1/trace", get(trace::trace)).doc(trace::doc::trace),
     ]
 }
 

@@ -579,3 +579,50 @@ async fn hosts_are_shown_as_the_directory_knows_them() {
         "zip",
     );
 }
+
+#[tokio::test]
+async fn a_packet_is_traced_by_what_its_headers_say() {
+    let api = Api::start().await;
+    let ask = |number: u8, rest: &str| {
+        format!("/alcor/v1/trace?from=00000000-0000-0000-0000-00000000000{number}&{rest}")
+    };
+    let (status, body) = api
+        .get(&ask(1, "to=10.0.0.9&protocol=tcp&destination_port=22"))
+        .await;
+    assert_eq!(status, 200, "{body}");
+    let question = &body["question"];
+    assert_eq!(
+        (&question["protocol"], &question["point"]),
+        (&json!(6), &json!(22))
+    );
+    assert_eq!(body["dropped"], "egress_denied");
+    let (_, body) = api.get(&ask(1, "to=fd00::9&protocol=icmp&icmp_code=1")).await;
+    let question = &body["question"];
+    assert_eq!(
+        (&question["protocol"], &question["point"]),
+        (&json!(58), &json!(128 * 256 + 1))
+    );
+    for (rest, what) in [
+        ("to=10.0.0.9", "destination_port"),
+        ("destination_port=22", "to"),
+        ("to=10.0.0.9&destination_port=65536", "destination_port"),
+        ("to=10.0.0.9&protocol=tpc&destination_port=22", "protocol"),
+        (
+            "to=10.0.0.9&protocol=icmp&destination_port=22",
+            "destination_port",
+        ),
+        ("to=10.0.0.9&destination_port=22&dport=22", "dport"),
+    ] {
+        let (status, body) = api.get(&ask(1, rest)).await;
+        let message = body["NeutronError"]["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && message.contains(what), "{rest}: {body}");
+    }
+    let good = "to=10.0.0.9&destination_port=22";
+    assert_refused(&api.get(&ask(2, good)).await, 409, "PortNotBound", "no host");
+    assert_refused(
+        &api.get(&ask(3, good)).await,
+        404,
+        "PortNotFound",
+        "could not be found",
+    );
+}

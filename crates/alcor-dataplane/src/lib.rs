@@ -11,11 +11,13 @@ mod connections;
 pub mod model;
 pub mod packet;
 pub mod path;
+pub mod probe;
 pub mod row;
 pub mod rules;
 pub mod security;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trace;
 
 use std::{collections::BTreeMap, fmt};
 

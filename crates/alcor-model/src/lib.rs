@@ -8,6 +8,7 @@ pub mod id;
 pub mod net;
 pub mod resource;
 pub mod row;
+pub mod trace;
 
 pub use id::{Id, Revision};
 pub use net::{MacAddr, Vni};

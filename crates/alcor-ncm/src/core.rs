@@ -5,6 +5,7 @@ mod labels;
 mod security;
 mod session;
 mod status;
+mod trace;
 mod underlay;
 mod view;
 
@@ -26,6 +27,8 @@ use self::{
     status::HostStatus,
     view::NetworkView,
 };
+
+pub use self::trace::TraceInputs;
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,13 +12,14 @@ use std::{
 use alcor_model::{
     Change, Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
+    trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_proto::v1;
 use alcor_southbound::server::{Accepted, Acceptor, FromAgent};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tonic::Status;
 
-use crate::core::{Action, Event, Ncm, Now, Options, PortReport, SessionId};
+use crate::core::{Action, Event, Ncm, Now, Options, PortReport, SessionId, TraceInputs};
 
 /// Requests that may wait for the core; a caller beyond it waits for room.
 const QUEUE: usize = 1_024;
@@ -74,6 +75,7 @@ enum Request {
     Hosts(oneshot::Sender<Vec<HostSummary>>),
     Host(String, oneshot::Sender<Option<HostState>>),
     Port(Id<Port>, oneshot::Sender<Option<PortState>>),
+    Trace(TraceQuestion, oneshot::Sender<Result<TraceInputs, TraceError>>),
 }
 
 /// A handle to a running NCM; cheap to clone. The NCM ends when all handles are gone.
@@ -130,6 +132,17 @@ impl NcmHandle {
     /// How a port's last change travelled.
     pub async fn port(&self, id: Id<Port>) -> Option<PortState> {
         self.ask(|reply| Request::Port(id, reply)).await.flatten()
+    }
+
+    /// What would become of a packet, from the rows that hosts have been sent. The NCM only collects them; the rest is the
+    /// caller's time.
+    ///
+    /// # Errors
+    /// When there is no such port, or it is bound to no host.
+    pub async fn trace(&self, question: TraceQuestion) -> Result<Trace, TraceError> {
+        let inputs = self.ask(|reply| Request::Trace(question, reply)).await;
+        let inputs = inputs.unwrap_or(Err(TraceError::UnknownPort(question.from)))?;
+        Ok(inputs.run())
     }
 
     async fn send(&self, request: Request) {
@@ -292,6 +305,7 @@ impl Shell {
             Request::Hosts(reply) => drop(reply.send(self.core.host_summaries())),
             Request::Host(name, reply) => drop(reply.send(self.core.host_state(&name))),
             Request::Port(id, reply) => drop(reply.send(self.core.port_state(id))),
+            Request::Trace(question, reply) => drop(reply.send(self.core.trace_inputs(&question))),
         }
     }
 

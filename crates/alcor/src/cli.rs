@@ -22,7 +22,8 @@ use serde::{Serialize, Serializer};
     alcor agent --host node-1 --tunnel-ip 192.0.2.11 --ncm http://192.0.2.1:9697\n  \
     alcor --config /etc/alcor.toml --print-config\n  \
     alcor show ports --json\n  \
-    alcor host state node-1"
+    alcor host state node-1\n  \
+    alcor trace --from 0198a4c0-5f3e-7c1d-8a2b-3c4d5e6f7081 --to 10.0.0.9 --proto tcp --dport 22"
 )]
 pub struct Cli {
     /// Configuration file (TOML).
@@ -54,6 +55,15 @@ pub enum Command {
         #[command(flatten)]
         output: OutputFlags,
     },
+    /// Say what every stage would do with a packet, on both hosts, and which rule decides.
+    Trace {
+        /// Which packet.
+        #[command(flatten)]
+        packet: TraceFlags,
+        /// Where from and how.
+        #[command(flatten)]
+        output: OutputFlags,
+    },
     /// Look at one host.
     Host {
         /// What of it.
@@ -63,6 +73,39 @@ pub enum Command {
         #[command(flatten)]
         output: OutputFlags,
     },
+}
+
+/// Flags of `alcor trace`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The answer is computed from what both hosts must have (the goal state), by the model data plane. It says whether the \
+hosts have applied it. It is about the first packet of a connection: what is established goes on by its connection.\n\nExamples:\n  \
+alcor trace --from PORT --to 10.0.0.9 --proto tcp --dport 22\n  \
+alcor trace --from PORT --to fd00::9 --proto icmp\n  \
+alcor trace --from PORT --to 10.0.0.9 --proto udp --sport 5353 --dport 5353 --json"
+)]
+pub struct TraceFlags {
+    /// The id of the port that would send the packet.
+    #[arg(long, value_name = "PORT")]
+    pub from: String,
+    /// Its destination.
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: IpAddr,
+    /// Its protocol, by name (tcp, udp, icmp, sctp, ...) or number.
+    #[arg(long, default_value = "tcp", value_name = "NAME")]
+    pub proto: String,
+    /// Its destination port.
+    #[arg(long, value_name = "PORT")]
+    pub dport: Option<u16>,
+    /// Its source port; default 49152.
+    #[arg(long, value_name = "PORT")]
+    pub sport: Option<u16>,
+    /// Its ICMP type; default: an echo request.
+    #[arg(long, value_name = "TYPE")]
+    pub icmp_type: Option<u8>,
+    /// Its ICMP code; default 0.
+    #[arg(long, value_name = "CODE")]
+    pub icmp_code: Option<u8>,
 }
 
 /// A role of the process.

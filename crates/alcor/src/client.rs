@@ -79,3 +79,27 @@ impl Client {
         }
     }
 }
+
+/// Writes a name so that it is one segment of a path, whatever it contains (RFC 3986, section 2.1).
+pub fn path_segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_one_segment() {
+        assert_eq!(path_segment("node-1.example"), "node-1.example");
+        assert_eq!(path_segment("../x?y"), "..%2Fx%3Fy");
+    }
+}

@@ -9,6 +9,7 @@ mod config;
 mod logging;
 mod roles;
 mod show;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             )
         }
         Command::Show { what, output } => runtime.block_on(show::show(what, &output)),
+        Command::Trace { packet, output } => runtime.block_on(trace::trace(&packet, &output)),
         Command::Host { what, output } => runtime.block_on(show::host(what, &output)),
     }
 }

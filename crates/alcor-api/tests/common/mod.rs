@@ -11,6 +11,7 @@ use alcor_model::{
     Id, Port, Revision,
     effective::{HostState, HostSummary, PortState},
     resource::PortStatus,
+    trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_region::{Region, RegionConfig};
 use alcor_store::SqliteEngine;
@@ -79,6 +80,21 @@ impl HostDirectory for OneHost {
             timing: None,
         });
         Box::pin(ready(state))
+    }
+    fn trace(&self, question: TraceQuestion) -> BoxFuture<'_, Result<Trace, TraceError>> {
+        Box::pin(ready(match question.from.uuid().as_u128() {
+            1 => Ok(Trace {
+                question,
+                source: Some("10.0.0.3".parse().unwrap()),
+                network_id: Id::from_uuid(question.from.uuid()),
+                stages: Vec::new(),
+                delivered_to: None,
+                dropped: Some("egress_denied".to_owned()),
+                hosts: Vec::new(),
+            }),
+            2 => Err(TraceError::NotBound(question.from)),
+            _ => Err(TraceError::UnknownPort(question.from)),
+        }))
     }
 }
 

@@ -14,6 +14,7 @@ use alcor_dataplane::{
     LabelRow, PolicyRow, Row,
     security::{Family, Remote, Rule, Service},
 };
+use alcor_dataplane_abi::connection;
 use alcor_model::{
     AddressGroup, Id, Label, Network, Port, Revision, SecurityGroup, SecurityGroupRule,
     resource::{self, Direction, Ethertype},
@@ -21,6 +22,7 @@ use alcor_model::{
 
 use super::{
     Ncm,
+    trace::direction,
     view::{KeyedRow, NetworkView},
 };
 
@@ -81,6 +83,20 @@ impl SecurityView {
                 egress: rules(Direction::Egress),
             }),
         ))
+    }
+
+    /// The rules of a group in the order in which its policy row has them, by direction.
+    pub(super) fn rule_ids(
+        &self,
+        id: Id<SecurityGroup>,
+    ) -> BTreeMap<(Id<SecurityGroup>, connection::Direction), Vec<Id<SecurityGroupRule>>> {
+        let mut ids: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let rules = self.groups.get(&id).into_iter().flat_map(|group| &group.rules);
+        for (rule, row) in rules {
+            let direction = direction(row.matches.direction);
+            ids.entry((id, direction)).or_default().push(*rule);
+        }
+        ids
     }
 
     fn compiled(&self, rule: &SecurityGroupRule) -> Rule {
@@ -202,7 +218,7 @@ pub(super) fn label_row(label: &Label) -> Row {
 
 impl NetworkView {
     /// What a port's label means.
-    fn groups_of(&self, port: &Port) -> &[Id<SecurityGroup>] {
+    pub(super) fn groups_of(&self, port: &Port) -> &[Id<SecurityGroup>] {
         let number = port.label.and_then(NonZeroU16::new);
         let label = number.and_then(|number| self.labels.get(&number));
         label.map_or(&[], |label| &label.security_groups)

@@ -453,6 +453,12 @@ impl HostStatus {
         self.complete.get(&network).copied()
     }
 
+    /// Why the host refused a row, if it did.
+    pub(super) fn refusal(&self, key: &RowKey) -> Option<String> {
+        let reason = self.applied.get(key)?.error.as_ref()?;
+        Some(format!("{}: {reason}", key.kind()))
+    }
+
     /// Notes what a receipt says; gives reports about ports that were refused.
     fn receipted(&mut self, host: &str, sent: Sent, receipt: v1::Receipt) -> Vec<PortReport> {
         let refused: BTreeMap<u32, &str> = receipt

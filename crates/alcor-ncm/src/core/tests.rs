@@ -3,6 +3,7 @@
 
 mod cost;
 mod sim;
+mod trace;
 mod world;
 
 use alcor_southbound::convert::encode_ip;

@@ -114,6 +114,11 @@ impl NetworkView {
         Some(KeyedRow::put(revision, &sent))
     }
 
+    pub(super) fn subnet_rows(&self) -> impl Iterator<Item = KeyedRow> {
+        let rows = self.subnets.values();
+        rows.map(|row| KeyedRow::put(row.revision, &subnet_row(row)))
+    }
+
     /// The neighbour rows of a port, for hosts other than its own.
     pub(super) fn neighbour_rows(&self, port: &Port, tunnel: Option<(IpAddr, Revision)>) -> Vec<KeyedRow> {
         let Some((host, host_revision)) = tunnel else {
@@ -163,8 +168,8 @@ fn subnet_row(row: &Subnet) -> Row {
 }
 
 /// A port for its own host. A host that does not filter is not told a label.
-fn port_row(row: &Port, filters: bool) -> Row {
-    Row::Port(PortRow {
+pub(super) fn port_row(row: &Port, filters: bool) -> KeyedRow {
+    let sent = Row::Port(PortRow {
         id: row.id,
         network_id: row.network_id,
         mac: row.mac_address,
@@ -174,7 +179,8 @@ fn port_row(row: &Port, filters: bool) -> Row {
         port_security_enabled: row.port_security_enabled,
         dns_name: row.dns_name.clone(),
         label: row.label.filter(|_| filters),
-    })
+    });
+    KeyedRow::put(row.revision, &sent)
 }
 
 /// How a port's place changed.
@@ -376,7 +382,7 @@ impl Ncm {
                 // Rules before the port that is under them, and away after it: never a moment without.
                 let needed = moved.needed.iter();
                 rows.extend(needed.filter_map(|group| self.security.policy(network, *group, revision)));
-                rows.push(KeyedRow::put(revision, &port_row(&new, self.filters(host))));
+                rows.push(port_row(&new, self.filters(host)));
                 if moved.from == moved.to {
                     rows.extend(unneeded.iter().map(gone));
                 }
@@ -592,11 +598,7 @@ impl Ncm {
             return Vec::new();
         };
         let mut rows = vec![row];
-        rows.extend(
-            view.subnets
-                .values()
-                .map(|row| KeyedRow::put(row.revision, &subnet_row(row))),
-        );
+        rows.extend(view.subnet_rows());
         // Labels of neighbours before rules that ask for them; else what the host's own ports need comes first.
         let looks = view.looks(host);
         if looks {
@@ -607,7 +609,7 @@ impl Ncm {
             rows.extend(view.label_rows());
         }
         let own = own.iter().filter_map(|id| view.ports.get(id));
-        rows.extend(own.map(|port| KeyedRow::put(port.revision, &port_row(port, filters))));
+        rows.extend(own.map(|port| port_row(port, filters)));
         if !looks {
             rows.extend(self.neighbours_of(host, view));
         }

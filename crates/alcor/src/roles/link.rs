@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use alcor_model::{
     Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
+    trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_region::{Region, RegionState};
@@ -141,5 +142,9 @@ impl alcor_api::HostDirectory for Directory {
             }
             Some(state)
         })
+    }
+
+    fn trace(&self, question: TraceQuestion) -> alcor_api::BoxFuture<'_, Result<Trace, TraceError>> {
+        Box::pin(self.ncm.trace(question))
     }
 }
