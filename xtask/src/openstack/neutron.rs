@@ -125,8 +125,7 @@ fn database(dir: &Path) -> anyhow::Result<(Process, PathBuf)> {
 }
 
 fn configure(venv: &Venv, dir: &Path, socket: &Path) -> anyhow::Result<PathBuf> {
-    let paste = "etc/neutron/api-paste.ini";
-    let from = venv.program("..").join("..").join(paste);
+    let from = venv.installed("etc/neutron/api-paste.ini");
     fs::copy(&from, dir.join("api-paste.ini")).with_context(|| format!("copying {}", from.display()))?;
     let path = dir.join("neutron.conf");
     let (at, socket) = (dir.display(), socket.display());

@@ -72,6 +72,11 @@ impl Venv {
         self.dir.join("bin").join(name)
     }
 
+    /// What a package put into the environment besides its modules.
+    pub fn installed(&self, path: &str) -> PathBuf {
+        self.dir.join(path)
+    }
+
     /// One of our own scripts, under the environment's Python.
     pub fn script(&self, name: &str) -> Command {
         let mut command = self.command("python");
