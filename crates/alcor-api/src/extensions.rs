@@ -296,6 +296,7 @@ pub const EXTENSIONS: &[Extension] = &[
         "security-group",
         "Security groups and their rules",
     ),
+    extension("segment", "Segment", "The segment of each network"),
     extension(
         "security-groups-default-rules",
         "Default rules for security groups",
@@ -336,6 +337,11 @@ pub const EXTENSIONS: &[Extension] = &[
         "standard-attr-revisions",
         "Resource revision numbers",
         "revision_number counts changes",
+    ),
+    extension(
+        "standard-attr-segment",
+        "Standard Attribute Segment Extension",
+        "Descriptions, times and revision numbers of segments",
     ),
     extension(
         "standard-attr-tag",

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use alcor_model::{
     AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Network, NetworkSegmentRange, Port,
-    RbacPolicy, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    RbacPolicy, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
 };
 use axum::{
     Router,
@@ -180,6 +180,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(service_provider::routes());
     routes.extend(auto_topology::routes());
     routes.extend(resource_routes::<NetworkSegmentRange>());
+    routes.extend(resource_routes::<Segment>());
     routes.extend(resource_routes::<RbacPolicy>());
     routes.extend(resource_routes::<AddressScope>());
     routes.extend(resource_routes::<SubnetPool>());

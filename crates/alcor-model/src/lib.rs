@@ -15,6 +15,6 @@ pub use net::{MacAddr, Vni};
 pub use resource::{
     AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply,
     Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Router,
-    SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
 };
 pub use row::{Change, Kind, Resource, ResourceKey, Row};

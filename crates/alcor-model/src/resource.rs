@@ -14,6 +14,7 @@ mod quota;
 mod rbac;
 mod router;
 mod security_group;
+mod segment;
 mod segment_range;
 mod subnet;
 mod subnet_pool;
@@ -39,6 +40,7 @@ pub use security_group::{
     DefaultSecurityGroupRule, Direction, Ethertype, Protocol, Remote, RuleMatch, SecurityGroup,
     SecurityGroupRule, TemplateRemote,
 };
+pub use segment::Segment;
 pub use segment_range::NetworkSegmentRange;
 use serde::{Deserialize, Serialize};
 pub use subnet::{AllocationPool, HostRoute, Ipv6Mode, Subnet};

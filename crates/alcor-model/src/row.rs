@@ -10,7 +10,7 @@ use crate::{
     resource::{
         AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host,
         KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy,
-        Router, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+        Router, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
     },
 };
 
@@ -222,6 +222,7 @@ rows! {
     AddressScope { Id<AddressScope>, id, "address_scope", standard.project_id }
     SubnetPool { Id<SubnetPool>, id, "subnetpool", standard.project_id }
     Network { Id<Network>, id, "network", standard.project_id }
+    Segment { Id<Segment>, id, "segment" }
     Subnet { Id<Subnet>, id, "subnet", standard.project_id }
     AddressGroup { Id<AddressGroup>, id, "address_group", standard.project_id }
     SecurityGroup { Id<SecurityGroup>, id, "security_group", standard.project_id }

@@ -27,6 +27,7 @@ pub mod rbac;
 mod region;
 pub mod router;
 pub mod security_group;
+pub mod segment;
 pub mod segment_range;
 pub mod state;
 pub mod subnet;

@@ -12,7 +12,7 @@ use crate::{
     env::check_if_match,
     external, floating_ip, host, label,
     managed::Managed,
-    rbac, segment_range,
+    rbac, segment, segment_range,
 };
 
 /// Smallest MTU of a network: what IPv4 demands of every link (RFC 791).
@@ -132,6 +132,7 @@ fn create(
     external::check_default(tx.state(), &network)?;
     let (owner, external) = (network.standard.project_id.clone(), network.external);
     tx.put(Resource::Network(Arc::new(network)));
+    segment::make_for(tx, env, id)?;
     rbac::set_shared(tx, env, id, &owner, create.shared.unwrap_or(false));
     rbac::set_external(tx, env, id, &owner, external);
     written(tx, id)
@@ -220,6 +221,7 @@ fn delete(
     }
     rbac::forget(tx, id);
     label::forget_network(tx, id);
+    segment::forget(tx, id);
     tx.delete(ResourceKey::Network(id));
     Ok(())
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use alcor_model::{
     AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply,
     Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource,
-    ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
@@ -160,6 +160,8 @@ tables! {
         hosts: Host,
         /// All networks.
         networks: Network,
+        /// All segments: each network has one.
+        segments: Segment,
         /// All subnets.
         subnets: Subnet,
         /// All address groups.

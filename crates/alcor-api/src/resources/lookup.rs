@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alcor_model::{
-    Id, Port, Subnet,
+    Id, Port, Segment, Subnet,
     resource::{Access, SharedType},
 };
 use alcor_region::{RegionState, command::Caller};
@@ -91,6 +91,17 @@ pub(super) fn subnets<'a>(
                 .collect(),
         ),
     )
+}
+
+/// The segments of the networks that a query names.
+pub(super) fn segments<'a>(
+    state: &'a RegionState,
+    query: &ListQuery<View<Segment>>,
+    walk: Walk,
+) -> Option<Rows<'a, Segment>> {
+    let networks = query.uuids("network_id")?.into_iter().map(Id::from_uuid);
+    let ids = networks.filter_map(|network| state.segment_of(network));
+    Some(walk.sorted(ids.filter_map(|id| state.segments().get(&id)).cloned().collect()))
 }
 
 /// Ports from the index that leaves the fewest: addresses, then devices, then hosts, then networks.

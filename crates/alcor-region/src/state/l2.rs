@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use alcor_model::{
-    Id, MacAddr, Network, NetworkSegmentRange, Port, PortRuntime, Subnet, Vni,
+    Id, MacAddr, Network, NetworkSegmentRange, Port, PortRuntime, Segment, Subnet, Vni,
     resource::{PortStatus, SharedType},
 };
 use alcor_store::{MultiIndex, UniqueIndex};
@@ -22,6 +22,7 @@ pub(crate) struct L2Indexes {
     port_by_mac: UniqueIndex<(Id<Network>, MacAddr), Id<Port>>,
     port_by_ip: UniqueIndex<(Id<Subnet>, IpAddr), Id<Port>>,
     network_by_vni: UniqueIndex<Vni, Id<Network>>,
+    segment_by_network: UniqueIndex<Id<Network>, Id<Segment>>,
     networks_by_project: MultiIndex<String, Id<Network>>,
     subnets_by_project: MultiIndex<String, Id<Subnet>>,
     vnis: Arc<NumberSpace>,
@@ -39,6 +40,7 @@ impl PartialEq for L2Indexes {
             && self.port_by_mac == other.port_by_mac
             && self.port_by_ip == other.port_by_ip
             && self.network_by_vni == other.network_by_vni
+            && self.segment_by_network == other.segment_by_network
             && self.networks_by_project == other.networks_by_project
             && self.subnets_by_project == other.subnets_by_project
             && self.vnis == other.vnis
@@ -126,6 +128,11 @@ impl RegionState {
     /// Who has a VXLAN network identifier.
     pub fn network_with_vni(&self, vni: Vni) -> Option<Id<Network>> {
         self.l2.network_by_vni.get(&vni).copied()
+    }
+
+    /// The segment of a network.
+    pub fn segment_of(&self, network: Id<Network>) -> Option<Id<Segment>> {
+        self.l2.segment_by_network.get(&network).copied()
     }
 
     /// The VXLAN network identifiers from one to another that networks have.
@@ -234,6 +241,16 @@ impl Indexed for Network {
             .networks_by_project
             .remove(self.standard.project_id.clone(), self.id);
         Arc::make_mut(&mut state.l2.vnis).release(self.segmentation_id.get());
+    }
+}
+
+impl Indexed for Segment {
+    fn index(&self, state: &mut RegionState) {
+        state.l2.segment_by_network.insert(self.network_id, self.id);
+    }
+
+    fn unindex(&self, state: &mut RegionState) {
+        state.l2.segment_by_network.remove(&self.network_id, &self.id);
     }
 }
 
