@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use alcor_dataplane::{Drops, RowChange, RowKey, Snapshot};
+use alcor_dataplane::{RowChange, RowKey, Snapshot};
 use alcor_model::{Id, Port};
 use alcor_proto::v1;
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     delta::{Delta, FromNcm},
     devices::Link,
+    readout::{Reading, Readout},
     request::Request,
     responder::Refusal,
     table::{Planned, Table},
@@ -119,12 +120,12 @@ pub enum Event {
     },
     /// A frame could not be given to a port's device.
     InjectRefused,
-    /// The data plane has read its counters of dropped packets, or not.
-    DropsRead {
-        /// As in [`Action::ReadDrops`].
+    /// The data plane has read what a client wants to see, or not.
+    Read {
+        /// As in [`Action::Read`].
         client: u64,
         /// What it said.
-        outcome: Result<Drops, String>,
+        outcome: Result<Readout, String>,
     },
     /// The data plane handed something up.
     Dataplane(alcor_dataplane::Event),
@@ -197,10 +198,12 @@ pub enum Action {
         /// The frame.
         frame: Bytes,
     },
-    /// Read the counters of dropped packets for a client of the local socket.
-    ReadDrops {
-        /// Number of the request; comes back in [`Event::DropsRead`].
+    /// Read from the data plane for a client of the local socket.
+    Read {
+        /// Number of the request; comes back in [`Event::Read`].
         client: u64,
+        /// What.
+        reading: Reading,
     },
     /// Set a link up.
     LinkUp {
@@ -322,8 +325,8 @@ impl Agent {
             }
             Event::Detached { port, token, outcome } => self.detached(now, port, token, outcome, &mut out),
             Event::InjectRefused => self.refuse(Refusal::NoDevice),
-            Event::DropsRead { client, outcome } => {
-                let body = outcome.map_or_else(|reason| json!({"error": reason}), |drops| drops_body(&drops));
+            Event::Read { client, outcome } => {
+                let body = outcome.map_or_else(|reason| json!({"error": reason}), |readout| readout.body());
                 out.push(Action::Answer { client, body });
             }
             Event::Dataplane(event) => self.punt(now, event, &mut out),
@@ -691,14 +694,6 @@ impl Agent {
             "punts_refused": refusals.collect::<serde_json::Map<_, _>>(),
         })
     }
-}
-
-/// Dropped packets for people: one line per port and reason.
-fn drops_body(drops: &Drops) -> Value {
-    let lines = drops.iter().map(
-        |((port, reason), packets)| json!({"port_id": port, "reason": reason.as_str(), "packets": packets}),
-    );
-    json!({"ok": true, "drops": lines.collect::<Vec<_>>()})
 }
 
 fn ip_bytes(ip: IpAddr) -> Vec<u8> {

@@ -11,7 +11,10 @@ use alcor_model::{Id, Port};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::Event;
+use crate::{
+    core::Event,
+    readout::{Reading, Readout},
+};
 
 /// How much work may wait for the data plane's thread.
 pub(crate) const WORK_QUEUE: usize = 64;
@@ -36,8 +39,9 @@ pub(crate) enum Work {
         port: Id<Port>,
         frame: Bytes,
     },
-    ReadDrops {
+    Read {
         client: u64,
+        reading: Reading,
     },
 }
 
@@ -110,9 +114,12 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
             token,
             outcome: text(dataplane.detach(port)),
         },
-        Work::ReadDrops { client } => Event::DropsRead {
+        Work::Read { client, reading } => Event::Read {
             client,
-            outcome: text(dataplane.drops()),
+            outcome: text(match reading {
+                Reading::Drops => dataplane.drops().map(Readout::Drops),
+                Reading::Connections(port) => dataplane.connections(port).map(Readout::Connections),
+            }),
         },
         Work::Inject { port, frame } => match dataplane.inject(port, &frame) {
             Ok(()) => return None,

@@ -10,6 +10,7 @@ pub mod core;
 pub mod delta;
 pub mod devices;
 mod driver;
+pub mod readout;
 pub mod request;
 pub mod responder;
 pub mod run;

@@ -22,6 +22,8 @@ pub enum Request {
     State(State),
     /// Show how many packets were dropped, and why.
     Drops(Drops),
+    /// Show the connections of a port.
+    Connections(Connections),
 }
 
 /// See [`Request::Attach`].
@@ -54,6 +56,14 @@ pub struct State {}
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drops {}
+
+/// See [`Request::Connections`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connections {
+    /// The port.
+    pub port_id: Id<Port>,
+}
 
 const fn default_wait_ms() -> u32 {
     DEFAULT_WAIT_MS

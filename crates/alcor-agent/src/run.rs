@@ -324,7 +324,7 @@ impl Shell {
             }
             Action::Detach { port, token } => self.backlog.push_back(Work::Detach { port, token }),
             Action::Inject { port, frame } => self.backlog.push_back(Work::Inject { port, frame }),
-            Action::ReadDrops { client } => self.backlog.push_back(Work::ReadDrops { client }),
+            Action::Read { client, reading } => self.backlog.push_back(Work::Read { client, reading }),
             Action::LinkUp { index, name } => {
                 let sent = self
                     .link_up

@@ -196,5 +196,6 @@ pub(crate) mod doc {
             .query("icmp_code", number(255))
             .component("Trace", trace)
             .answers(200, reference("Trace"))
+            .answers(409, reference("Error"))
     }
 }

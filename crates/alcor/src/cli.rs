@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
 };
 
+use alcor_model::{Id, Port};
 use clap::{Args, Parser, Subcommand};
 use serde::{Serialize, Serializer};
 
@@ -46,7 +47,7 @@ pub enum Command {
     /// Play a role until told to stop (SIGINT or SIGTERM).
     #[command(flatten)]
     Run(Role),
-    /// Show networks, ports or hosts.
+    /// Show networks, ports or hosts; of this host, connections and dropped packets.
     Show {
         /// What to show.
         #[command(subcommand)]
@@ -229,6 +230,40 @@ pub enum Shown {
         /// Its name.
         id: String,
     },
+    /// The tracked connections of a port; run it on the port's host, as who owns the agent's socket.
+    #[command(after_help = "Example:\n  alcor show connections 0198a4c0-5f3e-7c1d-8a2b-3c4d5e6f7081")]
+    Connections {
+        /// The port's id.
+        port: Id<Port>,
+        /// The agent's socket.
+        #[command(flatten)]
+        agent: SocketFlag,
+    },
+    /// Dropped packets of this host, by port and reason; run it on the host, as who owns the agent's socket.
+    #[command(
+        after_help = "Examples:\n  alcor show drops\n  alcor show drops --port 0198a4c0-5f3e-7c1d-8a2b-3c4d5e6f7081 --json"
+    )]
+    Drops {
+        /// Only those of this port.
+        #[arg(long, value_name = "PORT")]
+        port: Option<Id<Port>>,
+        /// The agent's socket.
+        #[command(flatten)]
+        agent: SocketFlag,
+    },
+}
+
+/// Where the agent of this host answers.
+#[derive(Debug, Args)]
+pub struct SocketFlag {
+    /// The local socket of this host's agent.
+    #[arg(
+        long,
+        env = "ALCOR_SOCKET",
+        default_value = "/run/alcor/agent.sock",
+        value_name = "PATH"
+    )]
+    pub socket: PathBuf,
 }
 
 /// What `alcor host` shows.

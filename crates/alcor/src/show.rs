@@ -1,5 +1,7 @@
 //! `alcor show` and `alcor host`: tables for people, JSON for programs, on standard output.
 
+mod local;
+
 use alcor_model::effective::{HostState, HostSummary};
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -18,6 +20,8 @@ use crate::{
 pub async fn show(what: Shown, output: &OutputFlags) -> anyhow::Result<()> {
     let client = Client::new(&output.api)?;
     match what {
+        Shown::Connections { port, agent } => local::connections(port, &agent.socket, output.json),
+        Shown::Drops { port, agent } => local::drops(port, &agent.socket, output.json),
         Shown::Networks => {
             let rows = client.list("networks").await?;
             let columns: [(&str, Column); 6] = [

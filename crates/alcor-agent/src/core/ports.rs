@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{Action, Agent, MAX_PORTS, Now, punts::Bucket};
 use crate::{
     devices::Link,
+    readout::Reading,
     request::{Attach, MAX_DEVICE_NAME, MAX_WAIT_MS, Request, is_device_name},
     table::State,
 };
@@ -554,7 +555,14 @@ impl Agent {
                     self.answer(client, error(&reason), out);
                 }
             }
-            Request::Drops(_) => out.push(Action::ReadDrops { client }),
+            Request::Drops(_) => out.push(Action::Read {
+                client,
+                reading: Reading::Drops,
+            }),
+            Request::Connections(of) => out.push(Action::Read {
+                client,
+                reading: Reading::Connections(of.port_id),
+            }),
             Request::Detach(detach) => self.detach(now, client, detach.port_id, out),
         }
     }
