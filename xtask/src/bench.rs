@@ -5,6 +5,7 @@ mod dataplane;
 mod ovn;
 mod programming;
 mod security;
+mod security_dataplane;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
@@ -37,8 +38,11 @@ enum Name {
     Api,
     /// API call to "visible to packets" on a real host, in networks of 10, 1,000 and 100,000 ports (root).
     Programming,
-    /// One member more or less in groups of 10 to 100,000, one rule more; and the same in OVN (root).
+    /// One member more or less in groups of 10 to 100,000, one rule more; the same in OVN; and what rules cost packets
+    /// (root).
     Security,
+    /// The last part of `security`: throughput and connections per second with 0 to 1,000 rules a port (root).
+    SecurityDataplane,
     /// TCP, small packets and round trips beside the kernel's own vxlan and bridge (root).
     Dataplane,
 }
@@ -55,7 +59,12 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
         Name::Store => example("alcor-region", "bench_store", flags.quick, &[])?,
         Name::Api => api(flags.quick)?,
         Name::Programming => Value::Object(programming::bench(flags.quick)?).to_string(),
-        Name::Security => Value::Object(security::bench(flags.quick)?).to_string(),
+        Name::Security => {
+            let mut figures = security::bench(flags.quick)?;
+            figures.extend(security_dataplane::bench(flags.quick)?);
+            Value::Object(figures).to_string()
+        }
+        Name::SecurityDataplane => Value::Object(security_dataplane::bench(flags.quick)?).to_string(),
         Name::Dataplane => Value::Object(dataplane::bench(flags.quick)?).to_string(),
     };
     if flags.json {

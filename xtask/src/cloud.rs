@@ -235,9 +235,8 @@ impl Cloud {
         let body = json!({"port": {"network_id": network, "name": name, "dns_name": name, "binding:host_id": host.name}});
         let port = self.api.post("/v2.0/ports", &body)?["port"].take();
         let answered = start.elapsed();
-        let (id, mac) = (text(&port["id"])?, text(&port["mac_address"])?);
-        let namespace = self.lab.vm(&host.namespace, name, &device(id), mac)?;
-        self.wait_active(id)?;
+        let id = text(&port["id"])?;
+        let namespace = self.plug(host, name, &port)?;
         let status = self.api.get(&format!("/alcor/v1/ports/{id}/status"))?;
         let visible_us = status["timing"]["visible_us"].as_u64();
         let programmed =
@@ -249,6 +248,17 @@ impl Cloud {
             answered,
             programmed,
         })
+    }
+
+    /// Plugs a VM into a port that is there and waits until it is ACTIVE.
+    ///
+    /// # Errors
+    /// When the port is not ACTIVE in time (with what the host says).
+    pub fn plug(&self, host: &Host, name: &str, port: &Value) -> anyhow::Result<Namespace> {
+        let (id, mac) = (text(&port["id"])?, text(&port["mac_address"])?);
+        let namespace = self.lab.vm(&host.namespace, name, &device(id), mac)?;
+        self.wait_active(id)?;
+        Ok(namespace)
     }
 
     /// Waits until a port is ACTIVE.
