@@ -1,6 +1,6 @@
 //! The routes, as one table, and what surrounds every request: span, timeout, answers to paths that are nothing.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use alcor_model::{
     AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Network, NetworkSegmentRange, Port,
@@ -9,11 +9,11 @@ use alcor_model::{
 use axum::{
     Router,
     extract::{Request, State},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state, map_request},
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, options, post, put},
 };
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use tracing::Instrument;
 
 use crate::{
@@ -217,8 +217,51 @@ pub fn route_table() -> Vec<(Method, String)> {
         .collect()
 }
 
+/// The names of collections in paths, by how they are with hyphens only.
+static SPELLINGS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let names = routes().into_iter().filter_map(|route| {
+        let name = route.path.strip_prefix(API)?.split('/').next()?;
+        Some(name.to_owned())
+    });
+    names.map(|name| (name.replace('_', "-"), name)).collect()
+});
+
+/// Below it are the collections.
+const API: &str = "/v2.0/";
+
+/// Clients write hyphens for underscores in the names of collections and the other way round, and Neutron takes both:
+/// gives the path that there is.
+fn spelled(path: &str) -> Option<String> {
+    let below = path.strip_prefix(API)?;
+    let name = below.split('/').next()?;
+    let known = SPELLINGS.get(&name.replace('_', "-"))?;
+    (known != name).then(|| format!("{API}{known}{}", &below[name.len()..]))
+}
+
+async fn spell(mut request: Request) -> Request {
+    if let Some(path) = spelled(request.uri().path()) {
+        let mut parts = request.uri().clone().into_parts();
+        let whole = match request.uri().query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        parts.path_and_query = whole.parse().ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
 /// The whole API as a service.
 pub fn router(state: ApiState) -> Router {
+    // What changes the path comes before what looks at it.
+    Router::new()
+        .fallback_service(inner(state))
+        .layer(map_request(spell))
+}
+
+fn inner(state: ApiState) -> Router {
     routes()
         .into_iter()
         .fold(Router::new(), |router, route| {
@@ -263,4 +306,31 @@ async fn surround(State(api): State<ApiState>, request: Request, next: Next) -> 
     }
     .instrument(span)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spelled;
+
+    #[test]
+    fn both_spellings_of_a_collection_lead_to_it() {
+        let there = |path: &str| spelled(path);
+        assert_eq!(
+            there("/v2.0/network-segment-ranges/7/tags/a-b_c").as_deref(),
+            Some("/v2.0/network_segment_ranges/7/tags/a-b_c")
+        );
+        assert_eq!(
+            there("/v2.0/security_groups").as_deref(),
+            Some("/v2.0/security-groups")
+        );
+        for same in [
+            "/v2.0/security-groups",
+            "/v2.0/networks/a_b",
+            "/v2.0/no_such",
+            "/v2.0",
+            "/docs",
+        ] {
+            assert_eq!(there(same), None, "{same}");
+        }
+    }
 }

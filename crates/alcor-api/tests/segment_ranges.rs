@@ -180,3 +180,14 @@ async fn wrong_ranges_are_refused() {
     let twice = api.post(PATH, ask(json!({"minimum": 2, "maximum": 9}))).await;
     assert_refused(&twice, 409, "NetworkSegmentRangeOverlaps", "overlaps");
 }
+
+#[tokio::test]
+async fn hyphens_in_its_name_lead_to_the_same_collection() {
+    let api = small().await;
+    let url = api.url("/v2.0/network-segment-ranges?default=x&fields=name");
+    let refused = api.client.get(url).send().await.unwrap();
+    assert_eq!(refused.status(), 400, "the query is read too");
+    let url = api.url("/v2.0/network-segment-ranges?fields=default");
+    let body: Value = api.client.get(url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(body, json!({"network_segment_ranges": [{"default": true}]}));
+}

@@ -1,6 +1,8 @@
-//! `alcor controller` with Keystone's tokens, as an operator would run it.
+//! `alcor controller` with Keystone's tokens, as an operator would run it, and agents of two hosts.
 
 use std::{fs, path::Path, time::Duration};
+
+use serde_json::Value;
 
 use super::{
     keystone::{Keystone, PASSWORD},
@@ -8,6 +10,8 @@ use super::{
 };
 use crate::cloud::Build;
 
+/// Hosts with an agent: tests look at one and change another.
+const HOSTS: [&str; 2] = ["host-1", "host-2"];
 /// How long it may take until it answers.
 const READY: Duration = Duration::from_secs(60);
 
@@ -16,6 +20,8 @@ const READY: Duration = Duration::from_secs(60);
 pub struct Alcor {
     /// `http://127.0.0.1:PORT`
     pub url: String,
+    /// Before the controller, so that they are stopped first.
+    _agents: Vec<Process>,
     _process: Process,
 }
 
@@ -33,7 +39,8 @@ impl Alcor {
         let mut command = std::process::Command::new(build.program("alcor"));
         command.arg("--config").arg(&config).arg("controller");
         command.arg(format!("--api-listen=127.0.0.1:{port}"));
-        command.arg(format!("--southbound-listen=127.0.0.1:{}", free_port()?));
+        let southbound = free_port()?;
+        command.arg(format!("--southbound-listen=127.0.0.1:{southbound}"));
         command.arg(format!("--data-dir={}", dir.join("region").display()));
         let mut process = Process::spawn("alcor controller", &mut command, &dir.join("alcor.log"))?;
         let http = reqwest::blocking::Client::builder().no_proxy().build()?;
@@ -43,12 +50,47 @@ impl Alcor {
                 .send()
                 .is_ok_and(|reply| reply.status().is_success())
         })?;
-        keystone.admin()?.publish_network(&url)?;
+        let admin = keystone.admin()?;
+        admin.publish_network(&url)?;
+        let agents: Vec<Process> = HOSTS
+            .iter()
+            .map(|host| start_agent(build, host, southbound, dir))
+            .collect::<anyhow::Result<_>>()?;
+        process.wait_until(READY, || {
+            let agents = http.get(format!("{url}/v2.0/agents?alive=true"));
+            let reply = agents.header("X-Auth-Token", &admin.token).send();
+            let list = reply.and_then(|reply| reply.json::<Value>());
+            list.is_ok_and(|list| {
+                list["agents"]
+                    .as_array()
+                    .is_some_and(|all| all.len() == HOSTS.len())
+            })
+        })?;
         Ok(Self {
             url,
+            _agents: agents,
             _process: process,
         })
     }
+}
+
+/// A host's agent, with a data plane in memory: what OpenStack's tests of the API look at, packets aside.
+fn start_agent(build: Build, host: &str, southbound: u16, dir: &Path) -> anyhow::Result<Process> {
+    let mut command = std::process::Command::new(build.program("alcor"));
+    command.args([
+        "agent",
+        "--dataplane=model",
+        "--tunnel-ip=127.0.0.1",
+        "--host",
+        host,
+    ]);
+    command.arg(format!("--ncm=http://127.0.0.1:{southbound}"));
+    command.arg(format!("--socket={}", dir.join(format!("{host}.sock")).display()));
+    Process::spawn(
+        &format!("alcor agent {host}"),
+        &mut command,
+        &dir.join(format!("{host}.log")),
+    )
 }
 
 /// Quotas are those of the Neutron project's own gate, where its tests are known to pass. Answers of Keystone may take

@@ -1,4 +1,4 @@
-//! Tempest's workspace: its configuration and the one network that tests expect to be there.
+//! Tempest's workspace: its configuration, and the network and the pools that tests expect to be there.
 
 use std::{
     fs,
@@ -22,6 +22,11 @@ use crate::{
 /// The external network that tests of routers and floating IPs use.
 const PUBLIC: &str = "public";
 const PUBLIC_SUBNET: &str = "172.24.0.0/16";
+/// The default pools that tests of networks made for a project expect: name, prefix, length of a subnet's prefix.
+const POOLS: [(&str, &str, u8); 2] = [
+    ("shared-default-v4", "10.192.0.0/16", 26),
+    ("shared-default-v6", "fd5f:1a2b:3c4d::/56", 64),
+];
 /// How long one answer of Alcor may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -39,6 +44,7 @@ pub fn make(openstack: &Openstack) -> anyhow::Result<PathBuf> {
     let mut aliases: Vec<_> = listed.iter().filter_map(|one| one["alias"].as_str()).collect();
     aliases.sort_unstable();
     let public = api.public_network()?;
+    api.default_pools()?;
     let config = configuration(
         openstack,
         &aliases.join(","),
@@ -163,5 +169,15 @@ impl Admin {
         }});
         self.post("subnets", &subnet)?;
         Ok(id.to_owned())
+    }
+
+    fn default_pools(&self) -> anyhow::Result<()> {
+        for (name, prefix, length) in POOLS {
+            let pool = json!({"subnetpool": {
+                "name": name, "prefixes": [prefix], "default_prefixlen": length, "is_default": true, "shared": true,
+            }});
+            self.post("subnetpools", &pool)?;
+        }
+        Ok(())
     }
 }
