@@ -616,14 +616,15 @@ impl Agent {
         }
         // Ports that the delta named are reported whether anything changed or not.
         touched.extend(batch.ports.iter().map(|port| (*port, true)));
+        // The receipt first: with it the NCM knows how long the rows took that the reports are about.
+        if let Some(receipt) = batch.receipt {
+            self.send_receipt(receipt, refused, visible_us, out);
+        }
         for (port, force) in touched {
             if let Some(state) = self.ports.get_mut(&port) {
                 state.visible_us = visible_us;
             }
             self.refresh(now, port, force, out);
-        }
-        if let Some(receipt) = batch.receipt {
-            self.send_receipt(receipt, refused, visible_us, out);
         }
     }
 
@@ -650,6 +651,11 @@ impl Agent {
                 message,
             });
         }
+    }
+
+    /// Whether an NCM has welcomed the agent and the session lasts.
+    pub fn has_session(&self) -> bool {
+        self.open_session().is_some()
     }
 
     fn open_session(&self) -> Option<u64> {

@@ -2,11 +2,13 @@
 //! result each comes out in the same order.
 
 use std::{
+    collections::BTreeMap,
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use alcor_dataplane::{Dataplane, DataplaneError, RowChange, Snapshot};
+use alcor_metrics::{AGENT_APPLY_SECONDS, AGENT_DROPS, AGENT_ROWS};
 use alcor_model::{Id, Port};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -43,6 +45,8 @@ pub(crate) enum Work {
         client: u64,
         reading: Reading,
     },
+    /// Read the counters of dropped packets for whoever watches metrics.
+    CountDrops,
 }
 
 /// Both ends of the thread.
@@ -92,7 +96,7 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
         Work::Apply { batch, changes } => {
             let outcomes = match changes.is_empty() {
                 true => Vec::new(),
-                false => dataplane.apply(&changes).into_iter().map(text).collect(),
+                false => apply(dataplane, &changes),
             };
             Event::Applied {
                 batch,
@@ -121,6 +125,10 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
                 Reading::Connections(port) => dataplane.connections(port).map(Readout::Connections),
             }),
         },
+        Work::CountDrops => {
+            count_drops(dataplane);
+            return None;
+        }
         Work::Inject { port, frame } => match dataplane.inject(port, &frame) {
             Ok(()) => return None,
             Err(error) => {
@@ -129,6 +137,31 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
             }
         },
     })
+}
+
+fn apply(dataplane: &mut dyn Dataplane, changes: &[RowChange]) -> Vec<Result<(), String>> {
+    let began = Instant::now();
+    let outcomes: Vec<_> = dataplane.apply(changes).into_iter().map(text).collect();
+    AGENT_APPLY_SECONDS.seconds([], began.elapsed());
+    let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count() as u64;
+    AGENT_ROWS.add(["refused"], refused);
+    AGENT_ROWS.add(["applied"], outcomes.len() as u64 - refused);
+    outcomes
+}
+
+/// By reason only: ports come and go, and what a port that is gone has dropped stays counted.
+fn count_drops(dataplane: &mut dyn Dataplane) {
+    let drops = match dataplane.drops() {
+        Ok(drops) => drops,
+        Err(error) => return tracing::debug!(%error, "dropped packets could not be counted"),
+    };
+    let mut totals = BTreeMap::<_, u64>::new();
+    for ((_, reason), packets) in drops {
+        *totals.entry(reason).or_default() += packets;
+    }
+    for (reason, packets) in totals {
+        AGENT_DROPS.at_least([reason.as_str()], packets);
+    }
 }
 
 /// The error with its causes, in one line.

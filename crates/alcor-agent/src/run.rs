@@ -11,6 +11,7 @@ use std::{
 };
 
 use alcor_dataplane::{Dataplane, DataplaneError};
+use alcor_metrics::{AGENT_BACKLOG, AGENT_SESSION_OPEN, AGENT_SESSIONS};
 use alcor_model::resource::DEFAULT_ZONE;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,6 +34,8 @@ use crate::{
 const EVENT_QUEUE: usize = 64;
 /// With this much work waiting for the data plane, nothing that makes more is taken.
 const BACKLOG: usize = 256;
+/// How often dropped packets are counted for metrics.
+const COUNT_DROPS_EVERY: Duration = Duration::from_secs(10);
 
 /// `[agent]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,6 +243,7 @@ impl Shell {
             watcher = Some(tokio::spawn(devices::watch(link_sender, up)));
         }
         let mut shutdown = pin!(shutdown);
+        let mut count_drops = tokio::time::interval(COUNT_DROPS_EVERY);
         self.step(Event::Tick);
         let outcome = loop {
             let room = self.backlog.len() < BACKLOG;
@@ -256,6 +260,8 @@ impl Shell {
                     (Ok(permit), Some(work)) => permit.send(work),
                     _ => break Err(AgentError::DataplaneStopped),
                 },
+                // Only when the data plane has nothing else to do.
+                _ = count_drops.tick(), if self.backlog.is_empty() => self.backlog.push_back(Work::CountDrops),
                 () = tokio::time::sleep_until(tick) => self.step(Event::Tick),
                 Some(event) = links.recv(), if room => self.step(event),
                 Some(ask) = asks.recv(), if room => self.ask(ask),
@@ -300,12 +306,15 @@ impl Shell {
                 events.extend(self.perform(action));
             }
         }
+        AGENT_BACKLOG.set([], self.backlog.len() as u64);
+        AGENT_SESSION_OPEN.set([], u64::from(self.agent.has_session()));
     }
 
     /// Does what the state machine says; what fails at once comes back as an event.
     fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Connect { session, hello } => {
+                AGENT_SESSIONS.add([], 1);
                 let events = self.stream_sender.clone();
                 self.session = Some(session::open(self.ncm.clone(), session, hello, events));
             }

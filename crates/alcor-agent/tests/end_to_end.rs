@@ -260,17 +260,18 @@ async fn rows_arrive_receipts_return_and_a_restart_changes_nothing() {
         body: None,
     });
     stream.delta(SnapshotPhase::Whole, 5, sent).await;
-    let report = stream.report().await;
-    assert_eq!(
-        (report.condition(), report.revision),
-        (v1::PortCondition::NoDevice, 5)
-    );
     let receipt = stream.receipt().await;
     assert_eq!(receipt.sequence, 1);
     assert!(receipt.received_us > 0 && receipt.visible_us >= receipt.received_us);
     assert_eq!(
         receipt.refused.iter().map(|error| error.row).collect::<Vec<_>>(),
         [4]
+    );
+    // The receipt comes first: with it the NCM knows how long the rows took that reports are about.
+    let report = stream.report().await;
+    assert_eq!(
+        (report.condition(), report.revision),
+        (v1::PortCondition::NoDevice, 5)
     );
     assert_eq!(world.model.0.lock().unwrap().snapshot().unwrap().rows, rows());
 

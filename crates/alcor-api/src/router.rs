@@ -1,14 +1,15 @@
 //! The routes, as one table, and what surrounds every request: span, timeout, answers to paths that are nothing.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, sync::LazyLock, time::Instant};
 
+use alcor_metrics::{API_REQUEST_SECONDS, API_REQUESTS_IN_PROGRESS};
 use alcor_model::{
     AddressGroup, AddressScope, DefaultSecurityGroupRule, FloatingIp, Network, NetworkSegmentRange, Port,
     RbacPolicy, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
 };
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::{Next, from_fn, from_fn_with_state, map_request},
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, options, post, put},
@@ -286,6 +287,44 @@ fn inner(state: ApiState) -> Router {
 }
 
 async fn surround(State(api): State<ApiState>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let _held = API_REQUESTS_IN_PROGRESS.hold([]);
+    let method = method_word(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = answer(api, request, next).await;
+    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let class = class_word(response.status());
+    API_REQUEST_SECONDS.seconds([method, route, class], began.elapsed());
+    response
+}
+
+/// The label of requests for paths that are nothing.
+const NO_ROUTE: &str = "none";
+
+/// A method as a label: clients may invent any.
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    }
+}
+
+fn class_word(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+async fn answer(api: ApiState, request: Request, next: Next) -> Response {
     let span = tracing::debug_span!("http", method = %request.method(), path = request.uri().path());
     async {
         let response = match tokio::time::timeout(api.config().request_timeout, next.run(request)).await {

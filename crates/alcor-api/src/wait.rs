@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use alcor_metrics::API_WAITS;
 use alcor_model::{Change, Id, Port, ResourceKey, Revision};
 use alcor_region::{Region, RegionState};
 use alcor_store::FeedReader;
@@ -54,7 +55,14 @@ impl Wait {
         let longest = Duration::from_secs(u64::from(self.seconds)).min(api.config().max_wait);
         let mut reported = 0;
         let waiting = api.waits().all_reported(api.region(), ports, &mut reported);
-        tokio::time::timeout(longest, waiting).await.is_ok() && reported > 0
+        let settled = tokio::time::timeout(longest, waiting).await.is_ok();
+        let outcome = match (settled, reported) {
+            (false, _) => "late",
+            (true, 0) => "nothing",
+            (true, _) => "reported",
+        };
+        API_WAITS.add([outcome], 1);
+        settled && reported > 0
     }
 
     /// Says in the reply that the wish was granted.

@@ -17,9 +17,11 @@ use std::{
 };
 
 use alcor_model::{
-    Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, resource::PortStatus,
+    Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, effective::Timing,
+    resource::PortStatus,
 };
 use alcor_proto::v1;
+use prost::Message as _;
 
 use self::{
     security::SecurityView,
@@ -172,6 +174,27 @@ pub struct Work {
     pub hosts_touched: u64,
     /// Networks that were looked at to find out whom a change of rules, or a number that rests, concerns.
     pub networks_looked_at: u64,
+    /// Encoded bytes of the deltas.
+    pub bytes: u64,
+    /// Full snapshots of a network for a host.
+    pub resyncs: u64,
+    /// Receipts taken.
+    pub receipts: u64,
+    /// Rows that they refused.
+    pub refused: u64,
+    /// How the delta travelled that the receipt is about; not for snapshots, which are not news.
+    pub timing: Option<Timing>,
+}
+
+/// How full an NCM is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// Hosts that it knows.
+    pub hosts: usize,
+    /// Those that have a session.
+    pub sessions: usize,
+    /// Deltas and snapshots that wait for them.
+    pub queued: usize,
 }
 
 /// Rows for one host and network, collected while the changes of one step are worked through.
@@ -239,6 +262,17 @@ impl Ncm {
     /// The region's revision that the views are of.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// How full it is; looks at every host.
+    pub fn depths(&self) -> Depths {
+        let sessions = self.hosts.values().filter_map(|entry| entry.session.as_ref());
+        let queued: Vec<usize> = sessions.map(Session::queued).collect();
+        Depths {
+            hosts: self.hosts.len(),
+            sessions: queued.len(),
+            queued: queued.iter().sum(),
+        }
     }
 
     /// Takes an event; gives what to do, in order, and what it cost.
@@ -454,6 +488,7 @@ impl Ncm {
             if let Some(message) = session.next_queued(now) {
                 self.work.deltas += 1;
                 self.work.rows_sent += message.rows.len() as u64;
+                self.work.bytes += message.encoded_len() as u64;
                 actions.push(Action::Send {
                     session: session.id,
                     message: v1::NcmMessage {
@@ -463,6 +498,7 @@ impl Ncm {
             } else if let Some(network) = session.next_resync() {
                 let parts = self.snapshot_of(host, network, now.unix_us);
                 self.host_entry(host).status.resyncs += 1;
+                self.work.resyncs += 1;
                 session.push_snapshot(parts);
             } else {
                 break;

@@ -4,7 +4,8 @@
 //! feed, and gives port reports and host registrations back. It knows neither HTTP nor SQL.
 
 pub mod core;
+mod counts;
 pub mod service;
 
-pub use core::{Action, Event, Ncm, Now, Options, Work};
+pub use core::{Action, Depths, Event, Ncm, Now, Options, Work};
 pub use service::{NcmHandle, RegionLink};

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use alcor_metrics::{NCM_HELLOS, NCM_QUEUE_REPORTS, NCM_QUEUE_REQUESTS, NCM_SESSIONS_ENDED};
 use alcor_model::{
     Change, Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
@@ -19,7 +20,10 @@ use alcor_southbound::server::{Accepted, Acceptor, FromAgent};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tonic::Status;
 
-use crate::core::{Action, Event, Ncm, Now, Options, PortReport, SessionId, TraceInputs};
+use crate::{
+    core::{Action, Event, Ncm, Now, Options, PortReport, SessionId, TraceInputs},
+    counts,
+};
 
 /// Requests that may wait for the core; a caller beyond it waits for room.
 const QUEUE: usize = 1_024;
@@ -264,7 +268,12 @@ impl Shell {
                     Some(request) => self.handle(request).await,
                     None => break,
                 },
-                _ = tick.tick() => self.step(Event::Tick).await,
+                _ = tick.tick() => {
+                    self.step(Event::Tick).await;
+                    counts::depths(&self.core);
+                    NCM_QUEUE_REQUESTS.set([], queue.len() as u64);
+                    NCM_QUEUE_REPORTS.set([], self.outbox.waiting.lock().await.reports.len() as u64);
+                }
             }
         }
         let outbox = Arc::clone(&self.outbox);
@@ -287,7 +296,9 @@ impl Shell {
             Request::Accept { hello, reply } => self.accept(hello, reply).await,
             Request::FromAgent { session, body } => self.step(Event::Message { session, body }).await,
             Request::Gone { session } => {
-                self.sessions.remove(&session);
+                if self.sessions.remove(&session).is_some() {
+                    NCM_SESSIONS_ENDED.add(["agent"], 1);
+                }
                 self.step(Event::Closed { session }).await;
             }
             Request::Changes {
@@ -323,6 +334,7 @@ impl Shell {
             session,
             "an agent says hello"
         );
+        NCM_HELLOS.add([], 1);
         self.sessions.insert(session, to_agent);
         tokio::spawn(relay(session, incoming, requests));
         // If the caller is gone, the relay's queue closes and the session with it.
@@ -334,7 +346,8 @@ impl Shell {
     }
 
     async fn step(&mut self, event: Event) {
-        let (actions, _work) = self.core.step(self.now(), event);
+        let (actions, work) = self.core.step(self.now(), event);
+        counts::step(&work);
         let mut filled = false;
         for action in actions {
             match action {
@@ -342,6 +355,7 @@ impl Shell {
                 Action::Close { session, reason } => {
                     tracing::info!(session, reason, "session closed");
                     if let Some(to_agent) = self.sessions.remove(&session) {
+                        NCM_SESSIONS_ENDED.add(["ncm"], 1);
                         // A full queue loses the reason only: dropping the sender ends the stream.
                         let _ = to_agent.try_send(Err(Status::failed_precondition(reason)));
                     }
@@ -382,6 +396,7 @@ impl Shell {
         };
         if to_agent.try_send(Ok(message)).is_err() {
             self.sessions.remove(&session);
+            NCM_SESSIONS_ENDED.add(["ncm"], 1);
         }
     }
 }

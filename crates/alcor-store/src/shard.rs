@@ -8,9 +8,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use alcor_metrics::{
+    STORE_BATCH_CHANGES, STORE_BATCH_COMMANDS, STORE_CHANGES, STORE_COMMIT_SECONDS, STORE_COMMITS,
+    STORE_QUEUE_COMMANDS, STORE_REVISION,
+};
 use alcor_model::{Change, Resource, ResourceKey, Revision};
 use arc_swap::ArcSwap;
 use thiserror::Error;
@@ -298,6 +302,8 @@ impl<S: State> Writer<S> {
                 || batch.changes.len() >= self.options.batch_changes;
             next = if full { None } else { queue.try_recv().ok() };
         }
+        STORE_BATCH_COMMANDS.count([], answers.len());
+        STORE_QUEUE_COMMANDS.set([], queue.len() as u64);
         (batch, answers)
     }
 
@@ -305,13 +311,16 @@ impl<S: State> Writer<S> {
         if batch.changes.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         let error = match self.engine.commit(&batch) {
             Ok(()) => {
+                STORE_COMMIT_SECONDS.seconds([], began.elapsed());
                 self.publish(batch);
                 return Ok(());
             }
             Err(error) => error,
         };
+        STORE_COMMITS.add(["failed"], 1);
         let stopped = |error| {
             Err(StoreError::Stopped {
                 reason: Some(Arc::new(error)),
@@ -339,6 +348,10 @@ impl<S: State> Writer<S> {
 
     /// Shows a durable batch to readers.
     fn publish(&mut self, batch: Batch) {
+        STORE_COMMITS.add(["done"], 1);
+        STORE_CHANGES.add([], batch.changes.len() as u64);
+        STORE_BATCH_CHANGES.count([], batch.changes.len());
+        STORE_REVISION.set([], batch.revision.0);
         self.working.revision = batch.revision;
         self.published.store(Arc::new(self.working.clone()));
         self.feed.append(batch.changes, batch.revision, now_us());

@@ -4,6 +4,7 @@
 //! An unknown key is an error: a misspelt key must not be silently ignored.
 
 mod auth;
+mod metrics;
 mod nova;
 
 use std::{
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use auth::AuthConfig;
 #[cfg(test)]
 pub use auth::AuthMode;
+pub use metrics::MetricsConfig;
 pub use nova::NovaConfig;
 
 use crate::cli::{Cli, Command, Role};
@@ -39,6 +41,8 @@ pub struct Config {
     pub agent: AgentConfig,
     /// Whether the controller tells Nova of its servers' ports, and how.
     pub nova: NovaConfig,
+    /// What the process counts of itself.
+    pub metrics: MetricsConfig,
 }
 
 /// `[log]`
@@ -184,6 +188,7 @@ impl Default for Config {
                 socket: "/run/alcor/agent.sock".into(),
             },
             nova: NovaConfig::default(),
+            metrics: MetricsConfig::default(),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod agent;
 mod controller;
 mod link;
+mod metrics;
 mod nova;
 
 use anyhow::Context as _;
@@ -36,6 +37,7 @@ impl Roles {
         let mut interrupted = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut parts = JoinSet::new();
+        metrics::start(&config.metrics, self.controller, &stop, &mut parts).await?;
         if self.controller {
             controller::start(&config.controller, &config.nova, &stop, &mut parts).await?;
         }

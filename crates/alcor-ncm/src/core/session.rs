@@ -119,6 +119,17 @@ pub(super) struct Sent {
     pub timing: Timing,
 }
 
+impl Sent {
+    /// All four times, once its receipt is there.
+    pub(super) fn timing(&self, receipt: &v1::Receipt) -> Timing {
+        Timing {
+            received_us: receipt.received_us,
+            visible_us: receipt.visible_us,
+            ..self.timing
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: SessionId,

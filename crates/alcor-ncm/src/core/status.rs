@@ -246,6 +246,11 @@ impl Ncm {
         else {
             return;
         };
+        self.work.receipts += 1;
+        self.work.refused += receipt.refused.len() as u64;
+        if sent.phase == v1::SnapshotPhase::Delta {
+            self.work.timing = Some(sent.timing(&receipt));
+        }
         let network = sent.network;
         let reports = entry.status.receipted(host, sent, receipt);
         self.completed(host, network);
@@ -466,11 +471,7 @@ impl HostStatus {
             .iter()
             .map(|error| (error.row, error.reason.as_str()))
             .collect();
-        let timing = Timing {
-            received_us: receipt.received_us,
-            visible_us: receipt.visible_us,
-            ..sent.timing
-        };
+        let timing = sent.timing(&receipt);
         if sent.phase == v1::SnapshotPhase::Forget {
             self.applied.retain(|key, _| key.network_id() != sent.network);
             self.complete.remove(&sent.network);

@@ -1,0 +1,40 @@
+//! `[metrics]`: where Prometheus scrapes this process.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Where a controller listens when nothing is said.
+const CONTROLLER_PORT: u16 = 9698;
+/// Where an agent alone does, so that both find room on one machine.
+const AGENT_PORT: u16 = 9699;
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Whether there is an endpoint.
+    pub enabled: bool,
+    /// Where `GET /metrics` is answered, to anybody who gets there. Default: loopback, port 9698, or 9699 for an agent
+    /// alone; when that is taken, there is a warning and no endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: None,
+        }
+    }
+}
+
+impl MetricsConfig {
+    /// The address, and whether somebody asked for it.
+    pub fn address(&self, controller: bool) -> (SocketAddr, bool) {
+        let port = if controller { CONTROLLER_PORT } else { AGENT_PORT };
+        let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        (self.listen.unwrap_or(default), self.listen.is_some())
+    }
+}
