@@ -12,7 +12,7 @@ use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns, maps::lpm_trie::K
 use crate::{
     end::End,
     flow::{self, FIRST, Flow, LATER, Quoted, TCP_LEN},
-    maps::{ANSWERED, BITS, LABELS, PENDING, PREFIXES, Pending, SCRATCH, SERVICES},
+    maps::{ANSWERED, BITS, LABELS, PENDING, PREFIXES, SCRATCH, SERVICES},
     skb::Skb,
     trace,
 };
@@ -138,12 +138,8 @@ pub extern "C" fn alcor_read(skb: *mut __sk_buff) -> u32 {
 pub extern "C" fn alcor_judge(skb: *mut __sk_buff) -> u32 {
     let Some(work) = scratch() else { return INTERNAL };
     work.now = now(Skb(skb));
-    // SAFETY: maps are freed after an RCU grace period only; programs run inside a read section.
-    let Some(pending) = (unsafe { PENDING.get(&work.port) }) else {
-        return INTERNAL;
-    };
     work.upper = work.flow.upper;
-    if work.flow.part == LATER && !begun(work, pending) {
+    if work.flow.part == LATER && !begun(work) {
         return DropReason::UnknownFragment as u32;
     }
     let is_discovery = work.upper.protocol == PROTO_ICMPV6 && matches!(work.upper.point >> 8, 133..=137);
@@ -152,7 +148,7 @@ pub extern "C" fn alcor_judge(skb: *mut __sk_buff) -> u32 {
     }
     let reason = decide(skb, work);
     if reason == 0 && work.flow.part == FIRST {
-        expect(work, pending);
+        expect(work);
     }
     reason
 }
@@ -199,6 +195,8 @@ const ANSWER_ASK: u32 = 1;
 const ANSWER_PASS: u32 = 2;
 /// [`alcor_track`]: it does not pass.
 const ANSWER_DENY: u32 = 3;
+/// [`alcor_track`]: it passes, and its connection is kept already.
+const ANSWER_KEPT: u32 = 4;
 
 #[inline(always)]
 fn decide(skb: *mut __sk_buff, work: &mut Scratch) -> u32 {
@@ -207,6 +205,9 @@ fn decide(skb: *mut __sk_buff, work: &mut Scratch) -> u32 {
     } else {
         ANSWER_SINGLE
     };
+    if answer == ANSWER_KEPT {
+        return 0;
+    }
     if answer == ANSWER_SINGLE {
         work.question.table = rule_table(work.direction, work.flow.family);
         work.question.other = match work.direction {
@@ -247,12 +248,16 @@ fn fragment_key(work: &mut Scratch) {
 
 /// Finds the upper layer of the packet that a later fragment belongs to; false when nobody waits for it.
 #[inline(always)]
-fn begun(work: &mut Scratch, pending: &Pending) -> bool {
+fn begun(work: &mut Scratch) -> bool {
     fragment_key(work);
+    // SAFETY: maps are freed after an RCU grace period only; programs run inside a read section.
+    let Some(pending) = (unsafe { PENDING.get(&work.port) }) else {
+        return false;
+    };
     let Some(begun) = pending.get_ptr(&work.key) else {
         return false;
     };
-    // SAFETY: values of fragments' keys are fragments' values, of the same size; see `find` for reuse.
+    // SAFETY: values of fragments' keys are fragments' values, of the same size; see `value_at` for reuse.
     let begun = unsafe { &*begun.cast::<FragmentValue>() };
     let overlaps = begun.protocol == PROTO_TCP && work.flow.offset < TCP_LEN;
     if begun.expires_ns <= work.now || overlaps {
@@ -270,8 +275,12 @@ fn begun(work: &mut Scratch, pending: &Pending) -> bool {
 
 /// Lets later fragments follow. Without room the packet is one whose later fragments are dropped.
 #[inline(always)]
-fn expect(work: &mut Scratch, pending: &Pending) {
+fn expect(work: &mut Scratch) {
     fragment_key(work);
+    // SAFETY: as in `begun`.
+    let Some(pending) = (unsafe { PENDING.get(&work.port) }) else {
+        return;
+    };
     let value = FragmentValue {
         expires_ns: work.now.saturating_add(FRAGMENT),
         source: work.upper.source,
@@ -318,7 +327,8 @@ fn track(skb: Skb, work: &mut Scratch) -> u32 {
                 Direction::Egress => (&work.flow.source, &work.flow.destination),
             };
             connection_key(&mut work.key, work.flow.family, own, other, &sides);
-            let known = find(work);
+            let at = find(work);
+            let known = value_at(at);
             let segment = Segment {
                 direction,
                 tracking,
@@ -327,10 +337,20 @@ fn track(skb: Skb, work: &mut Scratch) -> u32 {
             };
             match known.filter(|known| known.is_live(work.now)) {
                 None if !begins => ANSWER_SINGLE,
-                live => note(
-                    work,
-                    connection::step(live, &segment, work.filter.epoch, work.now),
-                ),
+                live => {
+                    let step = connection::step(live, &segment, work.filter.epoch, work.now);
+                    // What nearly all packets are: one more of an answered connection.
+                    if let Step::Pass(connection) = &step
+                        && work.place == PLACE_ANSWERED
+                        && !connection.is_expendable()
+                        && let Some(at) = at
+                    {
+                        // SAFETY: as in `value_at`.
+                        unsafe { *at = *connection };
+                        return ANSWER_KEPT;
+                    }
+                    note(work, step)
+                }
             }
         }
         Identity::Error => alcor_related(skb.0),
@@ -357,33 +377,35 @@ fn related(skb: Skb, work: &mut Scratch) -> u32 {
         return ANSWER_SINGLE;
     }
     connection_key(&mut work.key, work.flow.family, own, other, &sides);
-    let known = find(work);
+    let known = value_at(find(work));
     match connection::related(known, work.filter.epoch, work.now) {
         Some(step) => note(work, step),
         None => ANSWER_SINGLE,
     }
 }
 
-/// What is known of the connection of the key, and notes where.
+/// Where the connection of the key is.
 #[inline(always)]
-fn find(work: &mut Scratch) -> Option<Connection> {
+fn find(work: &mut Scratch) -> Option<*mut Connection> {
     work.place = PLACE_NONE;
     // SAFETY: maps are freed after an RCU grace period only; programs run inside a read section.
-    let (answered, pending) = unsafe { (ANSWERED.get(&work.port)?, PENDING.get(&work.port)?) };
-    let known = match answered.get_ptr(&work.key) {
-        Some(known) => {
-            work.place = PLACE_ANSWERED;
-            known
-        }
-        None => {
-            let known = pending.get_ptr(&work.key)?;
-            work.place = PLACE_PENDING;
-            known
-        }
-    };
+    let answered = unsafe { ANSWERED.get(&work.port) }?;
+    if let Some(known) = answered.get_ptr_mut(&work.key) {
+        work.place = PLACE_ANSWERED;
+        return Some(known);
+    }
+    // SAFETY: as above.
+    let pending = unsafe { PENDING.get(&work.port) }?;
+    let known = pending.get_ptr_mut(&work.key)?;
+    work.place = PLACE_PENDING;
+    Some(known)
+}
+
+#[inline(always)]
+fn value_at(known: Option<*mut Connection>) -> Option<Connection> {
     // SAFETY: it is an entry of a map. The kernel reuses entries that are forgotten, but not one that was asked for
     // just now while there are others.
-    Some(unsafe { *known })
+    known.map(|known| unsafe { *known })
 }
 
 /// Notes what a step says.
@@ -441,7 +463,7 @@ fn keep(work: &mut Scratch, passes: bool) -> bool {
             if work.place == PLACE_ANSWERED
                 && let Some(known) = answered.get_ptr_mut(&work.key)
             {
-                // SAFETY: as in `find`.
+                // SAFETY: as in `value_at`.
                 unsafe { *known = *connection };
             } else {
                 kept = answered.insert(&work.key, connection, 0).is_ok();
