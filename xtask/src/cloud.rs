@@ -405,6 +405,22 @@ impl Api {
         Self::read(path, self.http.put(format!("{}{path}", self.endpoint)).json(body))
     }
 
+    /// `DELETE`
+    ///
+    /// # Errors
+    /// When nobody answers, or with an error.
+    pub fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let reply = self.http.delete(format!("{}{path}", self.endpoint)).send();
+        let reply = reply.with_context(|| format!("nobody answers {path}"))?;
+        let status = reply.status();
+        anyhow::ensure!(
+            status.is_success(),
+            "{path} was refused ({status}): {}",
+            reply.text()?
+        );
+        Ok(())
+    }
+
     fn read(path: &str, request: reqwest::blocking::RequestBuilder) -> anyhow::Result<Value> {
         let reply = request.send().with_context(|| format!("nobody answers {path}"))?;
         let status = reply.status();

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use alcor_lab::eventually;
+use alcor_lab::{Process, eventually};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -25,6 +25,9 @@ const TCP_BYTES: &str = "20M";
 const DNS: &str = "10.0.0.53";
 /// How long an address may take to be there: duplicate address detection alone is a second.
 const ADDRESS: Duration = Duration::from_secs(15);
+
+/// How long nothing may arrive to be called silence: ten pings.
+const SILENCE: Duration = Duration::from_millis(500);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -119,6 +122,9 @@ fn show(keep: bool) -> anyhow::Result<String> {
         }
     }
     latencies(&vms, &first_pings);
+    go_on()?;
+    step("a security group is tightened while a connection is open");
+    tighten(&cloud, &vms)?;
     if keep {
         print_looking_around(&cloud);
     } else {
@@ -290,6 +296,69 @@ fn tcp(from: &Vm, to: &Vm, ip: &str) -> anyhow::Result<f64> {
     let report = iperf(&from.namespace, &to.namespace, ip, &["-n", TCP_BYTES])?;
     let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(bits.context("iperf3 reported no received bits")? / 1e9)
+}
+
+/// A ping that goes on, to a VM on another host: once its rule is gone no answer comes, and when it is back they do.
+fn tighten(cloud: &Cloud, vms: &[Vm]) -> anyhow::Result<()> {
+    let (client, server) = (&vms[0], &vms[2]);
+    let body = json!({"security_group": {"name": "servers"}});
+    let group = cloud.api.post("/v2.0/security-groups", &body)?["security_group"]["id"].take();
+    let rule = json!({"security_group_rule": {"security_group_id": group, "direction": "ingress", "protocol": "icmp"}});
+    let allow = || -> anyhow::Result<String> {
+        let rule = cloud.api.post("/v2.0/security-group-rules", &rule)?;
+        Ok(text(&rule["security_group_rule"]["id"])?.to_owned())
+    };
+    let allowed = allow()?;
+    let port = format!("/v2.0/ports/{}", text(&server.port["id"])?);
+    let groups = server.port["security_groups"].clone();
+    cloud
+        .api
+        .put(&port, &json!({"port": {"security_groups": [group]}}))?;
+    println!(
+        "{} is under a group whose only rule for what comes in is ICMP",
+        server.name
+    );
+    let ip = ip_of(server, 4)?;
+    // One ping with one identifier is one connection.
+    let mut ping = cloud.lab.spawn(
+        Some(&client.namespace),
+        "ping",
+        std::path::Path::new("ping"),
+        &["-n", "-i", "0.05", "-W", "1", &ip],
+    )?;
+    let answers = |ping: &Process| ping.output().matches(" time=").count();
+    let more = |ping: &Process| {
+        let before = answers(ping);
+        eventually("answers to a ping", ADDRESS, || match answers(ping) {
+            now if now >= before + 5 => Ok(()),
+            now => Err(format!("{} since", now - before)),
+        })
+    };
+    let silent = |ping: &Process| {
+        eventually("silence", ADDRESS, || {
+            let before = answers(ping);
+            std::thread::sleep(SILENCE);
+            match answers(ping) {
+                now if now == before => Ok(()),
+                now => Err(format!("{} more answers", now - before)),
+            }
+        })
+    };
+    more(&ping)?;
+    println!("{} pings {ip}: answers come", client.name);
+    cloud
+        .api
+        .delete(&format!("/v2.0/security-group-rules/{allowed}"))?;
+    silent(&ping)?;
+    println!("the rule is deleted: the same ping gets no answer any more");
+    allow()?;
+    more(&ping)?;
+    println!("the rule is back: answers come again, {} in all", answers(&ping));
+    ping.stop();
+    cloud
+        .api
+        .put(&port, &json!({"port": {"security_groups": groups}}))?;
+    Ok(())
 }
 
 fn latencies(vms: &[Vm], pings: &[FirstPing]) {
