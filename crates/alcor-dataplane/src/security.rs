@@ -6,14 +6,14 @@
 use std::num::NonZeroU16;
 
 pub use alcor_model::SecurityGroup;
-use alcor_model::{Id, Network};
+use alcor_model::{Id, Network, Port};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Rules that one policy row may have, both directions together.
 pub const MAX_RULES: usize = 16_384;
-/// Groups that one label may mean.
-pub const MAX_GROUPS_PER_LABEL: usize = 64;
+/// Groups that one label may mean: as many as a port may be under.
+pub const MAX_GROUPS_PER_LABEL: usize = Port::MAX_SECURITY_GROUPS;
 
 /// What a label of a network means; labels of other networks are other labels. Label 0 is the empty set and has
 /// no row.
