@@ -207,7 +207,7 @@ async fn addresses_and_subnets_can_be_chosen() {
         "cidr": "203.0.113.0/24", "project_id": PROJECT, "tenant_id": PROJECT,
     });
     assert_eq!((status, pools), (200, json!({"floatingip_pools": [pool]})));
-    let (_, pools) = cloud.api.get("/v2.0/floatingip-pools?fields=cidr").await;
+    let (_, pools) = cloud.api.get("/v2.0/floatingip_pools?fields=cidr").await;
     assert_eq!(pools, json!({"floatingip_pools": [{"cidr": "203.0.113.0/24"}]}));
     let filtered = cloud.api.get("/v2.0/floatingip_pools?cidr=x").await;
     assert_refused(

@@ -98,3 +98,12 @@ async fn the_document_and_its_page_are_served() {
     );
     assert_eq!(api.get("/docs").await.0, 200);
 }
+
+#[test]
+fn the_committed_document_is_this_one() {
+    let committed = include_str!("../../../docs/openapi.json");
+    assert!(
+        committed == openapi::text(),
+        "docs/openapi.json is old: cargo run -p alcor-api --example openapi > docs/openapi.json"
+    );
+}

@@ -163,8 +163,7 @@ fn operation_id(route: &Route) -> String {
         .trim_start_matches('/')
         .chars()
         .map(|letter| {
-            // Two spellings of a path differ in nothing else.
-            if letter.is_ascii_alphanumeric() || letter == '-' {
+            if letter.is_ascii_alphanumeric() {
                 letter
             } else {
                 ' '

@@ -202,10 +202,7 @@ impl Resource for FloatingIp {
     }
 
     fn extra_routes() -> Vec<Route> {
-        // Neutron's reference has one spelling, some of its clients the other.
-        ["/v2.0/floatingip_pools", "/v2.0/floatingip-pools"]
-            .map(|path| route(Method::GET, path, get(pools)).doc(doc::pools))
-            .into()
+        vec![route(Method::GET, "/v2.0/floatingip_pools", get(pools)).doc(doc::pools)]
     }
 }
 
