@@ -41,7 +41,7 @@ struct Pair {
 }
 
 /// Measures; the figures are `tcp_*` (Gbit/s), `cps_*` (connections made and closed per second, one after the other) and
-/// their ratios to the pair that is not filtered.
+/// their ratios: `*_ratio_rules_N` to the pair that is not filtered, `*_more_rules_N` to the filtered one with 0 rules more.
 ///
 /// # Errors
 /// When the cloud does not come up or nothing passes.
@@ -79,13 +79,25 @@ pub fn bench(quick: bool) -> anyhow::Result<Figures> {
 
 fn figures(pairs: Vec<Pair>) -> Figures {
     let mut figures = Figures::new();
-    let header = ["", "TCP (Gbit/s)", "ratio", "connections/s", "ratio"];
+    let header = [
+        "",
+        "TCP (Gbit/s)",
+        "to unfiltered",
+        "to 0 rules",
+        "connections/s",
+        "to unfiltered",
+        "to 0 rules",
+    ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
-    // The first pair is the one that is not filtered.
-    let unfiltered = pairs.first().map(|pair| (pair.tcp.clone(), pair.cps.clone()));
-    let (plain_tcp, plain_cps) = unfiltered.unwrap_or_default();
+    let rounds_of = |rules: Option<u32>| {
+        let pair = pairs.iter().find(|pair| pair.rules == rules);
+        pair.map(|pair| (pair.tcp.clone(), pair.cps.clone()))
+            .unwrap_or_default()
+    };
+    let (unfiltered, bare) = (rounds_of(None), rounds_of(Some(0)));
     for pair in pairs {
-        let (tcp_ratio, cps_ratio) = (ratio(&pair.tcp, &plain_tcp), ratio(&pair.cps, &plain_cps));
+        let to = |base: &(Vec<f64>, Vec<f64>)| (ratio(&pair.tcp, &base.0), ratio(&pair.cps, &base.1));
+        let ((tcp_ratio, cps_ratio), (tcp_more, cps_more)) = (to(&unfiltered), to(&bare));
         let (tcp, cps) = (median(pair.tcp), median(pair.cps));
         let name = match pair.rules {
             None => "unfiltered".to_owned(),
@@ -96,13 +108,17 @@ fn figures(pairs: Vec<Pair>) -> Figures {
         if pair.rules.is_some() {
             figures.insert(format!("tcp_ratio_{name}"), rounded(tcp_ratio));
             figures.insert(format!("cps_ratio_{name}"), rounded(cps_ratio));
+            figures.insert(format!("tcp_more_{name}"), rounded(tcp_more));
+            figures.insert(format!("cps_more_{name}"), rounded(cps_more));
         }
         rows.push(vec![
             name,
             format!("{tcp:.2}"),
             format!("{tcp_ratio:.3}"),
+            format!("{tcp_more:.3}"),
             format!("{cps:.0}"),
             format!("{cps_ratio:.3}"),
+            format!("{cps_more:.3}"),
         ]);
     }
     print_table(rows);
