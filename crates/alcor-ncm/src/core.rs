@@ -231,7 +231,7 @@ pub struct Ncm {
     pending: BTreeMap<(String, Id<Network>), Pending>,
     /// Networks with labels that rest, in which something has happened since the last tick.
     resting: BTreeSet<Id<Network>>,
-    /// Hosts that have rows of a network and said so, as `HostStatus` has it host by host.
+    /// Hosts that may have rows of a network, as `HostStatus` has it host by host.
     knowers: BTreeMap<Id<Network>, BTreeSet<String>>,
     /// Registered hosts that have not said hello since the NCM started: nobody knows what they still hold.
     unheard: BTreeSet<String>,
@@ -484,8 +484,11 @@ impl Ncm {
         let Some(mut session) = self.hosts.get_mut(host).and_then(|entry| entry.session.take()) else {
             return;
         };
+        let mut met = Vec::new();
         while session.has_room(&self.options) {
-            if let Some(message) = session.next_queued(now) {
+            if let Some((network, message)) = session.next_queued(now) {
+                let first = session.tells(network) && self.host_entry(host).status.is_told(network);
+                met.extend(first.then_some(network));
                 self.work.deltas += 1;
                 self.work.rows_sent += message.rows.len() as u64;
                 self.work.bytes += message.encoded_len() as u64;
@@ -505,6 +508,9 @@ impl Ncm {
             }
         }
         self.host_entry(host).session = Some(session);
+        for network in met {
+            self.completed(host, network);
+        }
     }
 
     fn closed(&mut self, session: SessionId) {

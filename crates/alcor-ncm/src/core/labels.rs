@@ -226,11 +226,11 @@ impl Ncm {
                 continue;
             };
             self.work.networks_looked_at += 1;
-            let complete = |host: &String| self.hosts.get(host)?.status.complete_to(id);
+            let complete = |host: &String| self.hosts.get(host)?.status.knows_to(id);
             // A host without ports in the network matches no label of it; one with ports that is silent may still.
             let here = view.by_host.keys();
             let here = here.map(|host| complete(host).unwrap_or(Revision::ZERO));
-            // Who has left and not yet said that it has forgotten.
+            // Who has left, or is only about to be told, and has not yet said that it has forgotten.
             let leaving = self.knowers.get(&id).into_iter().flatten();
             let leaving = leaving
                 .filter(|host| !view.by_host.contains_key(*host))
@@ -247,12 +247,12 @@ impl Ncm {
         forgotten
     }
 
-    /// What a host has said about a network: it is complete to a revision now, or has forgotten the network.
+    /// What a host knows of a network is new: it is told the first of it, is complete to a revision, or has forgotten it.
     pub(super) fn completed(&mut self, host: &str, network: Id<Network>) {
         let complete = self
             .hosts
             .get(host)
-            .and_then(|entry| entry.status.complete_to(network));
+            .and_then(|entry| entry.status.knows_to(network));
         if complete.is_some() {
             self.knowers.entry(network).or_default().insert(host.to_owned());
         } else if let Some(knowers) = self.knowers.get_mut(&network) {

@@ -221,8 +221,8 @@ impl Session {
         self.queue.extend(parts);
     }
 
-    /// The next delta, with its sequence.
-    pub(super) fn next_queued(&mut self, now: Now) -> Option<v1::Delta> {
+    /// The next delta, with its sequence, and the network it is about.
+    pub(super) fn next_queued(&mut self, now: Now) -> Option<(Id<Network>, v1::Delta)> {
         let delta = self.queue.pop_front()?;
         if delta.phase == v1::SnapshotPhase::Delta {
             self.queued_rows = self.queued_rows.saturating_sub(delta.rows.len());
@@ -240,7 +240,7 @@ impl Session {
                 ..Timing::default()
             },
         });
-        Some(v1::Delta {
+        let message = v1::Delta {
             sequence: self.sequence,
             network_id: encode_id(delta.network),
             revision: delta.revision.0,
@@ -248,7 +248,14 @@ impl Session {
             rows: delta.rows,
             committed_us: delta.committed_us,
             sent_us: now.unix_us,
-        })
+        };
+        Some((delta.network, message))
+    }
+
+    /// Whether rows of a network are on their way.
+    pub(super) fn tells(&self, network: Id<Network>) -> bool {
+        let tells = |sent: &Sent| sent.network == network && sent.phase != v1::SnapshotPhase::Forget;
+        self.on_the_way.iter().any(tells)
     }
 
     /// The delta that a receipt is about. Receipts come in order; anything else is about nothing.

@@ -32,7 +32,7 @@ pub(super) struct HostStatus {
     pub resyncs: u64,
     /// The host's own rows: what it has applied, or why not.
     applied: BTreeMap<RowKey, Applied>,
-    /// Per network: complete to this revision.
+    /// Networks that the host may know something of: complete to this revision, zero when it is not known to be complete.
     complete: BTreeMap<Id<Network>, Revision>,
     ports: BTreeMap<Id<Port>, PortWord>,
 }
@@ -146,12 +146,8 @@ impl Ncm {
             .filter(|(_, view)| view.by_host.contains_key(host))
             .map(|(id, _)| *id)
             .collect();
+        self.note_known(host, &held);
         for network in held.keys().filter(|id| !interest.contains(id)) {
-            // It knows labels of the network until it says that it has forgotten.
-            if let Some(entry) = self.hosts.get_mut(host) {
-                entry.status.complete.entry(*network).or_insert(Revision::ZERO);
-            }
-            self.completed(host, *network);
             self.with_session(host, |session, _| session.forget(*network, now.unix_us));
         }
         for network in interest {
@@ -176,6 +172,20 @@ impl Ncm {
                 }
                 None => session.resync(network),
             });
+        }
+    }
+
+    /// A host knows labels of exactly the networks that it holds something of, whether or not it can go on from there: its
+    /// hello comes after all that it took before, and what was sent to an earlier session and is not held never came.
+    fn note_known(&mut self, host: &str, held: &BTreeMap<Id<Network>, Revision>) {
+        let Some(entry) = self.hosts.get_mut(host) else {
+            return;
+        };
+        let known = held.keys().map(|network| (*network, Revision::ZERO)).collect();
+        let before = std::mem::replace(&mut entry.status.complete, known);
+        let forgotten = before.keys().filter(|network| !held.contains_key(network));
+        for network in held.keys().chain(forgotten) {
+            self.completed(host, *network);
         }
     }
 
@@ -253,6 +263,14 @@ impl Ncm {
         }
         let network = sent.network;
         let reports = entry.status.receipted(host, sent, receipt);
+        // It has forgotten what it knew, and gets to know the network again by what follows the word to forget.
+        if entry
+            .session
+            .as_ref()
+            .is_some_and(|session| session.tells(network))
+        {
+            entry.status.is_told(network);
+        }
         self.completed(host, network);
         actions.extend(reports.into_iter().map(Action::ReportPort));
         self.pump(now, host, actions);
@@ -407,7 +425,7 @@ impl Ncm {
                 intended += port.fixed_ips.len();
             }
         }
-        let complete = entry.status.complete.get(&id).copied();
+        let complete = entry.status.complete_to(id);
         NeighbourState {
             network_id: id,
             intended,
@@ -453,9 +471,22 @@ impl Ncm {
 }
 
 impl HostStatus {
-    /// The revision to which the host has all of a network.
+    /// The revision to which the host has all of a network, where that is known.
     pub(super) fn complete_to(&self, network: Id<Network>) -> Option<Revision> {
+        self.knows_to(network)
+            .filter(|revision| *revision > Revision::ZERO)
+    }
+
+    /// As `complete_to`; zero when the host may have anything of the network, none only when it has nothing.
+    pub(super) fn knows_to(&self, network: Id<Network>) -> Option<Revision> {
         self.complete.get(&network).copied()
+    }
+
+    /// The host is told something of a network; gives whether it knew nothing of it until now.
+    pub(super) fn is_told(&mut self, network: Id<Network>) -> bool {
+        let news = !self.complete.contains_key(&network);
+        self.complete.entry(network).or_insert(Revision::ZERO);
+        news
     }
 
     /// Why the host refused a row, if it did.

@@ -233,3 +233,122 @@ fn a_rule_that_went_unseen_goes() {
     ];
     run(Options::default(), steps);
 }
+
+/// A host lost its last port in a network and took another there, around a restart of its NCM that it was not told: the
+/// NCM must not take it for one that is new to the network.
+#[test]
+fn a_host_that_came_back_to_a_network_still_knows_its_labels() {
+    let port = |number, host, groups| Step::Port {
+        number,
+        network: 1,
+        host,
+        ip: 1,
+        groups,
+    };
+    run(
+        Options::default(),
+        vec![
+            Step::Connect { host: 2 },
+            port(3, Some(2), 4),
+            Step::Lag,
+            port(3, None, 0),
+            Step::Deliver { host: 2, count: 1 },
+            Step::RestartNcm,
+            port(1, Some(2), 0),
+        ],
+    );
+}
+
+/// A host says that it holds a network, and its last port leaves before it has taken the snapshot: until it has said that
+/// it has forgotten, it may match labels against what they meant before the NCM's restart.
+#[test]
+fn a_host_that_leaves_before_its_snapshot_came_still_knows_labels() {
+    let port = |host, groups| Step::Port {
+        number: 3,
+        network: 1,
+        host,
+        ip: 1,
+        groups,
+    };
+    run(
+        Options::default(),
+        vec![
+            Step::Connect { host: 1 },
+            Step::Connect { host: 2 },
+            Step::Connect { host: 3 },
+            port(Some(2), 4),
+            Step::Tell,
+            Step::Deliver { host: 2, count: 1 },
+            port(Some(2), 0),
+            Step::RestartNcm,
+            Step::Connect { host: 1 },
+            Step::Connect { host: 2 },
+            Step::Connect { host: 3 },
+            port(None, 0),
+            Step::Tell,
+            port(Some(2), 0),
+            Step::Tick,
+        ],
+    );
+}
+
+/// A host that lost all it had by its own restart, and its last port in a network meanwhile, keeps no number from being
+/// given free.
+#[test]
+fn a_host_that_says_it_holds_nothing_knows_nothing() {
+    let port = |number, host, groups| Step::Port {
+        number,
+        network: 0,
+        host: Some(host),
+        ip: 1,
+        groups,
+    };
+    let sim = run(
+        Options::default(),
+        vec![
+            Step::Connect { host: 1 },
+            Step::Connect { host: 2 },
+            Step::Connect { host: 3 },
+            port(0, 1, 0),
+            port(2, 2, 4),
+            Step::Tell,
+            Step::Deliver { host: 1, count: 2 },
+            Step::Deliver { host: 2, count: 2 },
+            Step::RestartAgent { host: 2 },
+            port(2, 1, 1),
+            Step::Tell,
+        ],
+    );
+    assert!(!sim.world.labels.values().any(|label| label.retired));
+}
+
+/// A word to forget and a new snapshot are on their way together: the host has not forgotten for good when it has taken
+/// the first of them.
+#[test]
+fn a_host_that_forgets_and_is_told_again_knows_labels() {
+    let port = |number, host, groups| Step::Port {
+        number,
+        network: 0,
+        host,
+        ip: 1,
+        groups,
+    };
+    let mut sim = run(Options::default(), Vec::new());
+    sim.take(port(0, Some(1), 4));
+    sim.tell();
+    let network = sim.world.ports[&id(5000)].network_id;
+    let knows = |sim: &Sim| sim.ncm.hosts["h1"].status.knows_to(network);
+    assert_eq!(knows(&sim), Some(Revision::ZERO), "from the first row on its way");
+    sim.settle();
+    for step in [port(0, None, 4), port(0, Some(1), 4), port(0, None, 0)] {
+        sim.take(step);
+        sim.tell();
+    }
+    for _ in 0..2 {
+        assert!(sim.deliver(1));
+        assert!(knows(&sim).is_some());
+    }
+    assert!(sim.deliver(1));
+    assert_eq!(knows(&sim), None);
+    assert!(!sim.deliver(1));
+}

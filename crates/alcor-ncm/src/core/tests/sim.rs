@@ -369,9 +369,9 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..120)
 }
 
-pub(super) fn run(options: Options, steps: Vec<Step>) {
-    let mut sim = Sim::new(options);
-    for step in steps {
+impl Sim {
+    /// Takes one step.
+    pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Port {
                 number,
@@ -380,36 +380,36 @@ pub(super) fn run(options: Options, steps: Vec<Step>) {
                 ip,
                 groups,
             } => {
-                let changes = sim
+                let changes = self
                     .world
                     .port_under(u128::from(number), network, host, ip, groups);
-                sim.untold.extend(changes);
+                self.untold.extend(changes);
             }
             Step::Rule { group, port } => {
-                let change = sim.world.toggle_rule(group, port);
-                sim.untold.push(change);
+                let change = self.world.toggle_rule(group, port);
+                self.untold.push(change);
             }
-            Step::Tick => drop(sim.step(Event::Tick)),
+            Step::Tick => drop(self.step(Event::Tick)),
             Step::Delete { number } => {
-                let change = sim.world.delete_port(u128::from(number));
-                sim.untold.extend(change);
+                let change = self.world.delete_port(u128::from(number));
+                self.untold.extend(change);
             }
             Step::MoveTunnel { host } => {
-                let change = sim.world.host(host, true);
-                sim.untold.push(change);
+                let change = self.world.host(host, true);
+                self.untold.push(change);
             }
-            Step::Tell => drop(sim.tell()),
+            Step::Tell => drop(self.tell()),
             Step::Deliver { host, count } => {
                 for _ in 0..count {
-                    sim.deliver(host);
+                    self.deliver(host);
                 }
             }
-            Step::Disconnect { host } => sim.disconnect(host),
-            Step::Connect { host } => sim.connect(host),
+            Step::Disconnect { host } => self.disconnect(host),
+            Step::Connect { host } => self.connect(host),
             Step::RestartAgent { host } => {
-                sim.disconnect(host);
-                let incarnation = sim.agents[&host].incarnation + 1;
-                sim.agents.insert(
+                self.disconnect(host);
+                let incarnation = self.agents[&host].incarnation + 1;
+                self.agents.insert(
                     host,
                     SimAgent {
                         incarnation,
@@ -417,15 +417,24 @@ pub(super) fn run(options: Options, steps: Vec<Step>) {
                     },
                 );
             }
-            Step::RestartNcm => sim.restart_ncm(),
+            Step::RestartNcm => self.restart_ncm(),
             Step::Lag => {
-                sim.untold.clear();
-                sim.step(Event::Snapshot {
-                    revision: sim.world.revision,
-                    rows: sim.world.rows(),
+                self.untold.clear();
+                self.step(Event::Snapshot {
+                    revision: self.world.revision,
+                    rows: self.world.rows(),
                 });
             }
         }
     }
+}
+
+/// Takes the steps and settles; gives what there is then.
+pub(super) fn run(options: Options, steps: Vec<Step>) -> Sim {
+    let mut sim = Sim::new(options);
+    for step in steps {
+        sim.take(step);
+    }
     sim.settle();
+    sim
 }
