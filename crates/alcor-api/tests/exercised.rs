@@ -12,6 +12,9 @@ use std::collections::BTreeSet;
 
 use common::contract::HITS;
 
+/// What is there because clients may ask, and is refused to everybody; the tests of segments look at the refusals.
+const ALWAYS_REFUSED: [&str; 2] = ["POST /v2.0/segments", "DELETE /v2.0/segments/{id}"];
+
 #[test]
 #[ignore = "looks at what all other tests noted: `cargo xtask test` or `cargo xtask endpoints` runs it after them"]
 fn no_endpoint_was_forgotten() {
@@ -26,6 +29,7 @@ fn no_endpoint_was_forgotten() {
     let there: BTreeSet<String> = alcor_api::route_table()
         .into_iter()
         .map(|(method, path)| format!("{method} {path}"))
+        .filter(|endpoint| !ALWAYS_REFUSED.contains(&endpoint.as_str()))
         .collect();
     let forgotten: Vec<&String> = there.difference(&noted).collect();
     assert!(forgotten.is_empty(), "no test exercises {forgotten:#?}");

@@ -57,6 +57,10 @@ async fn a_live_migration_with_two_bindings() {
         ["host-a/tap/ACTIVE", "host-b/tap/INACTIVE"]
     );
     assert_eq!(
+        api.get(&format!("{path}/host-b")).await.1["binding"],
+        made["binding"]
+    );
+    assert_eq!(
         bindings(&api, &port, "?status=INACTIVE").await,
         ["host-b/tap/INACTIVE"]
     );

@@ -374,6 +374,23 @@ async fn tags_have_their_own_routes_and_filters() {
             let network = api.network_with_subnet("10.2.0.0/24").await.0;
             text(&api.make("port", json!({"network_id": network})).await["id"])
         }),
+        ("routers", text(&api.make("router", json!({})).await["id"])),
+        ("floatingips", {
+            let network = api.network_with_subnet("203.0.113.0/24").await.0;
+            let external = json!({"network": {"router:external": true}});
+            assert_eq!(
+                api.put(&format!("/v2.0/networks/{network}"), external).await.0,
+                200
+            );
+            text(
+                &api.make("floatingip", json!({"floating_network_id": network}))
+                    .await["id"],
+            )
+        }),
+        ("network_segment_ranges", {
+            let range = json!({"network_type": "vxlan", "minimum": 1_000_000, "maximum": 1_000_001});
+            text(&api.make("network_segment_range", range).await["id"])
+        }),
     ] {
         let path = format!("/v2.0/{plural}/{id}/tags");
         assert_eq!(api.get(&path).await, (200, json!({"tags": []})));
