@@ -272,7 +272,7 @@ def segment_ranges(red, _, admin):
     with life(admin, None, "network segment range",
               "cli-range --shared --network-type vxlan --minimum 900001 --maximum 900010",
               {"minimum": 900001, "maximum": 900010, "network_type": "vxlan", "shared": True}, name="cli-range",
-              changes=[("set --name cli-range-2 --maximum 900020", {"name": "cli-range-2", "maximum": 900020})]):
+              changes=[("set --name cli-range-2 --minimum 900001 --maximum 900020", {"name": "cli-range-2", "maximum": 900020})]):
         assert red("network segment range list") == [], "a member's view of ranges"
 
 
