@@ -144,7 +144,7 @@ impl Serialize for Field<'_> {
             Self::VifDetails(bound) => {
                 let mut map = serializer.serialize_map(None)?;
                 if *bound {
-                    map.serialize_entry("port_filter", &false)?;
+                    map.serialize_entry("port_filter", &true)?;
                     map.serialize_entry("connectivity", "l2")?;
                     map.serialize_entry("bound_drivers", &BoundDrivers { level: "alcor" })?;
                 }

@@ -40,7 +40,7 @@ async fn a_live_migration_with_two_bindings() {
         json!({"binding": {"host": "host-b", "vnic_type": "normal", "profile": {"migrating_to": "host-b"}}});
     let (status, made) = api.post(&path, asked.clone()).await;
     assert_eq!(status, 201, "{made}");
-    let details = json!({"port_filter": false, "connectivity": "l2", "bound_drivers": {"0": "alcor"}});
+    let details = json!({"port_filter": true, "connectivity": "l2", "bound_drivers": {"0": "alcor"}});
     assert_eq!(
         made["binding"],
         json!({"host": "host-b", "vif_type": "tap", "vif_details": details, "vnic_type": "normal",
