@@ -34,6 +34,9 @@ pub(super) struct HostStatus {
     applied: BTreeMap<RowKey, Applied>,
     /// Networks that the host may know something of: complete to this revision, zero when it is not known to be complete.
     complete: BTreeMap<Id<Network>, Revision>,
+    /// Networks of which the host refused rows; true when it did so since the last snapshot began. What it has instead of
+    /// them is not known until it has taken a whole snapshot, whatever it takes besides.
+    refusing: BTreeMap<Id<Network>, bool>,
     ports: BTreeMap<Id<Port>, PortWord>,
 }
 
@@ -183,6 +186,10 @@ impl Ncm {
         };
         let known = held.keys().map(|network| (*network, Revision::ZERO)).collect();
         let before = std::mem::replace(&mut entry.status.complete, known);
+        entry
+            .status
+            .refusing
+            .retain(|network, _| held.contains_key(network));
         let forgotten = before.keys().filter(|network| !held.contains_key(network));
         for network in held.keys().chain(forgotten) {
             self.completed(host, *network);
@@ -473,13 +480,44 @@ impl Ncm {
 impl HostStatus {
     /// The revision to which the host has all of a network, where that is known.
     pub(super) fn complete_to(&self, network: Id<Network>) -> Option<Revision> {
-        self.knows_to(network)
-            .filter(|revision| *revision > Revision::ZERO)
+        let complete = self.complete.get(&network).copied();
+        complete.filter(|revision| *revision > Revision::ZERO)
     }
 
-    /// As `complete_to`; zero when the host may have anything of the network, none only when it has nothing.
+    /// Beyond which revision the host may match old meanings of labels: zero when it may have anything of the network,
+    /// as when it refused to let go of something; none only when it has nothing.
     pub(super) fn knows_to(&self, network: Id<Network>) -> Option<Revision> {
-        self.complete.get(&network).copied()
+        let complete = self.complete.get(&network).copied();
+        complete.map(|revision| match self.refusing.contains_key(&network) {
+            true => Revision::ZERO,
+            false => revision,
+        })
+    }
+
+    /// Whether the host refused rows is noted by what was sent, and forgotten with the end of a snapshot that it took.
+    fn note_refusals(&mut self, network: Id<Network>, phase: v1::SnapshotPhase, any: bool) {
+        match phase {
+            v1::SnapshotPhase::Forget => {
+                self.refusing.remove(&network);
+            }
+            _ if any => {
+                self.refusing.insert(network, true);
+            }
+            v1::SnapshotPhase::Begin => {
+                if let Some(since) = self.refusing.get_mut(&network) {
+                    *since = false;
+                }
+            }
+            v1::SnapshotPhase::Whole => {
+                self.refusing.remove(&network);
+            }
+            v1::SnapshotPhase::End => {
+                if self.refusing.get(&network) == Some(&false) {
+                    self.refusing.remove(&network);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The host is told something of a network; gives whether it knew nothing of it until now.
@@ -503,6 +541,7 @@ impl HostStatus {
             .map(|error| (error.row, error.reason.as_str()))
             .collect();
         let timing = sent.timing(&receipt);
+        self.note_refusals(sent.network, sent.phase, !refused.is_empty());
         if sent.phase == v1::SnapshotPhase::Forget {
             self.applied.retain(|key, _| key.network_id() != sent.network);
             self.complete.remove(&sent.network);

@@ -352,3 +352,32 @@ fn a_host_that_forgets_and_is_told_again_knows_labels() {
     assert_eq!(knows(&sim), None);
     assert!(!sim.deliver(1));
 }
+
+/// A host that refused rows may still have what they were to replace, and taking later ones says nothing of that.
+#[test]
+fn a_host_that_refused_rows_may_know_old_labels_until_a_whole_snapshot() {
+    let port = |number, groups| Step::Port {
+        number,
+        network: 0,
+        host: Some(1),
+        ip: u8::try_from(number).unwrap(),
+        groups,
+    };
+    let mut sim = run(Options::default(), Vec::new());
+    sim.take(port(1, 4));
+    sim.settle();
+    let network = sim.world.ports[&id(5001)].network_id;
+    let knows = |sim: &Sim| sim.ncm.hosts["h1"].status.knows_to(network);
+    assert!(knows(&sim) > Some(Revision::ZERO));
+    sim.take(port(1, 1));
+    sim.tell();
+    assert!(sim.deliver_and_refuse(1, vec![0]));
+    assert_eq!(knows(&sim), Some(Revision::ZERO));
+    while sim.deliver(1) {}
+    sim.take(port(2, 1));
+    sim.settle();
+    assert_eq!(knows(&sim), Some(Revision::ZERO), "it takes what comes later");
+    sim.take(Step::RestartAgent { host: 1 });
+    sim.settle();
+    assert!(knows(&sim) > Some(Revision::ZERO), "it took a snapshot");
+}

@@ -254,11 +254,24 @@ impl Sim {
 
     /// One waiting message reaches its agent and is receipted.
     pub(super) fn deliver(&mut self, host: u8) -> bool {
+        self.deliver_and_refuse(host, Vec::new())
+    }
+
+    /// Delivers a message whose receipt says that rows of it, by their positions, were refused.
+    pub(super) fn deliver_and_refuse(&mut self, host: u8, rows: Vec<u32>) -> bool {
         let agent = self.agents.get_mut(&host).unwrap();
         let (Some(session), Some(delta)) = (agent.session, agent.inbox.pop_front()) else {
             return false;
         };
-        let body = v1::agent_message::Body::Receipt(agent.take(delta));
+        let mut receipt = agent.take(delta);
+        receipt.refused = rows
+            .into_iter()
+            .map(|row| v1::RowError {
+                row,
+                reason: "no room".to_owned(),
+            })
+            .collect();
+        let body = v1::agent_message::Body::Receipt(receipt);
         self.step(Event::Message { session, body });
         true
     }
