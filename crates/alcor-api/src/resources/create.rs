@@ -49,9 +49,13 @@ enum Wanted<R: Resource> {
     Many(Vec<R::Create>),
 }
 
-fn command<R: Resource>(api: &ApiState, who: &Who, value: Value) -> Result<R::Create, ApiError> {
+fn command<R: Resource>(
+    api: &ApiState,
+    who: &Who,
+    state: &RegionState,
+    value: Value,
+) -> Result<R::Create, ApiError> {
     let object = object_of(value, R::SINGULAR)?;
-    let state = &api.region().snapshot().state;
     R::create_from(checked_creation::<R>(api, who, state, object)?)
 }
 
@@ -61,8 +65,9 @@ fn wanted<R: Resource>(
     mut body: Map<String, Value>,
 ) -> Result<Wanted<R>, ApiError> {
     let max = api.config().max_bulk;
+    let state = &api.region().snapshot().state;
     if let Some(value) = body.remove(R::SINGULAR) {
-        return command::<R>(api, who, value).map(Wanted::One);
+        return command::<R>(api, who, state, value).map(Wanted::One);
     }
     let values = match body.remove(R::PLURAL) {
         Some(Value::Array(values)) if !values.is_empty() => values,
@@ -82,7 +87,7 @@ fn wanted<R: Resource>(
     }
     values
         .into_iter()
-        .map(|value| command::<R>(api, who, unwrapped(value, R::SINGULAR)))
+        .map(|value| command::<R>(api, who, state, unwrapped(value, R::SINGULAR)))
         .collect::<Result<_, _>>()
         .map(Wanted::Many)
 }
