@@ -500,6 +500,7 @@ impl HostStatus {
             v1::SnapshotPhase::Forget => {
                 self.refusing.remove(&network);
             }
+            // An older refusal is over with a snapshot, one since its beginning is not.
             _ if any => {
                 self.refusing.insert(network, true);
             }
@@ -511,10 +512,8 @@ impl HostStatus {
             v1::SnapshotPhase::Whole => {
                 self.refusing.remove(&network);
             }
-            v1::SnapshotPhase::End => {
-                if self.refusing.get(&network) == Some(&false) {
-                    self.refusing.remove(&network);
-                }
+            v1::SnapshotPhase::End if self.refusing.get(&network) == Some(&false) => {
+                self.refusing.remove(&network);
             }
             _ => {}
         }

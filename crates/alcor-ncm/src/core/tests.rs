@@ -360,7 +360,7 @@ fn a_host_that_refused_rows_may_know_old_labels_until_a_whole_snapshot() {
         number,
         network: 0,
         host: Some(1),
-        ip: u8::try_from(number).unwrap(),
+        ip: number,
         groups,
     };
     let mut sim = run(Options::default(), Vec::new());
