@@ -1,20 +1,33 @@
-//! `alcor-sim`: simulated agents as a process, for benchmarks and for trying a controller without hosts.
+//! `alcor-sim`: simulated hosts as a process. Not here: what they do, which is in the library.
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use alcor_sim::sockets;
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
-/// Simulated agents: they take every delta and answer receipts, and program nothing.
+/// Simulated hosts, for measuring and for trying a controller without hosts.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Example:\n  alcor-sim --ncm http://127.0.0.1:9697 --hosts 100 --prefix sim"
+    after_help = "Example:\n  alcor-sim sockets --ncm http://127.0.0.1:9697 --hosts 100 --prefix sim"
 )]
 struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Agents over real sockets: they take every delta and answer receipts, and program nothing.
+    Sockets(Sockets),
+}
+
+#[derive(Debug, Args)]
+struct Sockets {
     /// The NCM to connect to.
     #[arg(long, default_value = "http://127.0.0.1:9697", value_name = "URL")]
     ncm: String,
@@ -26,11 +39,21 @@ struct Cli {
     prefix: String,
 }
 
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Sockets(arguments) => run_sockets(&arguments),
+    }
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    let seen = Arc::new(alcor_sim::Seen::default());
-    let agents = alcor_sim::run(&cli.ncm, &cli.prefix, cli.hosts, Arc::clone(&seen));
+async fn run_sockets(arguments: &Sockets) -> anyhow::Result<()> {
+    let seen = Arc::new(sockets::Seen::default());
+    let agents = sockets::run(
+        &arguments.ncm,
+        &arguments.prefix,
+        arguments.hosts,
+        Arc::clone(&seen),
+    );
     tokio::pin!(agents);
     let mut report = tokio::time::interval(Duration::from_secs(1));
     let mut last = None;

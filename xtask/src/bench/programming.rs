@@ -65,6 +65,7 @@ fn measure(ports: usize, samples: usize, index: usize) -> anyhow::Result<Vec<f64
     let url = cloud.southbound();
     let hosts = SIMULATED_HOSTS.to_string();
     let args = [
+        "sockets",
         "--ncm",
         url.as_str(),
         "--hosts",
