@@ -509,6 +509,8 @@ impl Agent {
                     self.delta(now, from, delta, out);
                 }
             }
+            // Nothing was asked: nothing to do.
+            (Session::Open { session, .. }, FromNcm::Resolved(_)) if *session == from => {}
             (Session::Opening { session, .. } | Session::Open { session, .. }, _) if *session == from => {
                 self.give_up(now, from, "the NCM's messages are out of order", out);
             }

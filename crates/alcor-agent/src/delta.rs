@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use alcor_dataplane::RowChange;
 use alcor_model::{Id, Network, Revision};
+use alcor_proto::v1;
 
 /// A message of the NCM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum FromNcm {
     /// The session is accepted.
     Welcome {
@@ -15,6 +16,8 @@ pub enum FromNcm {
     },
     /// Rows.
     Delta(Delta),
+    /// Answers. They are read beside their questions, which say what they are about.
+    Resolved(v1::Resolved),
 }
 
 /// Rows of one network (see `Delta` in `southbound.proto`).

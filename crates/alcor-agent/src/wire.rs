@@ -31,6 +31,7 @@ pub fn read(message: v1::NcmMessage) -> Result<FromNcm, DecodeError> {
                 rows: delta.rows.iter().map(row).collect(),
             }))
         }
+        Body::Resolved(resolved) => Ok(FromNcm::Resolved(resolved)),
     }
 }
 

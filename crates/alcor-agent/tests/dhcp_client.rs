@@ -68,6 +68,7 @@ fn udhcpc_takes_the_lease() {
         mtu: 1450,
         admin_state_up: true,
         underlay: None,
+        on_demand: false,
     };
     let subnet = SubnetRow {
         id: subnet_id,

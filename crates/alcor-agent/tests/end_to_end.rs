@@ -4,7 +4,7 @@
 mod common;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -13,7 +13,7 @@ use alcor_agent::{AgentConfig, AgentError, run};
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DataplaneError, Drops, Event, Row, RowChange, Snapshot, model::Model,
 };
-use alcor_model::{Id, Port, Revision};
+use alcor_model::{Id, Network, Port, Revision};
 use alcor_proto::v1::{
     self, SnapshotPhase,
     agent_message::Body,
@@ -146,6 +146,12 @@ impl Dataplane for Shared {
     }
     fn inject(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
         self.0.lock().unwrap().inject(port, frame)
+    }
+    fn release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
+        self.0.lock().unwrap().release(port, frame)
+    }
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        self.0.lock().unwrap().take_used(keys)
     }
     fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
         self.0.lock().unwrap().events()

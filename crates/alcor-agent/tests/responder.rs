@@ -39,6 +39,7 @@ impl World {
             mtu: 1450,
             admin_state_up: true,
             underlay: None,
+            on_demand: false,
         };
         let subnet = |cidr: &str, gateway: &str, dns: &[&str], slaac| SubnetRow {
             id: Id::generate(),

@@ -54,6 +54,12 @@ impl Dataplane for Told {
     fn inject(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
         self.model.inject(port, frame)
     }
+    fn release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
+        self.model.release(port, frame)
+    }
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        self.model.take_used(keys)
+    }
     fn events(&mut self) -> Option<mpsc::Receiver<alcor_dataplane::Event>> {
         self.model.events()
     }

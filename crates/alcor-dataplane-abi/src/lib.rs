@@ -71,6 +71,7 @@ reasons! {
         Dhcp4 = 1 => "dhcp4",
         RouterSolicitation = 2 => "router_solicitation",
         TtlExceeded = 3 => "ttl_exceeded",
+        Unresolved = 4 => "unresolved",
     }
 }
 

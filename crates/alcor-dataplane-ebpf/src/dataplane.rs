@@ -1,6 +1,6 @@
 //! [`EbpfDataplane`]: the trait on top of the kernel's tables.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError};
 
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Row, RowChange,
@@ -463,6 +463,20 @@ impl Dataplane for EbpfDataplane {
         self.injector
             .send(device.ifindex, frame)
             .map_err(|source| error::kernel(format!("sending a frame to {}", device.name), source))
+    }
+
+    fn release(&mut self, _port: Id<Port>, _frame: &[u8]) -> Result<(), DataplaneError> {
+        Err(DataplaneError::Unsupported {
+            dataplane: self.name(),
+            what: "release of held frames",
+        })
+    }
+
+    fn take_used(&mut self, _keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        Err(DataplaneError::Unsupported {
+            dataplane: self.name(),
+            what: "record of which neighbours are used",
+        })
     }
 
     fn events(&mut self) -> Option<mpsc::Receiver<Event>> {

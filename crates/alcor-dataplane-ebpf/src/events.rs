@@ -88,10 +88,11 @@ fn parse(item: &[u8], handles: &Handles) -> Option<Event> {
     let port = Id::from_uuid(Uuid::from_bytes(header.port));
     if header.kind == EVENT_UNKNOWN {
         let networks = handles.lock().unwrap_or_else(PoisonError::into_inner);
-        return Some(Event::UnknownDestination {
+        return Some(Event::Unresolved {
             port,
             network: *networks.get(&header.network)?,
             address: layout::ip(header.family, header.ip),
+            frame: Bytes::copy_from_slice(frame.get(..header.len as usize)?),
         });
     }
     Some(Event::Punt {

@@ -157,6 +157,7 @@ impl Neighbours {
                     mac: MacAddr(value.mac),
                     host: ip(value.family, value.host),
                     label: value.label,
+                    forward: false,
                 });
             }
         }

@@ -58,7 +58,9 @@ impl EbpfDataplane {
                 set_word(&mut context, IFINDEX, device.ifindex);
                 FROM_PORT
             }
-            Ingress::Tunnel { source, vni, label } => {
+            Ingress::Tunnel {
+                source, vni, label, ..
+            } => {
                 set_word(&mut context, MARK, *vni);
                 let (family, ip) = layout::address(*source);
                 set_word(&mut context, CB, family << 16 | u32::from(*label));
@@ -115,6 +117,7 @@ impl EbpfDataplane {
                     host: layout::ip(family, bytes),
                     vni: Vni::try_from(word(context, MARK)).ok()?,
                     label: word(context, PRIORITY) as u16,
+                    forwarded: false,
                     frame,
                 }
             }

@@ -154,6 +154,7 @@ fn an_unknown_vni_is_dropped_and_counted_for_no_port() {
             source: [192, 0, 2, 1].into(),
             vni: 77,
             label: 0,
+            forwarded: false,
         };
         let verdict = ebpf.trace(&ingress, &[2; 60]).unwrap();
         assert_eq!(verdict, Verdict::Drop(DropReason::UnknownVni));

@@ -95,6 +95,7 @@ fn rows() -> Vec<Row> {
             mtu: 1450,
             admin_state_up: true,
             underlay: Some(vec!["192.0.2.0/24".parse().unwrap()]),
+            on_demand: false,
         }),
         policy(None),
         Row::Label(LabelRow {
@@ -140,6 +141,7 @@ fn rows() -> Vec<Row> {
             mac: mac(FAR),
             host: far_host(),
             label: 1,
+            forward: false,
         }));
     }
     rows
@@ -204,6 +206,7 @@ impl Rig {
                 source: far_host(),
                 vni: VNI,
                 label: 1,
+                forwarded: false,
             }
         } else {
             Ingress::Port(port_id(from))
@@ -390,6 +393,7 @@ fn answered_connections_are_bounded_too() {
                 source: far_host(),
                 vni: VNI,
                 label: 1,
+                forwarded: false,
             },
         ];
         for number in 0..ANSWERED_PER_PORT + 2000 {

@@ -214,6 +214,7 @@ fn labels_are_believed_from_the_blocks_of_hosts_only() {
     let elsewhere = |row: Row| match row {
         Row::Network(row) => Some(RowChange::Put(Row::Network(NetworkRow {
             underlay: Some(vec!["198.51.100.0/24".parse().unwrap()]),
+            on_demand: false,
             ..row
         }))),
         _ => None,
@@ -301,8 +302,7 @@ fn what_no_row_knows_is_told_and_counted() {
     let mut events = dataplane.events().unwrap();
     let target = ipv4(2).to_string();
     let mut pinging = lab.vms[0].start(&["ping", "-n", "-c", "1", "-W", "1", &target]);
-    let unknown =
-        |event: &Event| matches!(event, Event::UnknownDestination { address, .. } if *address == ipv4(2));
+    let unknown = |event: &Event| matches!(event, Event::Unresolved { address, .. } if *address == ipv4(2));
     let told = loop {
         let event = events.blocking_recv().unwrap();
         if unknown(&event) {
@@ -311,10 +311,11 @@ fn what_no_row_knows_is_told_and_counted() {
     };
     assert_eq!(
         told,
-        Event::UnknownDestination {
+        Event::Unresolved {
             port: port_id(0),
             network: network_id(),
-            address: ipv4(2)
+            address: ipv4(2),
+            frame: Bytes::new(),
         }
     );
     pinging.kill().unwrap();

@@ -19,7 +19,7 @@ pub mod security;
 pub mod testing;
 pub mod trace;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 pub use alcor_dataplane_abi::{DropReason, PuntReason};
 use alcor_model::{Id, Network, Port};
@@ -72,6 +72,20 @@ pub trait Dataplane: Send {
     /// [`DataplaneError::NoDevice`] when the port has none.
     fn inject(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError>;
 
+    /// Sends a frame that was held ([`Event::Unresolved`]) on its way, from the beginning, as if the port sent it now. One
+    /// that still goes to an unknown address is dropped (`UnknownDestination`): nothing is held twice.
+    ///
+    /// # Errors
+    /// [`DataplaneError::NoDevice`] when the port has none.
+    fn release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError>;
+
+    /// For each address: whether a packet, or an answer to ARP or neighbour discovery, has used its neighbour row since
+    /// the last call about it, or since the row came. False for addresses without a row.
+    ///
+    /// # Errors
+    /// When the state in the kernel cannot be read.
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError>;
+
     /// The event stream; the first call gets it, later calls get `None`.
     fn events(&mut self) -> Option<mpsc::Receiver<Event>>;
 
@@ -101,14 +115,17 @@ pub enum Event {
         /// The whole frame.
         frame: Bytes,
     },
-    /// A port sent to an address in its network that no row knows.
-    UnknownDestination {
+    /// A port sent to an address that no row knows, in a network where such addresses are asked for. Whoever takes this
+    /// holds the packet.
+    Unresolved {
         /// The port that sent.
         port: Id<Port>,
         /// Its network.
         network: Id<Network>,
         /// The address it looked for.
-        address: std::net::IpAddr,
+        address: IpAddr,
+        /// The whole frame.
+        frame: Bytes,
     },
 }
 
@@ -192,11 +209,13 @@ pub enum Ingress {
     /// From another host, out of a VXLAN packet.
     Tunnel {
         /// Outer source address.
-        source: std::net::IpAddr,
+        source: IpAddr,
         /// The VXLAN network identifier; not checked yet.
         vni: u32,
         /// Group-based policy label; 0 is none.
         label: u16,
+        /// A host passed it on that the receiver has left (the header's "don't learn" bit).
+        forwarded: bool,
     },
 }
 
@@ -213,11 +232,13 @@ pub enum Verdict {
     /// Into a tunnel.
     Tunnel {
         /// The other host's tunnel address.
-        host: std::net::IpAddr,
+        host: IpAddr,
         /// The VXLAN network identifier.
         vni: alcor_model::Vni,
         /// Group-based policy label.
         label: u16,
+        /// Passed on, because the receiver has left this host (the header's "don't learn" bit).
+        forwarded: bool,
         /// The inner frame as it leaves.
         frame: Bytes,
     },
@@ -241,9 +262,15 @@ impl fmt::Debug for Verdict {
                 host,
                 vni,
                 label,
+                forwarded,
                 frame,
             } => {
-                write!(f, "Tunnel({host}, vni {vni}, label {label}, {})", hex(frame))
+                let passed_on = if *forwarded { ", forwarded" } else { "" };
+                write!(
+                    f,
+                    "Tunnel({host}, vni {vni}, label {label}{passed_on}, {})",
+                    hex(frame)
+                )
             }
             Self::Reply { frame } => write!(f, "Reply({})", hex(frame)),
             Self::Punt(reason) => write!(f, "Punt({})", reason.as_str()),

@@ -5,6 +5,10 @@
 //! - `port(device)`: the port row whose device it came from.
 //! - `local(network, mac)`: a port row of this host. `fdb(network, mac)`: `local`, else the neighbour with this MAC.
 //! - `neigh(network, ip)`: a local port's fixed IP, else the neighbour row. Local wins over remote.
+//! - *Unknown* is an address that these do not find. In a network that is on demand it is `Unresolved`: punted with the
+//!   address and the whole frame, for whoever asks for it and releases the frame then. A frame that was released and is unknown still,
+//!   and any frame in another network: dropped as `UnknownDestination`. The neighbour row that a frame of a port is
+//!   answered with (stages 4 and 6) or sent by (8 and 9) is *used*, whatever a filter says then; a lookup by MAC uses every row with this MAC.
 //! - `gateway(network, ip)`: the subnet row whose `gateway_ip` this is. `link-local gateway`:
 //!   `fe80::` EUI-64 of the gateway MAC; it exists in networks that have an IPv6 subnet with a gateway.
 //! - `gateway_mac`: [`alcor_model::net::GATEWAY_MAC`] in every subnet row, for now the same for all;
@@ -18,7 +22,7 @@
 //! 4. **ARP**: shorter than 28 bytes, not Ethernet/IPv4 (1, 0x0800, 6, 4): `Malformed`. Not a request (op 1):
 //!    `ArpIgnored`. With port security: sender MAC equals the Ethernet source, sender IP is 0.0.0.0 or allowed, else
 //!    `SpoofedArp`. Target is a fixed IP of the port itself: `OwnAddress`. Target is a gateway: reply with
-//!    its MAC. `neigh` knows it: reply with that MAC. Else `UnknownDestination` and an event. The reply is
+//!    its MAC. `neigh` knows it: reply with that MAC. Else unknown. The reply is
 //!    exactly 42 bytes: Ethernet header to the requester from the answered MAC, op 2.
 //! 5. **IPv4**: version 4, IHL >= 5, header within the frame, IHL*4 <= total length <= bytes present, else
 //!    `Malformed`. UDP of a first or only fragment with less than 8 bytes up to the total length: `Malformed`. A DHCP message is UDP of a first or only fragment, source port 68, destination port 67; whatever the
@@ -39,7 +43,7 @@
 //!      address of the port's MAC, else `SpoofedNd`; a source-link-layer option in first place (type 1, length 1) whose MAC differs from the
 //!      Ethernet source: `SpoofedNd`. Target is own (fixed IP or own link-local): `OwnAddress`. Target is a gateway or the
 //!      link-local gateway: NA with the router flag. `neigh` knows it, or it is the EUI-64 link-local address of a MAC that `fdb`
-//!      knows: NA without the router flag. Else `UnknownDestination` and an event.
+//!      knows: NA without the router flag. Else unknown.
 //!      The NA is exactly 86 bytes: Ethernet (to the requester's source MAC, from the answered MAC), IPv6 (hop limit 255, flow label
 //!      and traffic class 0, from the target to the requester, or to ff02::1 when the NS came from `::`), ICMPv6 type 136 with flags R as above, S (not when to
 //!      ff02::1), O; the target; option 2 with the MAC. When to ff02::1 the Ethernet destination is 33:33:00:00:00:01.
@@ -53,9 +57,10 @@
 //!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`.
 //!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). Destination in no subnet of
 //!    the network that has a gateway: `NoRoute`. The source need not be checked again. `neigh` does not know it:
-//!    `UnknownDestination` and an event. Else TTL/hop limit - 1, source MAC = gateway MAC, destination MAC = the neighbour's,
+//!    unknown. Else TTL/hop limit - 1, source MAC = gateway MAC, destination MAC = the neighbour's,
 //!    on to stage 10.
-//! 9. Else **switch**: `fdb(network, destination MAC)`; unknown: `UnknownDestination` (event with the IP destination). It is the
+//! 9. Else **switch**: `fdb(network, destination MAC)`; not found: the IP destination is unknown, or, when it is a gateway or
+//!    `neigh` knows it under another MAC, `UnknownDestination` (asking would tell nothing new). It is the
 //!    port itself: `Loop`.
 //! 10. **Filter out**: [the filter](#the-filter) of the sender, egress, with the label of the peer: a local port's own, else the
 //!     neighbour row's; 0 for the gateway's answer of stage 8. A ping to the gateway is filtered like any packet, its answer is not.
@@ -72,9 +77,11 @@
 //! # From the tunnel
 //! 1. No network row with this VNI: `UnknownVni`. The outer source is in none of the network's underlay blocks (when it has any said):
 //!    `UnknownUnderlay`, so a label is only believed from a host. Network down: `PortDown`. Shorter than an Ethernet header: `Malformed`.
-//! 2. Destination MAC is a group address: `NoFlood`. `local(network, mac)` does not know it: `NoLocalPort`. Port down or without a
-//!    device: `PortDown`. The filter of the receiver, ingress, with the label of the tunnel header. Else `Deliver`, unchanged. Nothing goes
-//!    from a tunnel into a tunnel.
+//! 2. Destination MAC is a group address: `NoFlood`. `local(network, mac)` does not know it: stage 3. Port down or without a
+//!    device: `PortDown`. The filter of the receiver, ingress, with the label of the tunnel header. Else `Deliver`, unchanged.
+//! 3. **Passed on**: a neighbour row with `forward` has this MAC (its port was here until lately), and the packet was not passed on
+//!    already: `Tunnel` to its host, unchanged, with the label that the packet came with and the mark that it was passed on. No
+//!    filter: the receiver's host has it. Else `NoLocalPort`. Nothing else goes from a tunnel into a tunnel, and nothing twice.
 //!
 //! Drops from a port are counted for the port, drops from the tunnel for no port, except `PortDown` of a receiver
 //! (for the receiver; a network that is down has none) and what the receiver's filter drops.

@@ -29,6 +29,9 @@ pub struct NetworkRow {
     /// is believed.
     #[serde(default)]
     pub underlay: Option<Vec<IpNet>>,
+    /// Addresses that no row knows are asked for, and packets to them held so long. False: nobody has them.
+    #[serde(default)]
+    pub on_demand: bool,
 }
 
 /// A subnet of such a network.
@@ -103,6 +106,8 @@ pub struct NeighbourRow {
     pub host: IpAddr,
     /// Label of its security groups; 0 is none.
     pub label: u16,
+    /// The port was on this host until lately: what still comes out of the tunnel for its MAC is passed on to `host`.
+    pub forward: bool,
 }
 
 /// A row of any kind.

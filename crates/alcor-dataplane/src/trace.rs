@@ -351,6 +351,7 @@ impl<'a> Run<'a> {
                 vni,
                 label,
                 frame,
+                ..
             } => {
                 let detail = format!("to host {host}, VNI {vni}, label {label}");
                 self.stage(Side::Source, "tunnel", true, detail);
@@ -465,7 +466,13 @@ impl<'a> Run<'a> {
             self.stage(Side::Destination, "arrival", false, detail);
             return None;
         };
-        let verdict = host.model.process(Ingress::Tunnel { source, vni, label }, frame);
+        let ingress = Ingress::Tunnel {
+            source,
+            vni,
+            label,
+            forwarded: false,
+        };
+        let verdict = host.model.process(ingress, frame);
         let believed = host.network().and_then(|row| row.underlay.as_ref()).map(Vec::len);
         let arrived = match believed {
             Some(blocks) => format!("from {source}, one of {blocks} blocks of hosts that are believed"),

@@ -18,10 +18,12 @@ mod send;
 #[path = "path/tunnel.rs"]
 mod tunnel;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
-use alcor_dataplane::{Dataplane, DropReason, Drops, Event, Ingress, PuntReason, Verdict};
-use alcor_model::{MacAddr, Vni};
+use alcor_dataplane::{
+    Dataplane, DropReason, Drops, Event, Ingress, NetworkRow, PuntReason, Row, RowChange, Verdict,
+};
+use alcor_model::{Id, MacAddr, Port, Vni};
 use bytes::Bytes;
 use common::{ALICE, ip, mac};
 
@@ -32,7 +34,7 @@ enum Want {
     Drop(DropReason),
     /// Counted for this port, or none.
     DropFor(Option<u128>, DropReason),
-    /// Dropped as unknown destination, with the event.
+    /// Dropped as unknown destination, or held where that can be asked for.
     Unknown(&'static str),
     Punt(PuntReason),
     Deliver(u128, Vec<u8>),
@@ -111,6 +113,7 @@ fn check(case: &Case) {
                     host: ip(host),
                     vni,
                     label: 0,
+                    forwarded: false,
                     frame: bytes(frame),
                 },
                 None,
@@ -131,14 +134,6 @@ fn check(case: &Case) {
     );
 
     let event = match (&case.want, port) {
-        (Want::Unknown(address), Some(port)) => {
-            let address: IpAddr = ip(address);
-            Some(Event::UnknownDestination {
-                port,
-                network: common::id(common::RED),
-                address,
-            })
-        }
         (Want::Punt(reason), Some(port)) => Some(Event::Punt {
             port,
             reason: *reason,
@@ -148,6 +143,42 @@ fn check(case: &Case) {
     };
     assert_eq!(events.try_recv().ok(), event, "{name}");
     assert!(events.try_recv().is_err(), "{name}: one event at most");
+}
+
+/// A frame to an address that no row knows, in a network that is on demand: held, told once, and dropped if nothing is
+/// known when it is released.
+fn check_on_demand(case: &Case, port: Id<Port>) {
+    let name = case.name;
+    let mut model = common::model();
+    let mut events = model.events().unwrap();
+    let network = NetworkRow {
+        on_demand: true,
+        ..common::network(common::RED, common::RED_VNI)
+    };
+    assert!(model.apply(&[RowChange::Put(Row::Network(network))])[0].is_ok());
+    let verdict = model.process(case.ingress.clone(), &case.frame);
+    let Want::Unknown(address) = &case.want else {
+        // Whatever else: as in any network.
+        let told = matches!(events.try_recv(), Ok(Event::Unresolved { .. }));
+        assert!(
+            !told && verdict != Verdict::Punt(PuntReason::Unresolved),
+            "{name}"
+        );
+        return;
+    };
+    assert_eq!(verdict, Verdict::Punt(PuntReason::Unresolved), "{name}");
+    let event = Event::Unresolved {
+        port,
+        network: common::id(common::RED),
+        address: ip(address),
+        frame: Bytes::from(case.frame.clone()),
+    };
+    assert_eq!(events.try_recv().ok(), Some(event), "{name}");
+    assert_eq!(model.drops().unwrap(), Drops::new(), "{name}");
+    model.release(port, &case.frame).unwrap();
+    let dropped = Verdict::Drop(DropReason::UnknownDestination);
+    assert_eq!(model.take_released(), [(port, dropped)], "{name}");
+    assert!(events.try_recv().is_err(), "{name}: nothing is held twice");
 }
 
 /// Reasons that only a kernel data plane has: its own failures, and limits of its channel to the agent.
@@ -170,9 +201,19 @@ fn every_case_ends_as_the_path_says() {
 }
 
 #[test]
+fn what_is_unknown_is_held_where_it_can_be_asked_for() {
+    for case in all() {
+        if let Ingress::Port(port) = &case.ingress {
+            check_on_demand(&case, *port);
+        }
+    }
+}
+
+#[test]
 fn every_reason_has_a_case() {
     let mut drops: BTreeSet<DropReason> = KERNEL_ONLY.into_iter().chain(FILTER).collect();
-    let mut punts = BTreeSet::new();
+    // See above.
+    let mut punts = BTreeSet::from([PuntReason::Unresolved]);
     for case in all() {
         match case.want {
             Want::Drop(reason) | Want::DropFor(_, reason) => drops.extend([reason]),

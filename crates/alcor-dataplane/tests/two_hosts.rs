@@ -56,6 +56,7 @@ impl Hosts {
             host: to,
             vni,
             label,
+            forwarded,
             frame,
         } = verdict
         else {
@@ -65,6 +66,7 @@ impl Hosts {
             source: ip(host),
             vni: vni.get(),
             label,
+            forwarded,
         };
         let peer = self.models.get_mut(to.to_string().as_str()).unwrap();
         arrived(peer.process(ingress, &frame))
@@ -227,6 +229,7 @@ fn what_random_scenarios_tunnel_is_never_tunnelled_on() {
                 source: ip(HOST_1),
                 vni: vni.get(),
                 label,
+                forwarded: false,
             };
             let verdict = to.process(ingress, &frame);
             let ended = matches!(verdict, Verdict::Deliver { .. } | Verdict::Drop(_));

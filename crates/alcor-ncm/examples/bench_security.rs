@@ -400,6 +400,7 @@ impl Place {
             vni,
             label,
             frame,
+            ..
         } = sender.process(Ingress::Port(self.joining.id), &frame)
         else {
             panic!("the packet does not leave its host");
@@ -409,6 +410,7 @@ impl Place {
             source: tunnel_ip(JOINING),
             vni: vni.get(),
             label,
+            forwarded: false,
         };
         let receiver = self.hosts[RECEIVING].model.as_mut().unwrap();
         let verdict = receiver.process(arrives, &frame);

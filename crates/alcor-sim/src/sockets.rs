@@ -141,7 +141,8 @@ async fn agent(channel: Channel, host: String, tunnel_ip: Ipv4Addr, seen: Arc<Se
                             send.send(answer).await.map_err(gone)?;
                         }
                     }
-                    None => {}
+                    // These hosts ask nothing.
+                    Some(ncm_message::Body::Resolved(_)) | None => {}
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Protobuf messages to typed values and back. Everything that arrives is checked here, once; what gets past is
 //! well-formed.
 
+pub mod resolve;
 mod security;
 
 use std::net::IpAddr;
@@ -136,21 +137,27 @@ pub fn encode_row(revision: Revision, row: &Row) -> v1::Row {
             mtu: u32::from(row.mtu),
             admin_state_up: row.admin_state_up,
             underlay: row.underlay.as_deref().map(encode_prefixes),
+            on_demand: row.on_demand,
         }),
         Row::Policy(row) => v1::row::Body::Policy(security::encode_policy(row)),
         Row::Label(row) => v1::row::Body::Label(security::encode_label(row)),
         Row::Subnet(row) => v1::row::Body::Subnet(encode_subnet(row)),
         Row::Port(row) => v1::row::Body::Port(encode_port(row)),
-        Row::Neighbour(row) => v1::row::Body::Neighbour(v1::Neighbour {
-            ip: encode_ip(row.ip),
-            mac: encode_mac(row.mac),
-            host: encode_ip(row.host),
-            label: u32::from(row.label),
-        }),
+        Row::Neighbour(row) => v1::row::Body::Neighbour(encode_neighbour(row)),
     };
     v1::Row {
         revision: revision.0,
         body: Some(body),
+    }
+}
+
+fn encode_neighbour(row: &NeighbourRow) -> v1::Neighbour {
+    v1::Neighbour {
+        ip: encode_ip(row.ip),
+        mac: encode_mac(row.mac),
+        host: encode_ip(row.host),
+        label: u32::from(row.label),
+        forward: row.forward,
     }
 }
 
@@ -241,6 +248,7 @@ pub fn decode_row(network: Id<Network>, row: &v1::Row) -> Result<(Revision, RowC
                 .as_ref()
                 .map(|blocks| decode_prefixes("a block of the underlay", blocks))
                 .transpose()?,
+            on_demand: message.on_demand,
         })),
         v1::row::Body::Policy(message) => {
             RowChange::Put(Row::Policy(security::decode_policy(network, message)?))
@@ -250,16 +258,23 @@ pub fn decode_row(network: Id<Network>, row: &v1::Row) -> Result<(Revision, RowC
         }
         v1::row::Body::Subnet(message) => RowChange::Put(Row::Subnet(decode_subnet(network, message)?)),
         v1::row::Body::Port(message) => RowChange::Put(Row::Port(decode_port(network, message)?)),
-        v1::row::Body::Neighbour(message) => RowChange::Put(Row::Neighbour(NeighbourRow {
-            network_id: network,
-            ip: decode_ip("the neighbour's ip", &message.ip)?,
-            mac: decode_mac("the neighbour's mac", &message.mac)?,
-            host: decode_ip("the neighbour's host", &message.host)?,
-            label: decode_u16("label", message.label)?,
-        })),
+        v1::row::Body::Neighbour(message) => {
+            RowChange::Put(Row::Neighbour(decode_neighbour(network, message)?))
+        }
         v1::row::Body::Tombstone(message) => RowChange::Remove(decode_tombstone(network, message)?),
     };
     Ok((Revision(row.revision), change))
+}
+
+fn decode_neighbour(network: Id<Network>, message: &v1::Neighbour) -> Result<NeighbourRow, DecodeError> {
+    Ok(NeighbourRow {
+        network_id: network,
+        ip: decode_ip("the neighbour's ip", &message.ip)?,
+        mac: decode_mac("the neighbour's mac", &message.mac)?,
+        host: decode_ip("the neighbour's host", &message.host)?,
+        label: decode_u16("label", message.label)?,
+        forward: message.forward,
+    })
 }
 
 fn decode_tombstone(network: Id<Network>, message: &v1::Tombstone) -> Result<RowKey, DecodeError> {
@@ -390,6 +405,7 @@ mod tests {
             mtu: 1450,
             admin_state_up: true,
             underlay: None,
+            on_demand: false,
         });
         assert_eq!(
             decode_row(network, &row(Some(vni))),

@@ -49,7 +49,7 @@ impl Bucket {
 
 impl Agent {
     pub(super) fn punt(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
-        // Unknown destinations become requests to the NCM when there is an on-demand protocol.
+        // No network is on demand yet, so nothing is held for an address.
         let Event::Punt { port, reason, frame } = event else {
             return;
         };
@@ -85,6 +85,8 @@ impl Agent {
             PuntReason::Dhcp4 => dhcp::answer(&context, frame),
             PuntReason::RouterSolicitation => ra::answer(&context, frame).map(Some),
             PuntReason::TtlExceeded => icmp::time_exceeded(&context, frame).map(Some),
+            // Those come as events of their own.
+            PuntReason::Unresolved => Err(Refusal::NotForUs),
         }
     }
 

@@ -51,6 +51,7 @@ pub fn row(key: Key, revision: u64) -> Row {
             mtu: 1400 + u16::try_from(revision % 50).unwrap(),
             admin_state_up: true,
             underlay: None,
+            on_demand: false,
         }),
         Key::Subnet(n) => Row::Subnet(SubnetRow {
             id: subnet_id(n),
@@ -83,6 +84,7 @@ pub fn row(key: Key, revision: u64) -> Row {
             mac: MacAddr([2, 0, 0, 2, n, p]),
             host: IpAddr::V4(Ipv4Addr::new(192, 0, 2, u8::try_from(revision % 250).unwrap())),
             label: 0,
+            forward: false,
         }),
     }
 }
@@ -203,7 +205,7 @@ impl Rig {
                     match message.body.unwrap() {
                         Body::Receipt(receipt) => self.receipts.push(receipt),
                         Body::PortReport(report) => self.reports.push(report),
-                        Body::Hello(_) | Body::Heartbeat(_) => {}
+                        Body::Hello(_) | Body::Heartbeat(_) | Body::Resolve(_) => {}
                     }
                 }
                 Action::Answer { client, body } => self.answers.push((client, body)),

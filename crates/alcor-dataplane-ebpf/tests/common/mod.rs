@@ -124,6 +124,7 @@ pub fn rows(host: usize) -> Vec<Row> {
         mtu: 1450,
         admin_state_up: true,
         underlay: None,
+        on_demand: false,
     })];
     for (index, (cidr, gateway)) in [
         ("10.0.0.0/24", "10.0.0.1"),
@@ -178,6 +179,7 @@ pub fn rows(host: usize) -> Vec<Row> {
                     mac: mac(vm),
                     host,
                     label: 0,
+                    forward: false,
                 })
             }));
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use alcor_model::{MacAddr, net::GATEWAY_MAC};
 
 use super::{
-    path::{Context, End},
+    path::{Context, End, Used},
     tables::{has_fixed_ip, is_allowed},
 };
 use crate::{
@@ -64,10 +64,13 @@ pub(super) fn answer(context: &Context<'_>) -> End {
         return End::Drop(DropReason::OwnAddress);
     }
     if network.is_gateway(arp.target_ip) {
-        return End::Reply(reply(&arp, ethernet.source, GATEWAY_MAC));
+        return End::Reply(reply(&arp, ethernet.source, GATEWAY_MAC), None);
     }
     match network.neigh(arp.target_ip) {
-        Some(peer) => End::Reply(reply(&arp, ethernet.source, peer.mac())),
+        Some(peer) => End::Reply(
+            reply(&arp, ethernet.source, peer.mac()),
+            Some(Used::ByIp(arp.target_ip)),
+        ),
         None => End::Unknown(arp.target_ip),
     }
 }

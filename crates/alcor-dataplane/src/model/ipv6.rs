@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use alcor_model::{MacAddr, net::GATEWAY_MAC};
 
 use super::{
-    path::{Context, End, Packet},
+    path::{Context, End, Packet, Used},
     tables::{has_fixed_ip, is_allowed, own_link_local},
 };
 use crate::{
@@ -207,14 +207,16 @@ fn answer_solicitation(context: &Context<'_>, source: IpAddr, message: &[u8]) ->
     if has_fixed_ip(port, target_ip) || target_ip == own_link_local(port) {
         return End::Drop(DropReason::OwnAddress);
     }
-    let (mac, router) = if network.is_gateway(target_ip) {
-        (GATEWAY_MAC, FLAG_ROUTER)
-    } else if let Some(peer) = network.neigh_or_link_local(target_ip) {
-        (peer.mac(), 0)
+    let (mac, router, used) = if network.is_gateway(target_ip) {
+        (GATEWAY_MAC, FLAG_ROUTER, None)
+    } else if let Some(peer) = network.neigh(target_ip) {
+        (peer.mac(), 0, Some(Used::ByIp(target_ip)))
+    } else if let Some(peer) = network.link_local(target_ip) {
+        (peer.mac(), 0, Some(Used::ByMac(peer.mac())))
     } else {
         return End::Unknown(target_ip);
     };
-    End::Reply(advertisement(target, mac, router, source, ethernet.source))
+    End::Reply(advertisement(target, mac, router, source, ethernet.source), used)
 }
 
 /// The MAC in a source link-layer address option, if that is the first option.

@@ -14,10 +14,11 @@ mod track;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
-use alcor_model::{Id, Port};
+use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
 pub use tables::Limits;
 use tokio::sync::mpsc;
@@ -29,6 +30,8 @@ use crate::{
 
 /// How many injected frames the model keeps for [`Model::take_injected`]; the oldest go first.
 pub const INJECTED_FRAMES: usize = 4096;
+/// How many verdicts the model keeps for [`Model::take_released`]; the oldest go first.
+pub const RELEASED_FRAMES: usize = 4096;
 
 /// The reference data plane. Its devices are names only: every name exists until
 /// [`Model::set_device_present`] says otherwise.
@@ -41,6 +44,9 @@ pub struct Model {
     trackers: BTreeMap<Id<Port>, track::Tracker>,
     now: Duration,
     injected: VecDeque<(Id<Port>, Bytes)>,
+    released: VecDeque<(Id<Port>, Verdict)>,
+    /// Neighbours used since somebody asked.
+    used: BTreeSet<(Id<Network>, IpAddr)>,
     event_sender: mpsc::Sender<Event>,
     event_receiver: Option<mpsc::Receiver<Event>>,
     lost_events: u64,
@@ -64,6 +70,8 @@ impl Model {
             trackers: BTreeMap::new(),
             now: Duration::ZERO,
             injected: VecDeque::new(),
+            released: VecDeque::new(),
+            used: BTreeSet::new(),
             event_sender,
             event_receiver: Some(event_receiver),
             lost_events: 0,
@@ -72,15 +80,26 @@ impl Model {
 
     /// Takes one frame along the path: counts it when it is dropped, tells the agent when it must know.
     pub fn process(&mut self, ingress: Ingress, frame: &[u8]) -> Verdict {
+        self.walk(ingress, frame, false)
+    }
+
+    fn walk(&mut self, ingress: Ingress, frame: &[u8], was_held: bool) -> Verdict {
         let mut path = path::Path {
             tables: &self.tables,
             devices: &self.devices,
             trackers: &mut self.trackers,
+            used: &mut self.used,
+            was_held,
             now: u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX),
         };
         let ended = match ingress {
             Ingress::Port(port) => path.of_port(port, frame),
-            Ingress::Tunnel { source, vni, label } => path.of_tunnel(source, vni, label, frame),
+            Ingress::Tunnel {
+                source,
+                vni,
+                label,
+                forwarded,
+            } => path.of_tunnel(source, vni, (label, forwarded), frame),
         };
         if let Verdict::Drop(reason) = ended.verdict {
             *self.drops.entry((ended.drop_port, reason)).or_default() += 1;
@@ -106,6 +125,11 @@ impl Model {
     /// The frames injected since the last call, oldest first.
     pub fn take_injected(&mut self) -> Vec<(Id<Port>, Bytes)> {
         self.injected.drain(..).collect()
+    }
+
+    /// What became of the frames released since the last call, oldest first.
+    pub fn take_released(&mut self) -> Vec<(Id<Port>, Verdict)> {
+        self.released.drain(..).collect()
     }
 
     /// Makes a device appear or vanish. One that vanishes is untied from its port, as in a kernel; one that is
@@ -137,6 +161,8 @@ impl Dataplane for Model {
     fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>> {
         let outcomes = changes.iter().map(|change| self.tables.apply(change)).collect();
         self.trackers.retain(|port, _| self.tables.port(*port).is_some());
+        self.used
+            .retain(|(network, ip)| self.tables.has_neighbour(*network, *ip));
         outcomes
     }
 
@@ -179,6 +205,22 @@ impl Dataplane for Model {
         }
         self.injected.push_back((port, Bytes::copy_from_slice(frame)));
         Ok(())
+    }
+
+    fn release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
+        if !self.devices.contains_key(&port) {
+            return Err(DataplaneError::NoDevice(port));
+        }
+        let verdict = self.walk(Ingress::Port(port), frame, true);
+        if self.released.len() == RELEASED_FRAMES {
+            self.released.pop_front();
+        }
+        self.released.push_back((port, verdict));
+        Ok(())
+    }
+
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        Ok(keys.iter().map(|key| self.used.remove(key)).collect())
     }
 
     fn events(&mut self) -> Option<mpsc::Receiver<Event>> {

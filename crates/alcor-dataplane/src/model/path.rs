@@ -1,10 +1,13 @@
 //! The two ways into the path: stages 1-3 for frames of a port, and all stages for frames of the tunnel. And
 //! the filters at its end.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use alcor_dataplane_abi::connection::Direction;
-use alcor_model::{Id, Port};
+use alcor_model::{Id, MacAddr, Network, Port};
 use bytes::Bytes;
 
 use super::{
@@ -30,7 +33,14 @@ pub(super) enum Exit<'a> {
     /// To the gateway; this is its answer.
     Gateway(Vec<u8>),
     /// To a peer, as it leaves.
-    Peer(Peer<'a>, Vec<u8>),
+    Peer(Peer<'a>, Vec<u8>, Used),
+}
+
+/// How a peer was found: which neighbour rows that uses, if it is a remote one.
+#[derive(Clone, Copy)]
+pub(super) enum Used {
+    ByIp(IpAddr),
+    ByMac(MacAddr),
 }
 
 /// Why a stage does not hand the frame to the next one.
@@ -39,10 +49,11 @@ pub(super) enum End {
     Drop(DropReason),
     /// Dropped, and counted for this port.
     DropAt(Id<Port>, DropReason),
-    /// Dropped as `UnknownDestination`; the agent is told the address.
+    /// No row tells this address.
     Unknown(IpAddr),
     Punt(PuntReason),
-    Reply(Vec<u8>),
+    /// Answered, for a peer or for the gateway.
+    Reply(Vec<u8>, Option<Used>),
 }
 
 impl From<DropReason> for End {
@@ -84,6 +95,9 @@ pub(super) struct Path<'a> {
     pub(super) tables: &'a Tables,
     pub(super) devices: &'a BTreeMap<Id<Port>, String>,
     pub(super) trackers: &'a mut BTreeMap<Id<Port>, Tracker>,
+    pub(super) used: &'a mut BTreeSet<(Id<Network>, IpAddr)>,
+    /// The frame was held, and is released now.
+    pub(super) was_held: bool,
     pub(super) now: u64,
 }
 
@@ -105,14 +119,21 @@ impl Path<'_> {
             Err(End::DropAt(receiver, reason)) => {
                 return Ended::quiet(Verdict::Drop(reason), Some(receiver));
             }
-            Err(End::Reply(frame)) => Verdict::Reply { frame: frame.into() },
+            Err(End::Reply(frame, used)) => {
+                self.use_rows(network, used);
+                Verdict::Reply { frame: frame.into() }
+            }
+            Err(End::Unknown(_)) if self.was_held || !network.row.on_demand => {
+                Verdict::Drop(DropReason::UnknownDestination)
+            }
             Err(End::Unknown(address)) => {
-                event = Some(Event::UnknownDestination {
+                event = Some(Event::Unresolved {
                     port,
                     network: network.row.id,
                     address,
+                    frame: Bytes::copy_from_slice(frame),
                 });
-                Verdict::Drop(DropReason::UnknownDestination)
+                Verdict::Punt(PuntReason::Unresolved)
             }
             Err(End::Punt(reason)) => {
                 event = Some(Event::Punt {
@@ -140,12 +161,15 @@ impl Path<'_> {
     ) -> Result<Verdict, End> {
         let label = match &exit {
             Exit::Gateway(_) => 0,
-            Exit::Peer(peer, _) => peer.label(),
+            Exit::Peer(peer, _, used) => {
+                self.use_rows(network, Some(*used));
+                peer.label()
+            }
         };
         self.filter(Direction::Egress, port, network, label, frame)?;
         let (peer, frame) = match exit {
-            Exit::Gateway(reply) => return Err(End::Reply(reply)),
-            Exit::Peer(peer, frame) => (peer, frame),
+            Exit::Gateway(reply) => return Err(End::Reply(reply, None)),
+            Exit::Peer(peer, frame, _) => (peer, frame),
         };
         if frame.len() - ETH_LEN.min(frame.len()) > usize::from(network.row.mtu) {
             return Err(DropReason::Oversize.into());
@@ -167,8 +191,22 @@ impl Path<'_> {
                 host: neighbour.host,
                 vni: network.row.vni,
                 label,
+                forwarded: false,
                 frame: frame.into(),
             }),
+        }
+    }
+
+    fn use_rows(&mut self, network: &NetworkTables, used: Option<Used>) {
+        let id = network.row.id;
+        match used {
+            Some(Used::ByIp(ip)) if matches!(network.neigh(ip), Some(Peer::Remote(_))) => {
+                self.used.insert((id, ip));
+            }
+            Some(Used::ByMac(mac)) if network.local(mac).is_none() => {
+                self.used.extend(network.remote(mac).map(|row| (id, row.ip)));
+            }
+            _ => {}
         }
     }
 
@@ -200,7 +238,13 @@ impl Path<'_> {
     }
 
     /// The path "from the tunnel".
-    pub(super) fn of_tunnel(&mut self, source: IpAddr, vni: u32, label: u16, frame: &[u8]) -> Ended {
+    pub(super) fn of_tunnel(
+        &mut self,
+        source: IpAddr,
+        vni: u32,
+        (label, forwarded): (u16, bool),
+        frame: &[u8],
+    ) -> Ended {
         let drop = |reason| Ended::quiet(Verdict::Drop(reason), None);
         let Some(network) = self.tables.by_vni(vni) else {
             return drop(DropReason::UnknownVni);
@@ -218,7 +262,20 @@ impl Path<'_> {
             return drop(DropReason::NoFlood);
         }
         let Some(receiver) = network.local(ethernet.destination) else {
-            return drop(DropReason::NoLocalPort);
+            let mut left = network.remote(ethernet.destination).filter(|row| row.forward);
+            return match left.next().filter(|_| !forwarded) {
+                Some(row) => Ended::quiet(
+                    Verdict::Tunnel {
+                        host: row.host,
+                        vni: network.row.vni,
+                        label,
+                        forwarded: true,
+                        frame: Bytes::copy_from_slice(frame),
+                    },
+                    None,
+                ),
+                None => drop(DropReason::NoLocalPort),
+            };
         };
         let verdict = if !self.is_up(receiver) {
             Verdict::Drop(DropReason::PortDown)

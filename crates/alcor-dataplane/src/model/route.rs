@@ -4,7 +4,7 @@
 use alcor_model::net::GATEWAY_MAC;
 
 use super::{
-    path::{Context, End, Exit, Packet},
+    path::{Context, End, Exit, Packet, Used},
     tables::{Peer, is_link_local},
 };
 use crate::{
@@ -27,14 +27,18 @@ const IPV6_ADDRESSES: usize = ETH_LEN + 8;
 const IPV6_ICMP: usize = ETH_LEN + IPV6_LEN;
 
 pub(super) fn switch<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {
-    let peer = context
-        .network
-        .fdb(context.ethernet.destination)
-        .ok_or(End::Unknown(packet.destination))?;
+    let network = context.network;
+    let mac = context.ethernet.destination;
+    let known = || network.is_gateway(packet.destination) || network.neigh(packet.destination).is_some();
+    let peer = match network.fdb(mac) {
+        Some(peer) => peer,
+        None if known() => return Err(DropReason::UnknownDestination.into()),
+        None => return Err(End::Unknown(packet.destination)),
+    };
     if matches!(peer, Peer::Local(receiver) if receiver.id == context.port.id) {
         return Err(DropReason::Loop.into());
     }
-    Ok(Exit::Peer(peer, context.frame.to_vec()))
+    Ok(Exit::Peer(peer, context.frame.to_vec(), Used::ByMac(mac)))
 }
 
 pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {
@@ -65,7 +69,7 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
         ..context.ethernet
     };
     put(&mut frame, 0, &ethernet.bytes());
-    Ok(Exit::Peer(peer, frame))
+    Ok(Exit::Peer(peer, frame, Used::ByIp(packet.destination)))
 }
 
 fn set_ttl(frame: &mut [u8], packet: &Packet, ttl: u8) {

@@ -121,7 +121,7 @@ impl NetworkTables {
 
     /// `fdb(network, mac)`.
     pub(super) fn fdb(&self, mac: MacAddr) -> Option<Peer<'_>> {
-        let remote = || self.neighbours.values().find(|neighbour| neighbour.mac == mac);
+        let remote = || self.remote(mac).next();
         self.local(mac)
             .map(Peer::Local)
             .or_else(|| remote().map(Peer::Remote))
@@ -134,9 +134,16 @@ impl NetworkTables {
         local.or_else(|| self.neighbours.get(&ip).map(Peer::Remote))
     }
 
-    /// `neigh`, or the station whose EUI-64 link-local address this is.
-    pub(super) fn neigh_or_link_local(&self, ip: IpAddr) -> Option<Peer<'_>> {
-        self.neigh(ip).or_else(|| self.fdb(eui64_mac(ip)?))
+    /// Every neighbour row with this MAC.
+    pub(super) fn remote(&self, mac: MacAddr) -> impl Iterator<Item = &NeighbourRow> {
+        self.neighbours
+            .values()
+            .filter(move |neighbour| neighbour.mac == mac)
+    }
+
+    /// The station whose EUI-64 link-local address this is.
+    pub(super) fn link_local(&self, ip: IpAddr) -> Option<Peer<'_>> {
+        self.fdb(eui64_mac(ip)?)
     }
 
     /// True for the gateway of a subnet, and for the link-local address of the gateway.
@@ -243,6 +250,11 @@ impl Tables {
     pub(super) fn port(&self, port: Id<Port>) -> Option<(&PortRow, &NetworkTables)> {
         let network = self.networks.get(self.homes.get(&port)?)?;
         Some((network.ports.get(&port)?, network))
+    }
+
+    pub(super) fn has_neighbour(&self, network: Id<Network>, ip: IpAddr) -> bool {
+        let network = self.networks.get(&network);
+        network.is_some_and(|network| network.neighbours.contains_key(&ip))
     }
 
     /// All rows, sorted by key.

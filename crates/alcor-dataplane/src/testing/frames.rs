@@ -103,6 +103,7 @@ fn tunnel(rng: &mut Rng, state: &State, network: Option<&NetworkRow>) -> Ingress
             vni
         },
         label: rng.one([0, 0, 1, 65_535]),
+        forwarded: false,
     }
 }
 

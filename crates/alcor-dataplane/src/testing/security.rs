@@ -205,6 +205,7 @@ pub(super) fn answer(
         source: remote.host,
         vni: vni.get(),
         label: if rng.chance(90) { remote.label } else { 1 },
+        forwarded: false,
     };
     Some((ingress, turned))
 }

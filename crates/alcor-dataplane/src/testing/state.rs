@@ -174,6 +174,7 @@ fn network_row(rng: &mut Rng, id: Id<Network>, index: usize) -> Option<Row> {
         mtu,
         admin_state_up: rng.chance(94),
         underlay: None,
+        on_demand: false,
     }))
 }
 
@@ -300,6 +301,7 @@ fn neighbours(rng: &mut Rng, state: &mut State, network_id: Id<Network>, station
                 mac,
                 host,
                 label,
+                forward: false,
             }));
         }
     }

@@ -89,6 +89,7 @@ pub fn network(number: u128, vni: u32) -> NetworkRow {
         mtu: MTU as u16,
         admin_state_up: number != GREY,
         underlay: None,
+        on_demand: false,
     }
 }
 
@@ -131,6 +132,7 @@ pub fn neighbour(network: u128, address: &str, mac: MacAddr, host: &str, label: 
         mac,
         host: ip(host),
         label,
+        forward: false,
     }
 }
 

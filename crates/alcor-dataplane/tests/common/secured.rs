@@ -96,6 +96,7 @@ impl Rig {
         let underlay = Some(vec!["192.0.2.0/24".parse().unwrap()]);
         rig.put(Row::Network(alcor_dataplane::NetworkRow {
             underlay,
+            on_demand: false,
             ..network(RED, RED_VNI)
         }));
         rig.put(Row::Subnet(subnet(1, RED, "10.0.0.0/24", Some("10.0.0.1"), true)));
@@ -178,6 +179,7 @@ impl Rig {
                 source: ip(HOSTS[host]),
                 vni: vni.get(),
                 label,
+                forwarded: false,
             };
             verdict = self.models[1 - host].process(ingress, &frame);
         }

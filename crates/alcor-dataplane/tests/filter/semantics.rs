@@ -164,6 +164,7 @@ fn a_label_out_of_the_tunnel_is_believed_from_hosts_only() {
             source: ip(source),
             vni: RED_VNI,
             label,
+            forwarded: false,
         };
         rig.models[1].process(ingress, &frame)
     };
@@ -246,6 +247,7 @@ fn discovery_and_strange_ethertypes_never_come_in_from_the_network() {
         source: ip(HOSTS[0]),
         vni: RED_VNI,
         label: 1,
+        forwarded: false,
     };
     for kind in 133..=137 {
         let frame = Talk::v6(11, 12).icmp(kind, 0, &[0; 20]);

@@ -1,6 +1,6 @@
 //! Stages 9 and 10.
 
-use alcor_dataplane::DropReason::{Loop, Oversize, PortDown};
+use alcor_dataplane::DropReason::{Loop, Oversize, PortDown, UnknownDestination};
 use alcor_model::MacAddr;
 
 use crate::{Case, Want, alice_to, case, common::*, drop};
@@ -53,10 +53,22 @@ pub(crate) fn cases() -> Vec<Case> {
             Want::Deliver(BOB, ttl_0),
         ),
         case(
-            "nobody's MAC",
+            "nobody's MAC, nobody's address",
+            ALICE,
+            send(STRANGER, "10.0.0.77"),
+            Want::Unknown("10.0.0.77"),
+        ),
+        drop(
+            "nobody's MAC for an address that another has",
             ALICE,
             send(STRANGER, "10.0.0.12"),
-            Want::Unknown("10.0.0.12"),
+            UnknownDestination,
+        ),
+        drop(
+            "nobody's MAC for the gateway",
+            ALICE,
+            send(STRANGER, "10.0.0.1"),
+            UnknownDestination,
         ),
         drop("to itself", ALICE, send(mac(ALICE), "10.0.0.11"), Loop),
         case(

@@ -15,6 +15,7 @@ fn tunnelled(name: &'static str, vni: u32, frame: Vec<u8>, want: Want) -> Case {
             source: ip(DAVE_HOST),
             vni,
             label: 9,
+            forwarded: false,
         },
         frame,
         want,

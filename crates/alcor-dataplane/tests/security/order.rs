@@ -155,6 +155,7 @@ fn probe(model: &mut Model, direction: Direction, talk: Talk, label: u16, kind: 
                 source: ip(HOSTS[1]),
                 vni: RED_VNI,
                 label,
+                forwarded: false,
             };
             model.process(tunnel, &kind.frame(talk))
         }

@@ -246,7 +246,8 @@ impl Ncm {
                     reason: "a session has one hello".to_owned(),
                 });
             }
-            v1::agent_message::Body::Heartbeat(_) => {}
+            // Nothing is on demand yet: nobody has a reason to ask.
+            v1::agent_message::Body::Heartbeat(_) | v1::agent_message::Body::Resolve(_) => {}
             v1::agent_message::Body::Receipt(receipt) => self.receipt(now, &host, receipt, actions),
             v1::agent_message::Body::PortReport(report) => self.port_report(&host, report, actions),
         }

@@ -110,6 +110,7 @@ impl NetworkView {
             mtu: row.mtu,
             admin_state_up: row.admin_state_up,
             underlay,
+            on_demand: false,
         });
         Some(KeyedRow::put(revision, &sent))
     }
@@ -133,6 +134,7 @@ impl NetworkView {
                 mac: port.mac_address,
                 host,
                 label: port.label.unwrap_or_default(),
+                forward: false,
             })
         };
         port.fixed_ips
