@@ -119,4 +119,4 @@
 //!    go, then one that is not answered, closed or revoked; all answered: `ConnectionLimit`. Each port has room of its own. A data plane may keep
 //!    fewer entries of those that are not answered, closed or revoked, and forget an answered one that was not used for long instead of refusing.
 //!
-//! Where two rows could answer (two neighbours with one MAC), they agree on the host; a data plane may take either.
+//! Where two rows could answer (two neighbours with one MAC), they agree on the host and on `forward`; a data plane may take either.

@@ -94,7 +94,12 @@ fn check_scenario(scenario: &Scenario) {
                 assert!(scenario.devices.contains_key(receiver), "{at}");
                 out
             }
-            Verdict::Tunnel { vni, frame: out, .. } => {
+            Verdict::Tunnel {
+                vni,
+                forwarded,
+                frame: out,
+                ..
+            } => {
                 let owner = network_of(
                     scenario,
                     &Ingress::Tunnel {
@@ -105,10 +110,9 @@ fn check_scenario(scenario: &Scenario) {
                     },
                 );
                 assert_eq!(owner, network, "{at}");
-                assert!(
-                    matches!(ingress, Ingress::Port(_)),
-                    "nothing goes from a tunnel into a tunnel: {at}"
-                );
+                let was_passed_on = matches!(ingress, Ingress::Tunnel { forwarded: true, .. });
+                assert!(!was_passed_on, "nothing is passed on twice: {at}");
+                assert_eq!(*forwarded, !matches!(ingress, Ingress::Port(_)), "{at}");
                 out
             }
             Verdict::Reply { frame: out } => {
@@ -160,6 +164,7 @@ proptest! {
     fn every_scenario_keeps_tenants_apart_checksums_right_and_counters_exact(seed: u64) {
         check_scenario(&Scenario::from_seed(seed));
         check_scenario(&Scenario::secured(seed));
+        check_scenario(&Scenario::learning(seed));
     }
 
     #[test]
@@ -228,11 +233,19 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
 #[test]
 fn scenarios_reach_every_verdict_and_reason() {
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    for scenario in (0..600).flat_map(|seed| [Scenario::from_seed(seed), Scenario::secured(seed)]) {
+    let scenarios = |seed| {
+        [
+            Scenario::from_seed(seed),
+            Scenario::secured(seed),
+            Scenario::learning(seed),
+        ]
+    };
+    for scenario in (0..600).flat_map(scenarios) {
         let mut model = scenario.model();
         for (ingress, frame) in scenario.frames {
             let name = match model.process(ingress, &frame) {
                 Verdict::Deliver { .. } => "deliver",
+                Verdict::Tunnel { forwarded: true, .. } => "forwarded",
                 Verdict::Tunnel { .. } => "tunnel",
                 Verdict::Reply { .. } => "reply",
                 Verdict::Punt(reason) => reason.as_str(),
@@ -250,14 +263,10 @@ fn scenarios_reach_every_verdict_and_reason() {
     ]
     .map(DropReason::as_str);
     let drops = DropReason::ALL.iter().map(|reason| reason.as_str());
-    // No generated network is on demand: `path.rs` has the cases.
-    let punts = PuntReason::ALL
-        .iter()
-        .filter(|reason| **reason != PuntReason::Unresolved);
-    let punts = punts.map(|reason| reason.as_str());
+    let punts = PuntReason::ALL.iter().map(|reason| reason.as_str());
     let wanted: BTreeSet<&str> = drops
         .chain(punts)
-        .chain(["deliver", "tunnel", "reply"])
+        .chain(["deliver", "tunnel", "forwarded", "reply"])
         .filter(|name| !elsewhere.contains(name))
         .collect();
     let rare: Vec<_> = wanted

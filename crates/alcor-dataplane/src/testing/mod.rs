@@ -4,6 +4,7 @@
 //! [`Scenario::from_seed`] through both.
 
 pub mod frames;
+mod learning;
 pub mod rng;
 mod security;
 pub mod state;
@@ -56,15 +57,30 @@ impl Scenario {
         let mut rng = Rng::new(seed);
         let mut state = state::generate(&mut rng);
         security::add(&mut rng, &mut state);
+        Self::of(seed, &mut rng, state)
+    }
+
+    /// The same, where most networks are on demand, ports have left, and packets were passed on.
+    pub fn learning(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut state = state::generate(&mut rng);
+        security::add(&mut rng, &mut state);
+        learning::add(&mut rng, &mut state);
+        let mut scenario = Self::of(seed, &mut rng, state);
+        learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
+        scenario
+    }
+
+    fn of(seed: u64, rng: &mut Rng, state: state::State) -> Self {
         let mut frames: Vec<(Ingress, Vec<u8>)> = Vec::new();
         for _ in 0..FRAMES {
             let before = frames.get(rng.below(frames.len())).cloned();
             let frame = match rng.below(10) {
-                0..3 => before.and_then(|before| security::answer(&mut rng, &state, &before)),
+                0..3 => before.and_then(|before| security::answer(rng, &state, &before)),
                 3..5 => before,
                 _ => None,
             };
-            frames.push(frame.unwrap_or_else(|| frames::generate(&mut rng, &state)));
+            frames.push(frame.unwrap_or_else(|| frames::generate(rng, &state)));
         }
         Self {
             seed,
