@@ -8,6 +8,7 @@ mod once;
 mod pools;
 mod quotas;
 mod rbac;
+mod routed_labels;
 mod routers;
 mod rules;
 mod security;

@@ -12,7 +12,7 @@ use super::{RouterError, ports, put, visible};
 use crate::{
     Env, RegionError, RegionState,
     command::{Caller, FixedIpRequest},
-    port,
+    label, port,
 };
 
 /// What a client names to add or to remove an interface.
@@ -70,7 +70,8 @@ pub fn add_interface(
         });
     }
     env.touch(&mut router.standard);
-    put(tx, router);
+    let router = put(tx, router);
+    label::connect(tx, env, &router, port.network_id)?;
     Ok(InterfaceInfo {
         router_id: id,
         port,
@@ -324,7 +325,8 @@ pub fn remove_interface(
         ports::readdress(tx, env, &port, left)?;
     }
     env.touch(&mut router.standard);
-    put(tx, router);
+    let router = put(tx, router);
+    label::disconnect(tx, &router, port.network_id);
     Ok(InterfaceInfo {
         router_id: id,
         port,

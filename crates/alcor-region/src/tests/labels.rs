@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Env, RegionState, command::PortUpdate, label, security_group::SecurityGroupCreate};
 
-async fn group(place: &Place, name: &str) -> Id<SecurityGroup> {
+pub(super) async fn group(place: &Place, name: &str) -> Id<SecurityGroup> {
     let create = SecurityGroupCreate {
         standard: StandardCreate {
             name: name.into(),
@@ -25,7 +25,11 @@ async fn group(place: &Place, name: &str) -> Id<SecurityGroup> {
         .id
 }
 
-async fn port_under(place: &Place, network: Id<Network>, groups: &[Id<SecurityGroup>]) -> Arc<Port> {
+pub(super) async fn port_under(
+    place: &Place,
+    network: Id<Network>,
+    groups: &[Id<SecurityGroup>],
+) -> Arc<Port> {
     let create = PortCreate {
         security_groups: Some(groups.to_vec()),
         ..port_of(network)
@@ -33,7 +37,7 @@ async fn port_under(place: &Place, network: Id<Network>, groups: &[Id<SecurityGr
     place.try_port(create).await.unwrap()
 }
 
-async fn put_under(place: &Place, port: Id<Port>, groups: &[Id<SecurityGroup>]) -> Arc<Port> {
+pub(super) async fn put_under(place: &Place, port: Id<Port>, groups: &[Id<SecurityGroup>]) -> Arc<Port> {
     let update = PortUpdate {
         security_groups: Some(groups.to_vec()),
         ..PortUpdate::default()
