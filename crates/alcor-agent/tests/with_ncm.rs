@@ -9,7 +9,7 @@ use alcor_dataplane::{
     ConnectionEntry, Dataplane, DataplaneError, Drops, Row, RowChange, RowKey, Snapshot, model::Model,
 };
 use alcor_model::{
-    Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
+    Change, Host, HostRuntime, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
     resource::{AllocationPool, Binding, BindingState, FixedIp, PortStatus, Standard},
 };
 use alcor_ncm::{
@@ -82,6 +82,9 @@ impl RegionLink for Region {
         for report in reports {
             let _ = self.0.send(report);
         }
+        Box::pin(async { Ok(()) })
+    }
+    fn note_hosts(&self, _: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
     fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {

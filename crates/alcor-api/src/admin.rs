@@ -143,6 +143,15 @@ pub(crate) mod doc {
         ]
     }
 
+    fn timing() -> Value {
+        nullable(object([
+            ("committed_us", number()),
+            ("sent_us", number()),
+            ("received_us", number()),
+            ("visible_us", number()),
+        ]))
+    }
+
     pub(crate) fn hosts() -> Operation {
         Operation::new("Lists the hosts")
             .component("Host", object(summary()))
@@ -156,12 +165,14 @@ pub(crate) mod doc {
             ("intended_revision", number()),
             ("applied_revision", nullable(number())),
             ("error", nullable(text())),
+            ("timing", timing()),
         ]);
         let neighbour = object([
             ("network_id", uuid()),
             ("intended", number()),
             ("intended_revision", number()),
             ("applied_revision", nullable(number())),
+            ("timing", timing()),
         ]);
         let mut members = summary();
         members.extend([
@@ -177,12 +188,6 @@ pub(crate) mod doc {
     }
 
     pub(crate) fn port_status() -> Operation {
-        let timing = object([
-            ("committed_us", number()),
-            ("sent_us", number()),
-            ("received_us", number()),
-            ("visible_us", number()),
-        ]);
         let state = object([
             ("port_id", uuid()),
             ("host", nullable(text())),
@@ -191,7 +196,7 @@ pub(crate) mod doc {
             ("host_alive", json!({"type": "boolean"})),
             ("intended_revision", number()),
             ("applied_revision", nullable(number())),
-            ("timing", nullable(timing)),
+            ("timing", timing()),
         ]);
         Operation::new("Shows how a port's last change travelled")
             .component("PortState", state)

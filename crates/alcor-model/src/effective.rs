@@ -63,6 +63,8 @@ pub struct ResourceState {
     pub applied_revision: Option<Revision>,
     /// Why the host refused it.
     pub error: Option<String>,
+    /// How its last change travelled, when that is known.
+    pub timing: Option<Timing>,
 }
 
 /// The neighbours of one network on one host.
@@ -76,6 +78,8 @@ pub struct NeighbourState {
     pub intended_revision: Revision,
     /// The newest revision that the host has applied in full.
     pub applied_revision: Option<Revision>,
+    /// How the delta travelled that brought it there, when that is known.
+    pub timing: Option<Timing>,
 }
 
 /// `GET /alcor/v1/ports/{id}/status`: how a port's last change travelled.

@@ -9,8 +9,8 @@ use crate::{
     Id, Revision,
     resource::{
         AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host,
-        KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy,
-        Router, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
+        HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime,
+        Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
     },
 };
 
@@ -219,6 +219,7 @@ rows! {
     Quota { String, project_id, "quota" }
     KeptReply { String, name, "kept_reply" }
     Host { String, name, "host" }
+    HostRuntime { String, name, "host_runtime" }
     AddressScope { Id<AddressScope>, id, "address_scope", standard.project_id }
     SubnetPool { Id<SubnetPool>, id, "subnetpool", standard.project_id }
     Network { Id<Network>, id, "network", standard.project_id }

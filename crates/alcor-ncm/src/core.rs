@@ -2,6 +2,7 @@
 //! [`Options`].
 
 mod labels;
+mod memory;
 mod security;
 mod session;
 mod status;
@@ -17,8 +18,8 @@ use std::{
 };
 
 use alcor_model::{
-    Change, Host, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, effective::Timing,
-    resource::PortStatus,
+    Change, Host, HostRuntime, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet,
+    effective::Timing, resource::PortStatus,
 };
 use alcor_proto::v1;
 use prost::Message as _;
@@ -142,6 +143,8 @@ pub enum Action {
     },
     /// Have the region take a report.
     ReportPort(PortReport),
+    /// Have the region keep what is known of hosts.
+    NoteHosts(Vec<HostRuntime>),
     /// Every host has forgotten what these labels meant at these revisions: the region may give them a new meaning.
     ReleaseLabels(Vec<(Id<Label>, Revision)>),
 }
@@ -329,6 +332,7 @@ impl Ncm {
         self.revision = self.revision.max(change.revision());
         match change {
             Change::Put(Resource::Host(row)) => self.put_host(row),
+            Change::Put(Resource::HostRuntime(row)) => self.put_host_runtime(row),
             Change::Put(Resource::Network(row)) => self.put_network(row),
             Change::Put(Resource::Subnet(row)) => self.put_subnet(row),
             Change::Put(Resource::Port(row)) => self.put_port(row),
@@ -519,6 +523,7 @@ impl Ncm {
             && entry.session.as_ref().is_some_and(|known| known.id == session)
         {
             entry.session = None;
+            entry.status.changed = true;
         }
     }
 
@@ -526,6 +531,10 @@ impl Ncm {
         let forgotten = self.forgotten_labels();
         if !forgotten.is_empty() {
             actions.push(Action::ReleaseLabels(forgotten));
+        }
+        let due = self.due_host_runtimes(now);
+        if !due.is_empty() {
+            actions.push(Action::NoteHosts(due));
         }
         let timeout = self.options.heartbeat_timeout;
         let silent = |entry: &HostEntry| {

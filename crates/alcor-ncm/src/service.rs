@@ -11,7 +11,7 @@ use std::{
 
 use alcor_metrics::{NCM_HELLOS, NCM_QUEUE_REPORTS, NCM_QUEUE_REQUESTS, NCM_SESSIONS_ENDED};
 use alcor_model::{
-    Change, Id, Label, Port, Resource, Revision,
+    Change, HostRuntime, Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
     trace::{Trace, TraceError, TraceQuestion},
 };
@@ -52,6 +52,8 @@ pub trait RegionLink: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), String>>;
     /// Takes port reports. An error is tried again later.
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>>;
+    /// Keeps what is known of hosts. An error is tried again later.
+    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>>;
     /// Lets labels have new meanings, each if it was last changed at its revision. It is told again as long as they rest.
     fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>>;
 }
@@ -183,21 +185,28 @@ struct Waiting {
     hosts: BTreeMap<String, (IpAddr, String)>,
     reports: BTreeMap<Id<Port>, PortReport>,
     labels: BTreeMap<Id<Label>, Revision>,
+    known: BTreeMap<String, HostRuntime>,
 }
 
 async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
     loop {
-        let (hosts, reports, labels) = {
+        let (hosts, reports, labels, known) = {
             let mut waiting = outbox.waiting.lock().await;
             let hosts = std::mem::take(&mut waiting.hosts);
             let labels = std::mem::take(&mut waiting.labels);
+            let known = std::mem::take(&mut waiting.known);
             let rest = match waiting.reports.keys().nth(REPORTS_AT_ONCE).copied() {
                 Some(key) => waiting.reports.split_off(&key),
                 None => BTreeMap::new(),
             };
-            (hosts, std::mem::replace(&mut waiting.reports, rest), labels)
+            (
+                hosts,
+                std::mem::replace(&mut waiting.reports, rest),
+                labels,
+                known,
+            )
         };
-        if hosts.is_empty() && reports.is_empty() && labels.is_empty() {
+        if hosts.is_empty() && reports.is_empty() && labels.is_empty() && known.is_empty() {
             if Arc::strong_count(&outbox) == 1 {
                 return;
             }
@@ -243,10 +252,31 @@ async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
             tracing::warn!(error, "labels could not be released; they are told again");
             failed = true;
         }
+        failed |= !note_hosts(&outbox, region.as_ref(), known).await;
         if failed {
             tokio::time::sleep(REPORT_RETRY).await;
         }
     }
+}
+
+/// Has the region keep what is known of hosts. False when it could not; newer words about a host are not overwritten.
+async fn note_hosts(outbox: &Outbox, region: &dyn RegionLink, known: BTreeMap<String, HostRuntime>) -> bool {
+    if known.is_empty() {
+        return true;
+    }
+    let Err(error) = region.note_hosts(known.values().cloned().collect()).await else {
+        return true;
+    };
+    tracing::warn!(
+        hosts = known.len(),
+        error,
+        "what is known of hosts could not be stored; trying again"
+    );
+    let mut waiting = outbox.waiting.lock().await;
+    for (name, host) in known {
+        waiting.known.entry(name).or_insert(host);
+    }
+    false
 }
 
 struct Shell {
@@ -376,6 +406,11 @@ impl Shell {
                         .await
                         .reports
                         .insert(report.port_id, report);
+                    filled = true;
+                }
+                Action::NoteHosts(hosts) => {
+                    let known = hosts.into_iter().map(|host| (host.name.clone(), host));
+                    self.outbox.waiting.lock().await.known.extend(known);
                     filled = true;
                 }
                 Action::ReleaseLabels(labels) => {

@@ -109,6 +109,7 @@ pub fn update(tx: &mut Tx<'_, RegionState>, id: Uuid, update: HostUpdate) -> Res
 /// Not found.
 pub fn delete(tx: &mut Tx<'_, RegionState>, id: Uuid) -> Result<(), RegionError> {
     let name = agent(tx.state(), id)?.name.clone();
+    tx.delete(ResourceKey::HostRuntime(name.clone()));
     tx.delete(ResourceKey::Host(name));
     Ok(())
 }

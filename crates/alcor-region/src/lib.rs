@@ -15,6 +15,7 @@ pub mod error;
 mod external;
 pub mod floating_ip;
 pub mod host;
+pub mod host_runtime;
 pub mod label;
 mod managed;
 pub mod network;

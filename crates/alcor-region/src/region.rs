@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use alcor_model::{Host, Id, Label, Revision};
+use alcor_model::{Host, HostRuntime, Id, Label, Revision};
 use alcor_store::{
     Engine, EngineError, FeedReader, Shard, ShardOptions, Snapshot, StoreError, Tx, WriteError,
 };
@@ -11,7 +11,7 @@ use crate::{
     Env, RegionConfig, RegionError, RegionState,
     command::{Caller, PortReport},
     env::{Source, SystemSource},
-    host, label,
+    host, host_runtime, label,
     managed::Managed,
     once::{self, Once, OnceError, Reply},
     port_runtime, quota,
@@ -210,6 +210,18 @@ impl Region {
     /// [`RegionError::StoreUnavailable`] only.
     pub async fn report_ports(&self, reports: Vec<PortReport>) -> Result<usize, RegionError> {
         self.write(move |tx, env| match port_runtime::report(tx, env, reports) {
+            Ok(changed) => Ok(changed),
+            Err(never) => match never {},
+        })
+        .await
+    }
+
+    /// Keeps what an NCM knows of hosts. Gives how many rows changed.
+    ///
+    /// # Errors
+    /// [`RegionError::StoreUnavailable`] only.
+    pub async fn note_hosts(&self, hosts: Vec<HostRuntime>) -> Result<usize, RegionError> {
+        self.write(move |tx, _| match host_runtime::note(tx, hosts) {
             Ok(changed) => Ok(changed),
             Err(never) => match never {},
         })

@@ -15,9 +15,10 @@ mod sharing;
 use std::sync::Arc;
 
 use alcor_model::{
-    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host, KeptReply,
-    Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota, RbacPolicy, Resource,
-    ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
+    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host,
+    HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota,
+    RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule, Segment, Subnet,
+    SubnetPool,
 };
 use alcor_store::{State, Table};
 use counts::Counts;
@@ -158,6 +159,8 @@ tables! {
     tables {
         /// All hosts, by name.
         hosts: Host,
+        /// What was last known of hosts.
+        host_runtimes: HostRuntime,
         /// All networks.
         networks: Network,
         /// All segments: each network has one.

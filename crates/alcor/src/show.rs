@@ -2,7 +2,7 @@
 
 mod local;
 
-use alcor_model::effective::{HostState, HostSummary};
+use alcor_model::effective::{HostState, HostSummary, Timing};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -146,6 +146,15 @@ fn summary_cells(host: &HostSummary, now: Timestamp) -> [String; 7] {
     ]
 }
 
+/// From the commit to packets seeing it.
+fn took(timing: Option<Timing>) -> String {
+    let took = timing.map(|timing| timing.visible_us.saturating_sub(timing.committed_us));
+    took.map_or_else(
+        || "-".into(),
+        |us| format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
+    )
+}
+
 async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::Result<()> {
     let body = client
         .get(&format!("/alcor/v1/hosts/{}", path_segment(id)))
@@ -165,7 +174,7 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
         state.resyncs
     );
     let mut table = Builder::default();
-    table.push_record(["kind", "id", "intended", "applied", "state"]);
+    table.push_record(["kind", "id", "intended", "applied", "took", "state"]);
     for row in &state.resources {
         let condition = match (&row.error, row.applied_revision) {
             (Some(error), _) => format!("refused: {error}"),
@@ -178,6 +187,7 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
             row.intended_revision.to_string(),
             row.applied_revision
                 .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            took(row.timing),
             condition,
         ]);
     }
@@ -189,6 +199,7 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
             row.intended_revision.to_string(),
             row.applied_revision
                 .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            took(row.timing),
             if current { "in force" } else { "pending" }.into(),
         ]);
     }

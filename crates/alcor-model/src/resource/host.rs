@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::Revision;
+use super::Network;
+use crate::{Id, Revision, effective::Timing};
 
 /// A machine that runs an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,4 +50,47 @@ impl Host {
     pub fn agent_id(name: &str) -> Uuid {
         Uuid::new_v5(&AGENTS, name.as_bytes())
     }
+}
+
+/// What the NCM last knew of a host, so that it is known also after a restart and before the host says hello again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRuntime {
+    /// The host's name.
+    pub name: String,
+    /// Shard revision that last changed the row; set by the store.
+    pub revision: Revision,
+    /// The newest run of its agent: when it began, in microseconds since the Unix epoch.
+    pub incarnation: u64,
+    /// The data plane that the agent drives.
+    pub dataplane: Option<String>,
+    /// When it was last heard, in microseconds since the Unix epoch, as of when something last changed.
+    pub last_seen_us: u64,
+    /// Times it was brought to date by a full snapshot.
+    pub resyncs: u64,
+    /// The networks that it has rows of.
+    pub networks: Vec<HostNetwork>,
+}
+
+/// What a host has of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostNetwork {
+    /// The network.
+    pub network_id: Id<Network>,
+    /// All rows up to this revision are in force.
+    pub applied_revision: Revision,
+    /// How the delta travelled that brought it there.
+    pub timing: Option<Timing>,
+    /// Rows that it refused.
+    pub refused: Vec<RefusedRow>,
+}
+
+/// A row that a host refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRow {
+    /// `network`, `subnet`, `policy` or `port`.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// Why.
+    pub reason: String,
 }

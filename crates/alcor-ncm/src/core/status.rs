@@ -1,10 +1,10 @@
 //! What hosts say: hellos, receipts, port reports; and what is known of each host because of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alcor_dataplane::RowKey;
 use alcor_model::{
-    Id, Network, Port, Revision,
+    HostRuntime, Id, Network, Port, Revision,
     effective::{HostState, HostSummary, NeighbourState, PortState, ResourceState, Timing},
     resource::{DEFAULT_ZONE, PortStatus},
 };
@@ -31,22 +31,30 @@ pub(super) struct HostStatus {
     pub last_seen_us: u64,
     pub resyncs: u64,
     /// The host's own rows: what it has applied, or why not.
-    applied: BTreeMap<RowKey, Applied>,
+    pub(super) applied: BTreeMap<RowKey, Applied>,
     /// Networks that the host may know something of: complete to this revision, zero when it is not known to be complete.
-    complete: BTreeMap<Id<Network>, Revision>,
+    pub(super) complete: BTreeMap<Id<Network>, Revision>,
     /// Networks of which the host refused rows; true when it did so since the last snapshot began. What it has instead of
     /// them is not known until it has taken a whole snapshot, whatever it takes besides.
     refusing: BTreeMap<Id<Network>, bool>,
+    /// Per network: how the delta travelled that brought it there.
+    pub(super) last_delta: BTreeMap<Id<Network>, Timing>,
+    /// What was kept before this NCM started, until the host says hello.
+    pub(super) remembered: Option<Arc<HostRuntime>>,
+    /// There is news since it was last kept.
+    pub(super) changed: bool,
+    /// When it was last kept, on the NCM's own clock.
+    pub(super) stored_at: Duration,
     ports: BTreeMap<Id<Port>, PortWord>,
 }
 
 #[derive(Clone, Debug)]
-struct Applied {
+pub(super) struct Applied {
     /// The newest revision that is in force.
-    revision: Option<Revision>,
+    pub revision: Option<Revision>,
     /// Why a newer one is not.
-    error: Option<String>,
-    timing: Timing,
+    pub error: Option<String>,
+    pub timing: Timing,
 }
 
 /// What the host last said of a port's device.
@@ -93,6 +101,7 @@ impl Ncm {
         entry.status.dataplane = Some(hello.dataplane);
         entry.status.filters = hello.filters;
         entry.status.last_seen_us = now.unix_us;
+        entry.status.changed = true;
         let registered = entry
             .row
             .as_ref()
@@ -128,6 +137,10 @@ impl Ncm {
             });
         }
         self.catch_up(now, &name, &hello.held);
+        // From now on the host's own words count.
+        if let Some(entry) = self.hosts.get_mut(&name) {
+            entry.status.remembered = None;
+        }
         self.pump(now, &name, actions);
     }
 
@@ -203,13 +216,20 @@ impl Ncm {
             return;
         };
         entry.status.complete.insert(network, held);
+        if let Some(timing) = entry.status.kept_timing(network, held) {
+            entry.status.last_delta.insert(network, timing);
+        }
         for row in rows.into_iter().filter(|row| {
             row.revision <= held && !matches!(row.key, RowKey::Neighbour(..) | RowKey::Label(..))
         }) {
+            let timing = entry
+                .status
+                .kept_timing(network, row.revision)
+                .unwrap_or_default();
             entry.status.applied.entry(row.key).or_insert(Applied {
                 revision: Some(row.revision),
                 error: None,
-                timing: Timing::default(),
+                timing,
             });
         }
         self.completed(host, network);
@@ -340,10 +360,10 @@ impl Ncm {
             name: name.to_owned(),
             tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip),
             alive: entry.session.is_some(),
-            last_seen_at: timestamp(entry.status.last_seen_us),
+            last_seen_at: timestamp(entry.status.heard_us()),
             // An incarnation is the time at which the agent's run began.
-            started_at: timestamp(entry.status.incarnation),
-            dataplane: entry.status.dataplane.clone(),
+            started_at: timestamp(entry.status.run().0),
+            dataplane: entry.status.run().1.map(str::to_owned),
             ports,
             pending: resources.iter().filter(behind).count(),
             errors: resources.iter().filter(|row| row.error.is_some()).count(),
@@ -353,10 +373,10 @@ impl Ncm {
     /// Everything known of one host.
     pub fn host_state(&self, name: &str) -> Option<HostState> {
         let entry = self.hosts.get(name)?;
-        let said = entry.status.last_seen_us != 0;
+        let said = entry.status.heard_us() != 0;
         Some(HostState {
             summary: self.summary(name, entry),
-            incarnation: said.then_some(entry.status.incarnation),
+            incarnation: said.then_some(entry.status.run().0),
             queued: entry.session.as_ref().map_or(0, Session::queued),
             resyncs: entry.status.resyncs,
             resources: self.resources(name, entry),
@@ -398,13 +418,14 @@ impl Ncm {
                 _ => None,
             });
             for (key, id, intended_revision) in network.chain(subnets).chain(policies).chain(ports) {
-                let applied = entry.status.applied.get(&key);
+                let known = entry.status.known(&key, intended_revision);
                 rows.push(ResourceState {
                     kind: key.kind().to_owned(),
                     id,
                     intended_revision,
-                    applied_revision: applied.and_then(|applied| applied.revision),
-                    error: applied.and_then(|applied| applied.error.clone()),
+                    applied_revision: known.revision,
+                    error: known.error,
+                    timing: known.timing,
                 });
             }
         }
@@ -433,12 +454,13 @@ impl Ncm {
                 intended += port.fixed_ips.len();
             }
         }
-        let complete = entry.status.complete_to(id);
+        let (complete, timing) = entry.status.known_network(id);
         NeighbourState {
             network_id: id,
             intended,
             intended_revision: newest,
             applied_revision: complete,
+            timing,
         }
     }
 
@@ -448,22 +470,18 @@ impl Ncm {
         let port = self.networks.get(network)?.ports.get(&id)?;
         let host = port.is_bound().then(|| port.binding.host_id.clone());
         let entry = host.as_ref().and_then(|host| self.hosts.get(host));
-        let applied = entry.and_then(|entry| entry.status.applied.get(&RowKey::Port(*network, id)));
+        let known = entry.map(|entry| entry.status.known(&RowKey::Port(*network, id), port.revision));
+        let known = known.unwrap_or_default();
         let word = entry.and_then(|entry| entry.status.ports.get(&id));
         let (status, reason) = match (word, &host) {
             (Some(word), _) => (word.status, word.reason.clone()),
             (None, Some(_)) => (PortStatus::Build, None),
             (None, None) => (PortStatus::Down, None),
         };
-        let timing = applied.map(|applied| {
-            let wired = word.filter(|word| Some(word.revision) == applied.revision);
-            let visible_us = wired
-                .map_or(0, |word| word.visible_us)
-                .max(applied.timing.visible_us);
-            Timing {
-                visible_us,
-                ..applied.timing
-            }
+        let timing = known.timing.map(|timing| {
+            let wired = word.filter(|word| Some(word.revision) == known.revision);
+            let visible_us = wired.map_or(0, |word| word.visible_us).max(timing.visible_us);
+            Timing { visible_us, ..timing }
         });
         Some(PortState {
             port_id: id,
@@ -472,7 +490,7 @@ impl Ncm {
             reason,
             host_alive: entry.is_some_and(|entry| entry.session.is_some()),
             intended_revision: port.revision,
-            applied_revision: applied.and_then(|applied| applied.revision),
+            applied_revision: known.revision,
             timing,
         })
     }
@@ -542,13 +560,16 @@ impl HostStatus {
             .collect();
         let timing = sent.timing(&receipt);
         self.note_refusals(sent.network, sent.phase, !refused.is_empty());
+        self.changed = true;
         if sent.phase == v1::SnapshotPhase::Forget {
             self.applied.retain(|key, _| key.network_id() != sent.network);
             self.complete.remove(&sent.network);
+            self.last_delta.remove(&sent.network);
             return Vec::new();
         }
         if sent.revision > Revision::ZERO && refused.is_empty() {
             self.complete.insert(sent.network, sent.revision);
+            self.last_delta.insert(sent.network, timing);
         }
         let mut reports = Vec::new();
         for own in sent.own {

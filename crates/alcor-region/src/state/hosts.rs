@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alcor_model::Host;
+use alcor_model::{Host, HostRuntime};
 use alcor_store::UniqueIndex;
 use imbl::OrdMap;
 use uuid::Uuid;
@@ -52,6 +52,8 @@ impl RegionState {
         self.host_indexes.zones.contains_key(name)
     }
 }
+
+impl Indexed for HostRuntime {}
 
 impl Indexed for Host {
     fn index(&self, state: &mut RegionState) {

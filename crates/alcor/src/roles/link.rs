@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use alcor_model::{
-    Id, Label, Port, Resource, Revision,
+    HostRuntime, Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
     trace::{Trace, TraceError, TraceQuestion},
 };
@@ -51,6 +51,16 @@ impl RegionLink for Link {
         })
     }
 
+    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            self.0
+                .note_hosts(hosts)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+    }
+
     fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             self.0
@@ -90,6 +100,7 @@ pub async fn feed(region: Region, ncm: NcmHandle, stop: CancellationToken) {
 fn rows(snapshot: &Snapshot<RegionState>) -> Vec<Resource> {
     let state = &snapshot.state;
     let hosts = state.hosts().iter().cloned().map(Resource::Host);
+    let known = state.host_runtimes().iter().cloned().map(Resource::HostRuntime);
     let networks = state.networks().iter().cloned().map(Resource::Network);
     let subnets = state.subnets().iter().cloned().map(Resource::Subnet);
     let address_groups = state.address_groups().iter().cloned().map(Resource::AddressGroup);
@@ -106,6 +117,7 @@ fn rows(snapshot: &Snapshot<RegionState>) -> Vec<Resource> {
     let labels = state.labels().iter().cloned().map(Resource::Label);
     let ports = state.ports().iter().cloned().map(Resource::Port);
     hosts
+        .chain(known)
         .chain(networks)
         .chain(subnets)
         .chain(address_groups)

@@ -197,7 +197,7 @@ impl Sim {
                     let change = self.world.host(number, false);
                     self.untold.push(change);
                 }
-                Action::ReportPort(_) => {}
+                Action::ReportPort(_) | Action::NoteHosts(_) => {}
                 Action::ReleaseLabels(labels) => self.release(&labels),
             }
         }
