@@ -4,6 +4,7 @@
 //! are in [`crate::run`]; which row is newer is in [`crate::table`]; what answers look like is in
 //! [`crate::responder`].
 
+mod learn;
 mod ports;
 mod punts;
 
@@ -17,16 +18,25 @@ use alcor_dataplane::{RowChange, RowKey, Snapshot};
 use alcor_model::{Id, Port};
 use alcor_proto::v1;
 use bytes::Bytes;
+pub use learn::{Counts, NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S, Sizes};
 use ports::{PortState, Waiter};
 use serde_json::{Value, json};
 
 use crate::{
+    asking::Asking,
     delta::{Delta, FromNcm},
     devices::Link,
+    held::{Held, Key},
+    learned::Learned,
     readout::{Reading, Readout},
     request::Request,
     responder::Refusal,
     table::{Planned, Table},
+};
+pub use crate::{
+    asking::{ANSWER_WITHIN, BUSY_MAX, BUSY_MIN, MESSAGES_MAX, NEGATIVE_LEASE_MAX, NEGATIVE_MAX},
+    held::{Dropped, HELD_BYTES_MAX, HELD_MAX, HELD_PER_PORT, HOLD_FOR},
+    learned::{CHECK_BATCH, LEARNED_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
 };
 
 /// First pause after a session ended; doubles with each failure.
@@ -120,6 +130,18 @@ pub enum Event {
     },
     /// A frame could not be given to a port's device.
     InjectRefused,
+    /// So many packets that were held could not be sent on.
+    ReleaseRefused {
+        /// How many.
+        packets: u64,
+    },
+    /// The data plane has said which neighbours were used, or not.
+    Used {
+        /// As in [`Action::TakeUsed`].
+        keys: Vec<Key>,
+        /// One answer per key, or why there is none.
+        outcome: Result<Vec<bool>, String>,
+    },
     /// The data plane has read what a client wants to see, or not.
     Read {
         /// As in [`Action::Read`].
@@ -198,6 +220,16 @@ pub enum Action {
         /// The frame.
         frame: Bytes,
     },
+    /// Have the data plane send packets that were held on their way, in this order.
+    Release {
+        /// The port that sent each, and the frame.
+        frames: Vec<(Id<Port>, Bytes)>,
+    },
+    /// Ask the data plane which neighbours were used since it was last asked.
+    TakeUsed {
+        /// Network and address of each.
+        keys: Vec<Key>,
+    },
     /// Read from the data plane for a client of the local socket.
     Read {
         /// Number of the request; comes back in [`Event::Read`].
@@ -272,6 +304,13 @@ pub struct Agent {
     waiters: BTreeMap<u64, Waiter>,
     refusals: BTreeMap<Refusal, u64>,
     answered: u64,
+    held: Held,
+    asking: Asking,
+    learned: Learned,
+    /// The data plane is being asked which neighbours are used.
+    checking: bool,
+    learning: Counts,
+    waits: Vec<Duration>,
 }
 
 impl Agent {
@@ -296,8 +335,15 @@ impl Agent {
             waiters: BTreeMap::new(),
             refusals: BTreeMap::new(),
             answered: 0,
+            held: Held::default(),
+            asking: Asking::default(),
+            learned: Learned::default(),
+            checking: false,
+            learning: Counts::default(),
+            waits: Vec::new(),
         };
         agent.adopt_ports(snapshot.devices);
+        agent.adopt_neighbours();
         agent
     }
 
@@ -325,6 +371,8 @@ impl Agent {
             }
             Event::Detached { port, token, outcome } => self.detached(now, port, token, outcome, &mut out),
             Event::InjectRefused => self.refuse(Refusal::NoDevice),
+            Event::ReleaseRefused { packets } => self.release_refused(packets),
+            Event::Used { keys, outcome } => self.used(now, keys, outcome, &mut out),
             Event::Read { client, outcome } => {
                 let body = outcome.map_or_else(|reason| json!({"error": reason}), |readout| readout.body());
                 out.push(Action::Answer { client, body });
@@ -336,6 +384,7 @@ impl Agent {
             Event::LinkRefused(name, reason) => self.link_refused(now, &name, &reason, &mut out),
             Event::Request { client, request } => self.request(now, client, request, &mut out),
         }
+        self.ask_ncm(now, &mut out);
         self.connect_if_due(now, &mut out);
         out
     }
@@ -354,6 +403,7 @@ impl Agent {
             .chain(self.retry_at)
             .chain(ports)
             .chain(waiters)
+            .chain(self.learn_deadline())
             .min()
     }
 
@@ -383,6 +433,7 @@ impl Agent {
         }
         self.advertise_due(now, out);
         self.waiters_due(now, out);
+        self.learn_tick(now, out);
     }
 
     /// Tries again what was refused. The answer sets the next try, if one is needed.
@@ -457,6 +508,7 @@ impl Agent {
             at: now.since_start + pause,
         };
         self.table.cut();
+        self.questions_lost();
         for port in self.ports.values_mut() {
             port.reported = None;
         }
@@ -492,6 +544,7 @@ impl Agent {
                 for port in self.ports.keys().copied().collect::<Vec<_>>() {
                     self.refresh(now, port, true, out);
                 }
+                self.learn_again(now, out);
             }
             (
                 Session::Open {
@@ -509,8 +562,9 @@ impl Agent {
                     self.delta(now, from, delta, out);
                 }
             }
-            // Nothing was asked: nothing to do.
-            (Session::Open { session, .. }, FromNcm::Resolved(_)) if *session == from => {}
+            (Session::Open { session, .. }, FromNcm::Resolved(answers)) if *session == from => {
+                self.resolved(now, from, &answers, out);
+            }
             (Session::Opening { session, .. } | Session::Open { session, .. }, _) if *session == from => {
                 self.give_up(now, from, "the NCM's messages are out of order", out);
             }
@@ -525,7 +579,8 @@ impl Agent {
     }
 
     fn delta(&mut self, now: Now, from: u64, delta: Delta, out: &mut Vec<Action>) {
-        let sequence = delta.sequence;
+        let (sequence, network) = (delta.sequence, delta.network);
+        let was_on_demand = self.table.is_on_demand(network);
         let plan = match self.table.plan(delta) {
             Ok(plan) => plan,
             Err(reason) => return self.give_up(now, from, reason, out),
@@ -536,6 +591,15 @@ impl Agent {
         if plan.retry {
             self.retry_later(now);
         }
+        let neighbours = plan
+            .changes
+            .iter()
+            .filter_map(|planned| match planned.change.key() {
+                RowKey::Neighbour(_, ip) => Some(ip),
+                _ => None,
+            });
+        let neighbours = neighbours.collect();
+        self.neighbours_told(now, network, was_on_demand, neighbours);
         let refused = plan
             .refused
             .into_iter()
@@ -592,6 +656,7 @@ impl Agent {
         };
         let mut refused = Vec::new();
         let mut touched = BTreeMap::new();
+        let mut neighbours = Vec::new();
         let missing = Err("the data plane gave no answer for this row".to_owned());
         for (position, planned) in batch.changes.iter().enumerate() {
             let outcome = outcomes.get(position).unwrap_or(&missing);
@@ -613,7 +678,8 @@ impl Agent {
                 RowKey::Subnet(network, _) | RowKey::Network(network) => {
                     self.advertise_soon(now, network);
                 }
-                RowKey::Policy(..) | RowKey::Label(..) | RowKey::Neighbour(..) => {}
+                RowKey::Neighbour(network, ip) => neighbours.push((network, ip)),
+                RowKey::Policy(..) | RowKey::Label(..) => {}
             }
         }
         // Ports that the delta named are reported whether anything changed or not.
@@ -622,6 +688,7 @@ impl Agent {
         if let Some(receipt) = batch.receipt {
             self.send_receipt(receipt, refused, visible_us, out);
         }
+        self.neighbours_applied(now, neighbours, out);
         for (port, force) in touched {
             if let Some(state) = self.ports.get_mut(&port) {
                 state.visible_us = visible_us;
@@ -698,6 +765,7 @@ impl Agent {
             "batches_in_flight": self.in_flight.len(),
             "networks": networks.collect::<Vec<_>>(),
             "ports": self.ports.keys().map(|port| self.port_state(*port)).collect::<Vec<_>>(),
+            "learning": self.learn_state(),
             "punts_answered": self.answered,
             "punts_refused": refusals.collect::<serde_json::Map<_, _>>(),
         })

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     core::Event,
+    held::Key,
     readout::{Reading, Readout},
 };
 
@@ -40,6 +41,12 @@ pub(crate) enum Work {
     Inject {
         port: Id<Port>,
         frame: Bytes,
+    },
+    Release {
+        frames: Vec<(Id<Port>, Bytes)>,
+    },
+    TakeUsed {
+        keys: Vec<Key>,
     },
     Read {
         client: u64,
@@ -118,6 +125,14 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
             token,
             outcome: text(dataplane.detach(port)),
         },
+        Work::Release { frames } => match release(dataplane, &frames) {
+            0 => return None,
+            packets => Event::ReleaseRefused { packets },
+        },
+        Work::TakeUsed { keys } => {
+            let outcome = text(dataplane.take_used(&keys));
+            Event::Used { keys, outcome }
+        }
         Work::Read { client, reading } => Event::Read {
             client,
             outcome: text(match reading {
@@ -147,6 +162,18 @@ fn apply(dataplane: &mut dyn Dataplane, changes: &[RowChange]) -> Vec<Result<(),
     AGENT_ROWS.add(["refused"], refused);
     AGENT_ROWS.add(["applied"], outcomes.len() as u64 - refused);
     outcomes
+}
+
+/// How many packets were refused: those of a port that has lost its device.
+fn release(dataplane: &mut dyn Dataplane, frames: &[(Id<Port>, Bytes)]) -> u64 {
+    let mut refused = 0;
+    for (port, frame) in frames {
+        if let Err(error) = dataplane.release(*port, frame) {
+            refused += 1;
+            tracing::debug!(%port, error = text::<()>(Err(error)).err(), "a held packet was not sent on");
+        }
+    }
+    refused
 }
 
 /// By reason only: ports come and go, and what a port that is gone has dropped stays counted.

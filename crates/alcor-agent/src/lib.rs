@@ -6,10 +6,13 @@
 //!
 //! [`core`] decides and does no I/O; [`run`] does what it says.
 
+mod asking;
 pub mod core;
 pub mod delta;
 pub mod devices;
 mod driver;
+mod held;
+mod learned;
 pub mod readout;
 pub mod request;
 pub mod responder;

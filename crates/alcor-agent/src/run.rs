@@ -11,7 +11,10 @@ use std::{
 };
 
 use alcor_dataplane::{Dataplane, DataplaneError};
-use alcor_metrics::{AGENT_BACKLOG, AGENT_SESSION_OPEN, AGENT_SESSIONS};
+use alcor_metrics::{
+    AGENT_ANSWERS, AGENT_BACKLOG, AGENT_EVICTED, AGENT_HELD, AGENT_LEARNED, AGENT_QUESTIONS, AGENT_RELEASED,
+    AGENT_RESOLVE_SECONDS, AGENT_SESSION_OPEN, AGENT_SESSIONS, AGENT_UNRESOLVED_DROPS,
+};
 use alcor_model::resource::DEFAULT_ZONE;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,8 +37,8 @@ use crate::{
 const EVENT_QUEUE: usize = 64;
 /// With this much work waiting for the data plane, nothing that makes more is taken.
 const BACKLOG: usize = 256;
-/// How often dropped packets are counted for metrics.
-const COUNT_DROPS_EVERY: Duration = Duration::from_secs(10);
+/// How often what is counted elsewhere is taken over into metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// `[agent]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,7 +246,7 @@ impl Shell {
             watcher = Some(tokio::spawn(devices::watch(link_sender, up)));
         }
         let mut shutdown = pin!(shutdown);
-        let mut count_drops = tokio::time::interval(COUNT_DROPS_EVERY);
+        let mut count = tokio::time::interval(COUNT_EVERY);
         self.step(Event::Tick);
         let outcome = loop {
             let room = self.backlog.len() < BACKLOG;
@@ -261,7 +264,10 @@ impl Shell {
                     _ => break Err(AgentError::DataplaneStopped),
                 },
                 // Only when the data plane has nothing else to do.
-                _ = count_drops.tick(), if self.backlog.is_empty() => self.backlog.push_back(Work::CountDrops),
+                _ = count.tick(), if self.backlog.is_empty() => {
+                    self.backlog.push_back(Work::CountDrops);
+                    self.count_learning();
+                }
                 () = tokio::time::sleep_until(tick) => self.step(Event::Tick),
                 Some(event) = links.recv(), if room => self.step(event),
                 Some(ask) = asks.recv(), if room => self.ask(ask),
@@ -289,6 +295,23 @@ impl Shell {
         deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(1))
     }
 
+    /// What the state machine has counted, for metrics.
+    fn count_learning(&self) {
+        let (counts, sizes) = (self.agent.learning(), self.agent.learning_sizes());
+        AGENT_LEARNED.set([], sizes.learned as u64);
+        AGENT_HELD.set([], sizes.held as u64);
+        AGENT_QUESTIONS.at_least(["packet"], counts.questions);
+        AGENT_QUESTIONS.at_least(["renewal"], counts.renewals);
+        for (verdict, count) in &counts.answers {
+            AGENT_ANSWERS.at_least([verdict], *count);
+        }
+        AGENT_RELEASED.at_least([], counts.released);
+        for (reason, count) in &counts.dropped {
+            AGENT_UNRESOLVED_DROPS.at_least([reason.as_str()], *count);
+        }
+        AGENT_EVICTED.at_least([], counts.evicted);
+    }
+
     fn ask(&mut self, ask: Ask) {
         self.asks += 1;
         self.replies.insert(self.asks, ask.reply);
@@ -305,6 +328,9 @@ impl Shell {
             for action in self.agent.step(now, event) {
                 events.extend(self.perform(action));
             }
+        }
+        for wait in self.agent.take_waits() {
+            AGENT_RESOLVE_SECONDS.seconds([], wait);
         }
         AGENT_BACKLOG.set([], self.backlog.len() as u64);
         AGENT_SESSION_OPEN.set([], u64::from(self.agent.has_session()));
@@ -333,6 +359,8 @@ impl Shell {
             }
             Action::Detach { port, token } => self.backlog.push_back(Work::Detach { port, token }),
             Action::Inject { port, frame } => self.backlog.push_back(Work::Inject { port, frame }),
+            Action::Release { frames } => self.backlog.push_back(Work::Release { frames }),
+            Action::TakeUsed { keys } => self.backlog.push_back(Work::TakeUsed { keys }),
             Action::Read { client, reading } => self.backlog.push_back(Work::Read { client, reading }),
             Action::LinkUp { index, name } => {
                 let sent = self

@@ -4,9 +4,12 @@
 //! changes go out as values, outcomes come in as values. Which session a delta came from, and its sequence,
 //! are checked before ([`crate::core`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use alcor_dataplane::{NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
+use alcor_dataplane::{NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
 use alcor_model::{Id, MacAddr, Network, Port, Revision};
 
 use crate::delta::{Delta, Phase};
@@ -23,8 +26,18 @@ pub(crate) struct Entry {
     pub(crate) row: Option<Row>,
     /// What the data plane said.
     pub(crate) state: State,
+    /// A neighbour that was given up, though nobody said that it is gone: it may come again as it was.
+    lapsed: bool,
     /// Which decision the data plane's answer must be about.
     token: u64,
+}
+
+impl Entry {
+    /// Whether news of this revision replaces it.
+    fn yields_to(&self, revision: Revision) -> bool {
+        let known = self.revision;
+        known.is_none_or(|known| revision > known || self.lapsed && revision == known)
+    }
 }
 
 /// What the data plane said about a row.
@@ -106,6 +119,7 @@ impl Table {
                 revision: None,
                 row: Some(row),
                 state: State::InForce,
+                lapsed: false,
                 token: 0,
             };
             table
@@ -215,11 +229,10 @@ impl Table {
             draft.plan.ports.push(port);
         }
         if let Some(entry) = network.rows.get(&key) {
-            let newer = entry.revision.is_none_or(|known| revision > known);
             let again = entry.revision == Some(revision)
                 && entry.row.is_none() == removed
                 && matches!(entry.state, State::Refused(_));
-            if !newer && !again {
+            if !entry.yields_to(revision) && !again {
                 return;
             }
         }
@@ -232,6 +245,38 @@ impl Table {
             }
         }
         self.set(key, Some(revision), change, Some(position), draft);
+    }
+
+    /// Takes neighbours that the NCM has answered with: newest wins, as with deltas. A network that is not here, or not on
+    /// demand any more, gets none.
+    pub(crate) fn learn(&mut self, rows: Vec<(Revision, NeighbourRow)>) -> Vec<Planned> {
+        let mut draft = Draft::default();
+        for (revision, row) in rows {
+            let key = RowKey::Neighbour(row.network_id, row.ip);
+            let yields = self.entry(&key).is_none_or(|entry| entry.yields_to(revision));
+            if yields && self.is_on_demand(row.network_id) {
+                let change = RowChange::Put(Row::Neighbour(row));
+                self.set(key, Some(revision), change, None, &mut draft);
+            }
+        }
+        self.finish(draft).changes
+    }
+
+    /// Gives neighbours up that nobody said are gone. What is older than they were does not come back.
+    pub(crate) fn lapse(&mut self, keys: impl IntoIterator<Item = RowKey>) -> Vec<Planned> {
+        let mut draft = Draft::default();
+        for key in keys {
+            if let Some(entry) = self.entry(&key).filter(|entry| entry.row.is_some()) {
+                let revision = entry.revision;
+                self.set(key, revision, RowChange::Remove(key), None, &mut draft);
+                if let Some(network) = self.networks.get_mut(&key.network_id())
+                    && let Some(entry) = network.rows.get_mut(&key)
+                {
+                    entry.lapsed = true;
+                }
+            }
+        }
+        self.finish(draft).changes
     }
 
     /// Rows that stay wanted while their network goes: the data plane drops them with it. They are refused, and
@@ -259,7 +304,10 @@ impl Table {
         network.held = Some(revision);
         let named = network.named.take().unwrap_or_default();
         let not_newer = |entry: &Entry| entry.revision.is_none_or(|known| known <= revision);
-        for key in self.live(id, |key, entry| !named.contains(key) && not_newer(entry)) {
+        // Neighbours that were asked for are in no snapshot: they have leases.
+        let leased = self.is_on_demand(id);
+        let kept = |key: &RowKey| named.contains(key) || leased && matches!(key, RowKey::Neighbour(..));
+        for key in self.live(id, |key, entry| !kept(key) && not_newer(entry)) {
             self.set(key, Some(revision), RowChange::Remove(key), None, draft);
         }
     }
@@ -334,6 +382,7 @@ impl Table {
                 revision,
                 row,
                 state,
+                lapsed: false,
                 token: self.tokens,
             },
         );
@@ -466,6 +515,27 @@ impl Table {
             Row::Network(row) => Some(row),
             _ => None,
         }
+    }
+
+    /// Whether addresses of a network are asked for.
+    pub(crate) fn is_on_demand(&self, id: Id<Network>) -> bool {
+        self.network(id).is_some_and(|row| row.on_demand)
+    }
+
+    /// The neighbours wanted in a network.
+    pub(crate) fn neighbours(&self, id: Id<Network>) -> Vec<IpAddr> {
+        let keys = self.live(id, |key, _| matches!(key, RowKey::Neighbour(..)));
+        let ip = |key| match key {
+            RowKey::Neighbour(_, ip) => Some(ip),
+            _ => None,
+        };
+        keys.into_iter().filter_map(ip).collect()
+    }
+
+    /// Every network that is on demand.
+    pub(crate) fn on_demand(&self) -> Vec<Id<Network>> {
+        let networks = self.networks.keys().copied();
+        networks.filter(|id| self.is_on_demand(*id)).collect()
     }
 
     /// The subnets of a network.

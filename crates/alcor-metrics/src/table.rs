@@ -112,6 +112,23 @@ metrics! {
     Counter AGENT_DROPS ["reason"] = "alcor_agent_drops_total",
         "Packets that the data plane dropped, by reason; read every 10 seconds.";
 
+    Gauge AGENT_LEARNED [] = "alcor_agent_learned_neighbours",
+        "Neighbours that have a lease, in networks that are on demand.";
+    Gauge AGENT_HELD [] = "alcor_agent_held_packets",
+        "Packets that wait for an answer of the NCM.";
+    Counter AGENT_QUESTIONS ["kind"] = "alcor_agent_questions_total",
+        "Questions to the NCM, by kind: packet (one waits for the answer), renewal (of a lease).";
+    Counter AGENT_ANSWERS ["verdict"] = "alcor_agent_answers_total",
+        "Answers of the NCM, by verdict: route, unknown, deny, busy, malformed.";
+    Counter AGENT_RELEASED [] = "alcor_agent_released_packets_total",
+        "Packets to addresses that no row told which went on: at once, or when they had been held.";
+    Counter AGENT_UNRESOLVED_DROPS ["reason"] = "alcor_agent_unresolved_drops_total",
+        "Packets to addresses that no row told which were dropped, by reason.";
+    Counter AGENT_EVICTED [] = "alcor_agent_evicted_neighbours_total",
+        "Neighbours with a lease that went because there were too many.";
+    Histogram<SECONDS> AGENT_RESOLVE_SECONDS [] = "alcor_agent_resolve_seconds",
+        "From the first packet to an address that no row told until it went on.";
+
     Gauge BUILD_INFO ["version"] = "alcor_build_info",
         "1; the version is the label.";
     Gauge PROCESS_RESIDENT_BYTES [] = "alcor_process_resident_bytes",

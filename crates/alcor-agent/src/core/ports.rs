@@ -18,7 +18,7 @@ use crate::{
 pub const MAX_WAITERS: usize = 256;
 
 /// What the agent keeps of a local port besides its row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PortState {
     /// The name by which its device is found.
     name: String,
@@ -37,6 +37,25 @@ pub(super) struct PortState {
     pub(super) advertise_at: Option<Duration>,
     /// Limits ICMP errors.
     pub(super) errors: Bucket,
+    /// Limits what it makes the agent ask.
+    pub(super) questions: Bucket,
+}
+
+impl PortState {
+    const fn new(name: String) -> Self {
+        Self {
+            name,
+            requested: None,
+            suppressed: false,
+            device: Device::None,
+            link_error: None,
+            reported: None,
+            visible_us: 0,
+            advertise_at: None,
+            errors: Bucket::errors(),
+            questions: Bucket::questions(),
+        }
+    }
 }
 
 /// What the data plane said about a port's device.
@@ -98,10 +117,8 @@ impl Agent {
     }
 
     fn port_entry(&mut self, port: Id<Port>) -> &mut PortState {
-        self.ports.entry(port).or_insert_with(|| PortState {
-            name: Port::device_name(port),
-            ..PortState::default()
-        })
+        let new = || PortState::new(Port::device_name(port));
+        self.ports.entry(port).or_insert_with(new)
     }
 
     /// A port's row is wanted: it may have a device.

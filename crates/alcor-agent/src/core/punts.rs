@@ -7,7 +7,7 @@ use alcor_dataplane::{Event, PortRow, PuntReason};
 use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
 
-use super::{Action, Agent, Now};
+use super::{Action, Agent, Now, QUESTION_BURST, QUESTIONS_PER_S};
 use crate::responder::{Context, Refusal, dhcp, icmp, ra};
 
 /// Time between two unsolicited router advertisements, before jitter (RFC 4861, section 6.2.1: at least a third
@@ -18,26 +18,39 @@ const ERROR_BURST: f64 = 20.0;
 /// ICMP errors that a port may get per second in the long run (RFC 4443, section 2.4 (f) wants a limit).
 const ERRORS_PER_S: f64 = 10.0;
 
-/// A token bucket for the ICMP errors of one port.
+/// A token bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
+    burst: f64,
+    per_s: f64,
     tokens: f64,
     filled_at: Duration,
 }
 
-impl Default for Bucket {
-    fn default() -> Self {
+impl Bucket {
+    /// A full one: `burst` at once, `per_s` in the long run.
+    const fn new(burst: f64, per_s: f64) -> Self {
         Self {
-            tokens: ERROR_BURST,
+            burst,
+            per_s,
+            tokens: burst,
             filled_at: Duration::ZERO,
         }
     }
-}
 
-impl Bucket {
-    fn take(&mut self, now: Duration) -> bool {
+    /// For the ICMP errors of one port.
+    pub(super) const fn errors() -> Self {
+        Self::new(ERROR_BURST, ERRORS_PER_S)
+    }
+
+    /// For what one port makes the agent ask.
+    pub(super) const fn questions() -> Self {
+        Self::new(QUESTION_BURST, QUESTIONS_PER_S)
+    }
+
+    pub(super) fn take(&mut self, now: Duration) -> bool {
         let passed = now.saturating_sub(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + passed * ERRORS_PER_S).min(ERROR_BURST);
+        self.tokens = (self.tokens + passed * self.per_s).min(self.burst);
         self.filled_at = now;
         let full = self.tokens >= 1.0;
         if full {
@@ -49,9 +62,14 @@ impl Bucket {
 
 impl Agent {
     pub(super) fn punt(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
-        // No network is on demand yet, so nothing is held for an address.
-        let Event::Punt { port, reason, frame } = event else {
-            return;
+        let (port, reason, frame) = match event {
+            Event::Punt { port, reason, frame } => (port, reason, frame),
+            Event::Unresolved {
+                port,
+                network,
+                address,
+                frame,
+            } => return self.unresolved(now, port, (network, address), frame, out),
         };
         match self.answer_punt(now, port, reason, &frame) {
             Ok(Some(frame)) => {

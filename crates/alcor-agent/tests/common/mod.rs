@@ -157,6 +157,8 @@ pub struct Rig {
     pub reports: Vec<v1::PortReport>,
     pub answers: Vec<(u64, serde_json::Value)>,
     pub links_up: Vec<String>,
+    /// Messages with questions, unanswered.
+    pub asked: Vec<v1::Resolve>,
 }
 
 impl Rig {
@@ -178,6 +180,7 @@ impl Rig {
             reports: Vec::new(),
             answers: Vec::new(),
             links_up: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -205,7 +208,8 @@ impl Rig {
                     match message.body.unwrap() {
                         Body::Receipt(receipt) => self.receipts.push(receipt),
                         Body::PortReport(report) => self.reports.push(report),
-                        Body::Hello(_) | Body::Heartbeat(_) | Body::Resolve(_) => {}
+                        Body::Resolve(resolve) => self.asked.push(resolve),
+                        Body::Hello(_) | Body::Heartbeat(_) => {}
                     }
                 }
                 Action::Answer { client, body } => self.answers.push((client, body)),
@@ -250,6 +254,17 @@ impl Rig {
                     self.step(Event::InjectRefused);
                 }
             }
+            Action::Release { frames } => {
+                for (port, frame) in frames {
+                    if self.model.release(port, &frame).is_err() {
+                        self.step(Event::ReleaseRefused { packets: 1 });
+                    }
+                }
+            }
+            Action::TakeUsed { keys } => {
+                let outcome = self.model.take_used(&keys).map_err(|error| error.to_string());
+                self.step(Event::Used { keys, outcome });
+            }
             other => panic!("not the data plane's: {other:?}"),
         }
         true
@@ -287,6 +302,7 @@ impl Rig {
     }
 
     pub fn cut(&mut self) {
+        self.asked.clear();
         if let Some(session) = self.session.take() {
             self.step(Event::Closed {
                 session,

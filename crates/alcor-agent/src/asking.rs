@@ -1,0 +1,214 @@
+//! Questions to the NCM: which addresses are asked for, which questions are on their way, which addresses nobody has. One
+//! question an address at a time, many in one message. Values only: what is asked when, and what answers do, is decided in
+//! [`crate::core`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use alcor_model::{Id, Port};
+use alcor_southbound::convert::resolve::{QUESTIONS_MAX, Question};
+
+use crate::held::{Key, pop_due};
+
+/// Most messages with questions that are on their way.
+pub const MESSAGES_MAX: usize = 8;
+/// Questions of a message that is not answered within this time are asked again.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Most addresses that are remembered because nobody has them; beyond that, the one whose time is over first goes.
+pub const NEGATIVE_MAX: usize = 16_384;
+/// Longest time that an address is remembered because nobody has it.
+pub const NEGATIVE_LEASE_MAX: Duration = Duration::from_secs(60);
+/// An NCM that is busy is asked again no earlier and no later than this.
+pub const BUSY_MIN: Duration = Duration::from_millis(10);
+/// See [`BUSY_MIN`].
+pub const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// Where a question is.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// In the queue at this place.
+    Queued(Place),
+    /// In a message.
+    Sent,
+    /// The NCM was busy.
+    Later(Duration),
+}
+
+/// First questions before renewals: a packet waits for the answer. Then in the order in which they came.
+type Place = (bool, u64);
+
+#[derive(Debug)]
+struct Ask {
+    port: Option<Id<Port>>,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Message {
+    questions: Vec<Question>,
+    overdue_at: Duration,
+}
+
+/// All questions of the host.
+#[derive(Debug, Default)]
+pub(crate) struct Asking {
+    asks: BTreeMap<Key, Ask>,
+    queue: BTreeMap<Place, Key>,
+    later: BTreeSet<(Duration, Key)>,
+    sent: BTreeMap<u64, Message>,
+    /// Places and messages are numbered.
+    numbers: u64,
+    negative: BTreeMap<Key, Duration>,
+    negative_until: BTreeSet<(Duration, Key)>,
+}
+
+impl Asking {
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// Whether the address is being asked for.
+    pub(crate) fn asks(&self, key: &Key) -> bool {
+        self.asks.contains_key(key)
+    }
+
+    /// Asks for an address, for a packet of the port or to renew a lease. Nothing happens when it is being asked for.
+    pub(crate) fn ask(&mut self, key: Key, port: Option<Id<Port>>) {
+        if !self.asks.contains_key(&key) {
+            self.enqueue(key, port);
+        }
+    }
+
+    fn enqueue(&mut self, key: Key, port: Option<Id<Port>>) {
+        let place = (port.is_none(), self.number());
+        self.queue.insert(place, key);
+        let state = State::Queued(place);
+        self.asks.insert(key, Ask { port, state });
+    }
+
+    /// Nobody wants to know any more. What is on its way stays.
+    pub(crate) fn withdraw(&mut self, key: &Key) {
+        match self.asks.get(key).map(|ask| ask.state) {
+            Some(State::Queued(place)) => _ = self.queue.remove(&place),
+            Some(State::Later(at)) => _ = self.later.remove(&(at, *key)),
+            Some(State::Sent) | None => return,
+        }
+        self.asks.remove(key);
+    }
+
+    /// The next message, if there is anything to ask and not too much on its way.
+    pub(crate) fn next_message(&mut self, now: Duration) -> Option<(u64, Vec<Question>)> {
+        if self.queue.is_empty() || self.sent.len() >= MESSAGES_MAX {
+            return None;
+        }
+        let mut questions = Vec::new();
+        while questions.len() < QUESTIONS_MAX
+            && let Some((_, key)) = self.queue.pop_first()
+        {
+            if let Some(ask) = self.asks.get_mut(&key) {
+                ask.state = State::Sent;
+                questions.push(Question {
+                    network: key.0,
+                    ip: key.1,
+                    port: ask.port,
+                });
+            }
+        }
+        let id = self.number();
+        let message = Message {
+            questions: questions.clone(),
+            overdue_at: now + ANSWER_WITHIN,
+        };
+        self.sent.insert(id, message);
+        Some((id, questions))
+    }
+
+    /// A message is answered: its questions, which nobody asks any more. `None` when it was not asked, or too long ago.
+    pub(crate) fn answered(&mut self, id: u64) -> Option<Vec<Question>> {
+        let message = self.sent.remove(&id)?;
+        for question in &message.questions {
+            self.asks.remove(&(question.network, question.ip));
+        }
+        Some(message.questions)
+    }
+
+    /// The NCM was busy: asks again after this time.
+    pub(crate) fn again(&mut self, now: Duration, question: &Question, pause: Duration) {
+        let key = (question.network, question.ip);
+        let at = now + pause.clamp(BUSY_MIN, BUSY_MAX);
+        self.later.insert((at, key));
+        let state = State::Later(at);
+        let port = question.port;
+        self.asks.insert(key, Ask { port, state });
+    }
+
+    /// Time has passed: queues what waited for an NCM that was busy, and what was not answered.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        while let Some(key) = pop_due(&mut self.later, now) {
+            let port = self.asks.get(&key).and_then(|ask| ask.port);
+            self.enqueue(key, port);
+        }
+        let overdue: Vec<u64> = self
+            .sent
+            .iter()
+            .filter(|(_, message)| message.overdue_at <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in overdue {
+            for question in self.answered(id).unwrap_or_default() {
+                self.enqueue((question.network, question.ip), question.port);
+            }
+        }
+    }
+
+    /// The session ended, and with it all questions.
+    pub(crate) fn clear(&mut self) {
+        self.asks.clear();
+        self.queue.clear();
+        self.later.clear();
+        self.sent.clear();
+    }
+
+    /// Nobody has the address, and is not to be asked for so long.
+    pub(crate) fn deny(&mut self, now: Duration, key: Key, lease: Duration) {
+        self.tell(&key);
+        if self.negative.len() >= NEGATIVE_MAX
+            && let Some((_, first)) = self.negative_until.pop_first()
+        {
+            self.negative.remove(&first);
+        }
+        let until = now + lease.min(NEGATIVE_LEASE_MAX);
+        self.negative.insert(key, until);
+        self.negative_until.insert((until, key));
+    }
+
+    /// Somebody has the address, or it is worth asking again.
+    pub(crate) fn tell(&mut self, key: &Key) {
+        if let Some(until) = self.negative.remove(key) {
+            self.negative_until.remove(&(until, *key));
+        }
+    }
+
+    /// Whether the address is not to be asked for.
+    pub(crate) fn is_denied(&mut self, now: Duration, key: &Key) -> bool {
+        while let Some(over) = pop_due(&mut self.negative_until, now) {
+            self.negative.remove(&over);
+        }
+        self.negative.contains_key(key)
+    }
+
+    /// When something has to be asked again.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let later = self.later.first().map(|(at, _)| *at);
+        let overdue = self.sent.values().map(|message| message.overdue_at);
+        later.into_iter().chain(overdue).min()
+    }
+
+    /// Questions that are not answered, and addresses that nobody has.
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.asks.len(), self.negative.len())
+    }
+}

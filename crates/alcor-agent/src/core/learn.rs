@@ -1,0 +1,432 @@
+//! Networks on demand: packets to addresses that no row tells are held, the NCM is asked, and what it answers is leased.
+//!
+//! One table has all rows, whoever told of them ([`crate::table`]); leases ([`crate::learned`]), questions
+//! ([`crate::asking`]) and packets ([`crate::held`]) are kept beside it. Without a session nothing expires.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use alcor_dataplane::RowKey;
+use alcor_model::{Id, Network, Port};
+use alcor_proto::v1;
+use alcor_southbound::convert::resolve::{Answer, Question, Verdict, decode_answer, encode_questions};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{Action, Agent, Now};
+use crate::{
+    held::{Dropped, Key},
+    learned::{LEASE_DEFAULT, Next},
+    table::State,
+};
+
+/// New questions that a port may cause per second in the long run.
+pub const QUESTIONS_PER_S: f64 = 1_000.0;
+/// New questions that a port may cause at once.
+pub const QUESTION_BURST: f64 = 2_000.0;
+/// How long an address is not asked for after an answer that makes no sense, or a neighbour that the data plane refused.
+pub const NEGATIVE_LEASE: Duration = Duration::from_secs(1);
+
+/// What was done since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Questions for a packet.
+    pub questions: u64,
+    /// Questions about leases.
+    pub renewals: u64,
+    /// Messages with questions.
+    pub messages: u64,
+    /// Answers by kind: `route`, `unknown`, `deny`, `busy`, `malformed`.
+    pub answers: BTreeMap<&'static str, u64>,
+    /// Packets that were held and went on.
+    pub released: u64,
+    /// Packets that were not held, or not until the end.
+    pub dropped: BTreeMap<Dropped, u64>,
+    /// Neighbours that went because there were too many.
+    pub evicted: u64,
+}
+
+/// How much there is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Neighbours with a lease.
+    pub learned: usize,
+    /// Packets that are held.
+    pub held: usize,
+    /// Addresses that are asked for.
+    pub asked: usize,
+    /// Addresses that nobody has.
+    pub negative: usize,
+}
+
+impl Agent {
+    /// What learning has done so far.
+    pub const fn learning(&self) -> &Counts {
+        &self.learning
+    }
+
+    /// How much of it there is.
+    pub fn learning_sizes(&self) -> Sizes {
+        let (asked, negative) = self.asking.len();
+        Sizes {
+            learned: self.learned.len(),
+            held: self.held.len(),
+            asked,
+            negative,
+        }
+    }
+
+    /// How long packets that were released since the last call had waited, from the first packet to an address on.
+    pub fn take_waits(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.waits)
+    }
+
+    /// The neighbours that the data plane had in force when the agent started.
+    pub(super) fn adopt_neighbours(&mut self) {
+        for network in self.table.on_demand() {
+            for ip in self.table.neighbours(network) {
+                self.learned.adopt((network, ip));
+            }
+        }
+    }
+
+    fn drop_packets(&mut self, reason: Dropped, count: u64) {
+        if count > 0 {
+            *self.learning.dropped.entry(reason).or_default() += count;
+        }
+    }
+
+    /// A port sent to an address that no row told when it did.
+    pub(super) fn unresolved(
+        &mut self,
+        now: Now,
+        port: Id<Port>,
+        key: Key,
+        frame: Bytes,
+        out: &mut Vec<Action>,
+    ) {
+        match self.admit(now.since_start, port, key, &frame) {
+            Ok(true) => {
+                self.learning.released += 1;
+                let frames = vec![(port, frame)];
+                out.push(Action::Release { frames });
+            }
+            Ok(false) => self.held.hold(now.since_start, key, port, frame),
+            Err(reason) => self.drop_packets(reason, 1),
+        }
+    }
+
+    /// Whether the packet can go on at once (true) or is held, and asks if nobody has yet.
+    fn admit(&mut self, now: Duration, port: Id<Port>, key: Key, frame: &Bytes) -> Result<bool, Dropped> {
+        if self.table.port(port).is_none_or(|row| row.network_id != key.0) {
+            return Err(Dropped::UnknownPort);
+        }
+        if !self.table.is_on_demand(key.0) {
+            return Err(Dropped::NotOnDemand);
+        }
+        let known = self.neighbour(&key).cloned();
+        if known == Some(State::InForce) {
+            return Ok(true);
+        }
+        if self.asking.is_denied(now, &key) {
+            return Err(Dropped::Unknown);
+        }
+        self.held.room(port, frame)?;
+        if known.is_none() && !self.asking.asks(&key) {
+            let state = self.ports.get_mut(&port).ok_or(Dropped::UnknownPort)?;
+            if !state.questions.take(now) {
+                return Err(Dropped::AskedTooOften);
+            }
+            self.learning.questions += 1;
+            self.asking.ask(key, Some(port));
+        }
+        Ok(false)
+    }
+
+    /// What the data plane has said about a neighbour that is wanted.
+    fn neighbour(&self, (network, ip): &Key) -> Option<&State> {
+        let entry = self.table.entry(&RowKey::Neighbour(*network, *ip))?;
+        entry.row.as_ref().map(|_| &entry.state)
+    }
+
+    /// Answers of the NCM.
+    pub(super) fn resolved(&mut self, now: Now, session: u64, message: &v1::Resolved, out: &mut Vec<Action>) {
+        let Some(questions) = self.asking.answered(message.id) else {
+            return tracing::debug!(id = message.id, "answers that nobody waits for");
+        };
+        if questions.len() != message.answers.len() {
+            return self.give_up(now, session, "there are not as many answers as questions", out);
+        }
+        let (mut rows, mut leases, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for (question, answer) in questions.iter().zip(&message.answers) {
+            let key = (question.network, question.ip);
+            let (kind, answer) = read(question, answer);
+            *self.learning.answers.entry(kind).or_default() += 1;
+            match answer.verdict {
+                Verdict::Route(revision, row) => {
+                    rows.push((revision, row));
+                    leases.push((key, answer.lease));
+                }
+                Verdict::Unknown | Verdict::Deny => {
+                    self.asking.deny(now.since_start, key, answer.lease);
+                    gone.push(key);
+                }
+                Verdict::Busy if self.held.waits(&key) || self.learned.contains(&key) => {
+                    self.asking.again(now.since_start, question, answer.lease);
+                }
+                Verdict::Busy => {}
+            }
+        }
+        let changes = self.table.learn(rows);
+        if !changes.is_empty() {
+            self.apply(changes, Vec::new(), None, out);
+        }
+        for (key, lease) in leases {
+            if self.neighbour(&key).is_some() && self.table.is_on_demand(key.0) {
+                self.learned.grant(now.since_start, key, lease);
+            }
+            self.release_held(now, key, out);
+        }
+        for key in &gone {
+            self.drop_held(key, Dropped::Unknown);
+        }
+        self.remove_neighbours(gone, out);
+        self.evict(out);
+    }
+
+    /// Sends on what waits for an address, once it is known what the data plane has of it.
+    fn release_held(&mut self, now: Now, key: Key, out: &mut Vec<Action>) {
+        match self.neighbour(&key) {
+            Some(State::Pending) => {}
+            Some(State::InForce) => {
+                if let Some((since, frames)) = self.held.take(&key) {
+                    self.waits.push(now.since_start.saturating_sub(since));
+                    self.learning.released += frames.len() as u64;
+                    out.push(Action::Release { frames });
+                }
+            }
+            Some(State::Refused(_)) => self.drop_held(&key, Dropped::Refused),
+            // The answer was older than what is known: the address is gone.
+            None => self.drop_held(&key, Dropped::Unknown),
+        }
+    }
+
+    /// Packets that were released did not go on.
+    pub(super) fn release_refused(&mut self, packets: u64) {
+        self.learning.released = self.learning.released.saturating_sub(packets);
+        self.drop_packets(Dropped::Refused, packets);
+    }
+
+    fn drop_held(&mut self, key: &Key, reason: Dropped) {
+        if let Some((_, frames)) = self.held.take(key) {
+            self.drop_packets(reason, frames.len() as u64);
+        }
+    }
+
+    /// The data plane has taken neighbours, or refused or removed them.
+    pub(super) fn neighbours_applied(&mut self, now: Now, keys: Vec<Key>, out: &mut Vec<Action>) {
+        let mut refused = Vec::new();
+        for key in keys {
+            match self.neighbour(&key) {
+                None => {}
+                Some(State::Refused(_)) if self.learned.contains(&key) => {
+                    self.asking.deny(now.since_start, key, NEGATIVE_LEASE);
+                    self.drop_held(&key, Dropped::Refused);
+                    refused.push(key);
+                }
+                Some(_) => self.release_held(now, key, out),
+            }
+        }
+        self.remove_neighbours(refused, out);
+    }
+
+    /// Takes neighbours out of force that have a lease no more.
+    fn remove_neighbours(&mut self, keys: Vec<Key>, out: &mut Vec<Action>) {
+        for key in &keys {
+            self.learned.remove(key);
+        }
+        let leased = keys.into_iter().filter(|key| self.table.is_on_demand(key.0));
+        let rows: Vec<RowKey> = leased
+            .map(|(network, ip)| RowKey::Neighbour(network, ip))
+            .collect();
+        let changes = self.table.lapse(rows);
+        if !changes.is_empty() {
+            self.apply(changes, Vec::new(), None, out);
+        }
+    }
+
+    fn evict(&mut self, out: &mut Vec<Action>) {
+        let mut surplus = Vec::new();
+        while let Some(key) = self.learned.surplus() {
+            self.learned.remove(&key);
+            surplus.push(key);
+        }
+        self.learning.evicted += surplus.len() as u64;
+        self.remove_neighbours(surplus, out);
+    }
+
+    /// A delta of a network came, which was on demand before or not, with these neighbours.
+    pub(super) fn neighbours_told(
+        &mut self,
+        now: Now,
+        network: Id<Network>,
+        was: bool,
+        changed: Vec<IpAddr>,
+    ) {
+        match (was, self.table.is_on_demand(network)) {
+            (true, true) => {
+                for ip in changed {
+                    let key = (network, ip);
+                    self.asking.tell(&key);
+                    match self.neighbour(&key) {
+                        Some(_) => self.learned.tell(now.since_start, key, LEASE_DEFAULT),
+                        None => self.learned.remove(&key),
+                    }
+                }
+            }
+            // What the host has gets leases that do not end all at once.
+            (false, true) => {
+                for ip in self.table.neighbours(network) {
+                    let length = self.jitter(LEASE_DEFAULT / 2, LEASE_DEFAULT);
+                    self.learned.tell(now.since_start, (network, ip), length);
+                }
+            }
+            (true, false) => self.learned.remove_network(network),
+            (false, false) => {}
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn learn_tick(&mut self, now: Now, out: &mut Vec<Action>) {
+        let (late, idle) = self.held.expire(now.since_start);
+        self.drop_packets(Dropped::TooLate, late);
+        for key in idle.iter().filter(|key| !self.learned.contains(key)) {
+            self.asking.withdraw(key);
+        }
+        self.evict(out);
+        if self.has_session() {
+            self.asking.tick(now.since_start);
+            self.check_leases(now, out);
+        }
+    }
+
+    fn check_leases(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.checking {
+            return;
+        }
+        let keys = self.learned.checks(now.since_start);
+        if !keys.is_empty() {
+            self.checking = true;
+            out.push(Action::TakeUsed { keys });
+        }
+    }
+
+    /// The data plane said which neighbours were used, or that it cannot say: then all of them count as used.
+    pub(super) fn used(
+        &mut self,
+        now: Now,
+        keys: Vec<Key>,
+        outcome: Result<Vec<bool>, String>,
+        out: &mut Vec<Action>,
+    ) {
+        self.checking = false;
+        let used = outcome.unwrap_or_else(|reason| {
+            tracing::debug!(reason, "the data plane cannot say which neighbours are used");
+            vec![true; keys.len()]
+        });
+        let mut idle = Vec::new();
+        for (key, used) in keys.into_iter().zip(used) {
+            match self.learned.looked_at(now.since_start, key, used) {
+                Next::Keep => {}
+                Next::Ask => {
+                    self.learning.renewals += 1;
+                    self.asking.ask(key, None);
+                }
+                Next::Remove => idle.push(key),
+            }
+        }
+        // Without a session nobody could be asked again.
+        if self.has_session() {
+            self.remove_neighbours(idle, out);
+            self.check_leases(now, out);
+        }
+    }
+
+    /// The NCM of a new session does not know what the host has learned.
+    pub(super) fn learn_again(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.learned.unconfirm(now.since_start);
+        self.check_leases(now, out);
+    }
+
+    /// Questions went with the session; packets that are held ask again in the next one.
+    pub(super) fn questions_lost(&mut self) {
+        self.asking.clear();
+        for (key, port) in self.held.waiting() {
+            self.asking.ask(key, Some(port));
+        }
+    }
+
+    /// Sends what is to be asked.
+    pub(super) fn ask_ncm(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(session) = self.open_session() else {
+            return;
+        };
+        while let Some((id, questions)) = self.asking.next_message(now.since_start) {
+            self.learning.messages += 1;
+            let body = v1::agent_message::Body::Resolve(encode_questions(id, &questions));
+            out.push(Action::Send {
+                session,
+                message: v1::AgentMessage { body: Some(body) },
+            });
+        }
+    }
+
+    /// When learning needs the next tick.
+    pub(super) fn learn_deadline(&self) -> Option<Duration> {
+        let asked = self.has_session().then(|| {
+            let check = self.learned.deadline().filter(|_| !self.checking);
+            self.asking.deadline().into_iter().chain(check).min()
+        });
+        self.held.deadline().into_iter().chain(asked.flatten()).min()
+    }
+
+    /// For people.
+    pub(super) fn learn_state(&self) -> Value {
+        let sizes = self.learning_sizes();
+        let counts = &self.learning;
+        let dropped = counts.dropped.iter();
+        let dropped = dropped.map(|(reason, count)| (reason.as_str().to_owned(), json!(count)));
+        json!({
+            "learned": sizes.learned,
+            "held": sizes.held,
+            "asked": sizes.asked,
+            "negative": sizes.negative,
+            "questions": counts.questions,
+            "renewals": counts.renewals,
+            "messages": counts.messages,
+            "answers": counts.answers,
+            "released": counts.released,
+            "evicted": counts.evicted,
+            "dropped": dropped.collect::<serde_json::Map<_, _>>(),
+        })
+    }
+}
+
+/// The answer and its kind. One that makes no sense counts as "nobody has it", for a short time.
+fn read(question: &Question, answer: &v1::Answer) -> (&'static str, Answer) {
+    let answer = match decode_answer(question, answer) {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::warn!(%error, ip = %question.ip, network = %question.network, "an answer of the NCM cannot be read");
+            let verdict = Verdict::Unknown;
+            let lease = NEGATIVE_LEASE;
+            return ("malformed", Answer { verdict, lease });
+        }
+    };
+    let kind = match answer.verdict {
+        Verdict::Route(..) => "route",
+        Verdict::Unknown => "unknown",
+        Verdict::Deny => "deny",
+        Verdict::Busy => "busy",
+    };
+    (kind, answer)
+}
