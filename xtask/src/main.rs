@@ -8,6 +8,7 @@ mod demo;
 mod openstack;
 mod setup;
 mod shell;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
-    after_help = "Examples:\n  cargo xtask demo --keep\n  cargo xtask test\n  cargo xtask bench api --json"
+    after_help = "Examples:\n  cargo xtask demo --keep\n  cargo xtask test\n  cargo xtask sim scenarios/million.toml\n  cargo xtask bench api --json"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -39,6 +40,8 @@ enum Task {
     Openstack(openstack::Flags),
     /// Run OpenStack's own tests of the network API against Alcor with a real Keystone.
     Tempest(openstack::tempest::Flags),
+    /// Simulate a region from a scenario file, with faults; reports with plots (see `scenarios/`).
+    Sim(sim::Flags),
     /// Measure; prints a table, and one JSON object with --json.
     Bench(bench::Flags),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Endpoints => test::endpoints(),
         Task::Openstack(flags) => openstack::test(&flags),
         Task::Tempest(flags) => openstack::tempest::tempest(&flags),
+        Task::Sim(flags) => sim::sim(&flags),
         Task::Bench(flags) => bench::bench(&flags),
     };
     match outcome {

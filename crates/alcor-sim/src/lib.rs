@@ -1,7 +1,17 @@
 //! The simulator: many hosts without hosts.
 //!
-//! [`sockets`] runs simulated agents over the real protocol against real processes (level b).
+//! [`engine`] runs the real deciders of controller, NCM and agents in one process and virtual time, from a [`scenario`] and
+//! a seed, and checks what must always hold (level a). [`sockets`] runs simulated agents over the real protocol against
+//! real processes (level b).
 //!
 //! Not here: real packets; those need the namespaces of `alcor-lab`.
 
+pub mod clock;
+mod cloud;
+pub mod engine;
+pub mod figures;
+mod host;
+pub mod report;
+pub mod rng;
+pub mod scenario;
 pub mod sockets;

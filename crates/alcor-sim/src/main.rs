@@ -1,5 +1,7 @@
 //! `alcor-sim`: simulated hosts as a process. Not here: what they do, which is in the library.
 
+mod commands;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -13,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Example:\n  alcor-sim sockets --ncm http://127.0.0.1:9697 --hosts 100 --prefix sim"
+    after_help = "Examples:\n  alcor-sim run scenarios/small.toml\n  alcor-sim run scenarios/faults.toml --seed 7 --json result.json\n  alcor-sim replay scenarios/faults.toml --seed 7 --event 1234\n  alcor-sim sockets --ncm http://127.0.0.1:9697 --hosts 100 --prefix sim"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -22,6 +24,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a scenario in virtual time: the real deciders, no sockets; checks what must always hold.
+    Run(commands::Run),
+    /// Run a scenario up to an event, and show the events before it.
+    Replay(commands::Replay),
     /// Agents over real sockets: they take every delta and answer receipts, and program nothing.
     Sockets(Sockets),
 }
@@ -41,6 +47,8 @@ struct Sockets {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Run(arguments) => commands::run(&arguments),
+        Command::Replay(arguments) => commands::replay(&arguments),
         Command::Sockets(arguments) => run_sockets(&arguments),
     }
 }

@@ -1,0 +1,168 @@
+//! The subcommands that run scenarios: files in, progress on standard error, the judgement on standard output.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use alcor_sim::{
+    engine::{Progress, Sim},
+    report::{Machine, Report},
+    scenario::Scenario,
+};
+use anyhow::{Context as _, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// `alcor-sim run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The scenario.
+    #[arg(value_name = "FILE")]
+    scenario: PathBuf,
+    /// What the run is random by, instead of the scenario's own seed.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Write the result as JSON.
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
+/// `alcor-sim replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The scenario.
+    #[arg(value_name = "FILE")]
+    scenario: PathBuf,
+    /// The seed.
+    #[arg(long, value_name = "N")]
+    seed: u64,
+    /// Stop after this event and show those before it.
+    #[arg(long, value_name = "N")]
+    event: u64,
+}
+
+/// Runs a scenario; an error when something was violated or a threshold is not kept.
+pub fn run(arguments: &Run) -> anyhow::Result<()> {
+    let (scenario, name) = read(&arguments.scenario, arguments.seed)?;
+    let bar = bar(&scenario)?;
+    let began = Instant::now();
+    let outcome = Sim::new(scenario.clone()).run(&mut |progress| show(&bar, &progress));
+    bar.finish_and_clear();
+    let machine = Machine {
+        wall_s: began.elapsed().as_secs_f64(),
+        peak_rss_mib: peak_rss_mib(),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let report = Report::new(&name, &scenario, &outcome, &machine);
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        write(path, &text)?;
+    }
+    print(&report);
+    if !report.passed() {
+        bail!("the run did not pass; repeat it with: {}", report.repeat);
+    }
+    Ok(())
+}
+
+/// Runs a scenario up to an event and shows what came before it.
+pub fn replay(arguments: &Replay) -> anyhow::Result<()> {
+    let (scenario, _) = read(&arguments.scenario, Some(arguments.seed))?;
+    let bar = bar(&scenario)?;
+    let mut sim = Sim::new(scenario);
+    sim.stop_after(arguments.event);
+    let outcome = sim.run(&mut |progress| show(&bar, &progress));
+    bar.finish_and_clear();
+    for line in &outcome.last_events {
+        println!("{line}");
+    }
+    for violation in &outcome.violations {
+        println!("VIOLATED after event {}: {}", violation.event, violation.what);
+    }
+    Ok(())
+}
+
+fn read(path: &Path, seed: Option<u64>) -> anyhow::Result<(Scenario, String)> {
+    let mut scenario = Scenario::read(path)?;
+    scenario.seed = seed.unwrap_or(scenario.seed);
+    Ok((scenario, path.display().to_string()))
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn bar(scenario: &Scenario) -> anyhow::Result<ProgressBar> {
+    let style = "{elapsed_precise} {bar:30} {percent:>3}% {msg}";
+    let busy_ms = scenario.duration_s * 1e3;
+    // Rests end early, mostly; a bar that jumps is better than one that stands.
+    let whole = to_ms(busy_ms) * scenario.rounds + 1_000;
+    Ok(ProgressBar::new(whole).with_style(ProgressStyle::with_template(style)?))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` keeps to the range of a u64"
+)]
+const fn to_ms(ms: f64) -> u64 {
+    ms as u64
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    let at_ms = progress.at_us / 1_000;
+    let known = bar.length().unwrap_or_default();
+    bar.set_position(at_ms.min(known));
+    bar.set_message(format!(
+        "{} virtual s, {} events, {} sessions, {} ports",
+        at_ms / 1_000,
+        progress.events,
+        progress.sessions,
+        progress.ports
+    ));
+}
+
+/// The largest resident memory of this process, from the kernel.
+fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+fn print(report: &Report) {
+    println!(
+        "{}: seed {}, {} hosts ({} with an agent), {} events, {:.0} virtual s in {:.1} s",
+        report.scenario,
+        report.seed,
+        report.hosts.0,
+        report.hosts.1,
+        report.events,
+        report.virtual_s,
+        report.wall_s
+    );
+    for judged in &report.thresholds {
+        let value = judged
+            .value
+            .map_or("nothing".to_owned(), |value| format!("{value:.1}"));
+        let word = if judged.passed { "pass" } else { "FAIL" };
+        let bound = match (judged.min, judged.max) {
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            (Some(min), None) => format!("at least {min}"),
+            (None, Some(max)) => format!("at most {max}"),
+            (None, None) => String::new(),
+        };
+        println!("  {word}  {} {value} ({bound})", judged.figure);
+    }
+    for violation in &report.violations {
+        println!("  VIOLATED after event {}: {}", violation.event, violation.what);
+        for line in &violation.before {
+            println!("      {line}");
+        }
+        println!(
+            "    replay: alcor-sim replay {} --seed {} --event {}",
+            report.scenario, report.seed, violation.event
+        );
+    }
+}

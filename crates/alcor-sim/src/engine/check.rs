@@ -1,0 +1,391 @@
+//! What must hold when all is at rest: each host has exactly what it needs, from the region's rows alone; what was answered
+//! is there; the region shows what is so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use alcor_dataplane::{
+    LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowKey, SubnetRow,
+    security::{Family, Remote, Rule, Service},
+};
+use alcor_model::{
+    Id, Network, Port, SecurityGroup,
+    net::GATEWAY_MAC,
+    resource::{self, Direction, Ethertype, PortStatus, Protocol},
+};
+use alcor_region::RegionState;
+
+use super::{Kind, Sim};
+use crate::host::{self, light};
+
+/// Differences of one host that are told.
+const TOLD: usize = 5;
+
+/// The rows of a host and network: digest of key to digest of body, label, and the key for people.
+type Digests = BTreeMap<u64, (u64, u16, Option<RowKey>)>;
+
+/// What of a network is the same for all of its hosts.
+struct Base {
+    rows: Digests,
+    neighbours: Vec<(Id<Port>, u32, u64, u64, u16, RowKey)>,
+    /// Where tunnel packets come from.
+    tunnels: BTreeSet<IpAddr>,
+    ports: BTreeMap<u32, Vec<Id<Port>>>,
+}
+
+impl Sim {
+    /// Why all is not at rest, if it is not.
+    pub(super) fn restless(&mut self) -> Option<String> {
+        if !self.cloud.is_up() || self.cloud.has_waiting() {
+            return Some("the controller has more to commit".to_owned());
+        }
+        if let Some(why) = self.ncm.restless() {
+            return Some(why.to_owned());
+        }
+        for (number, actor) in self.actors.iter().enumerate() {
+            let name = || format!("h{number}");
+            let busy = match &actor.kind {
+                Kind::Liar(_) => continue,
+                Kind::Full(full) if full.has_work() => Some("has work for its data plane"),
+                Kind::Full(full) if !full.is_welcome() => Some("has no session"),
+                _ if !actor.is_on => Some("is off"),
+                _ if !actor.wire.is_welcome => Some("has no session"),
+                _ if !actor.wire.is_idle() => Some("has messages on their way"),
+                _ => None,
+            };
+            if let Some(busy) = busy {
+                return Some(format!("{} {busy}", name()));
+            }
+        }
+        None
+    }
+
+    pub(super) fn check_at_rest(&mut self, when: &str) {
+        self.check_answered(when);
+        let mut needed: BTreeMap<u32, BTreeSet<Id<Network>>> = BTreeMap::new();
+        let networks: Vec<_> = self.people.networks.iter().map(|network| network.id).collect();
+        for network in networks {
+            let base = Base::new(self.cloud.state(), network);
+            for (actor, ports) in &base.ports {
+                needed.entry(*actor).or_default().insert(network);
+                self.check_host(when, *actor, network, &base, ports);
+                if self.is_over() {
+                    return;
+                }
+            }
+        }
+        self.check_nothing_else(when, &needed);
+        self.check_statuses(when);
+    }
+
+    /// What was answered is there.
+    pub(super) fn check_answered(&mut self, when: &str) {
+        let ports = self.cloud.state().ports();
+        let wrong = self.ledger.answered().iter().find(|(id, answered)| {
+            let there = ports.get(id).map(|port| port.revision);
+            match answered {
+                Some(revision) => there.is_none_or(|there| there < *revision),
+                None => there.is_some(),
+            }
+        });
+        if let Some((id, answered)) = wrong {
+            let there = ports.get(id).map(|port| port.revision.0);
+            let what = format!("{when}: port {id} was answered at {answered:?} and is at {there:?}");
+            self.violate(what);
+        }
+    }
+
+    /// A host has exactly what it needs of a network.
+    fn check_host(&mut self, when: &str, actor: u32, network: Id<Network>, base: &Base, ports: &[Id<Port>]) {
+        let state = self.cloud.state();
+        let (mut expected, looks) = (base.rows.clone(), looks(state, ports));
+        let others = base.neighbours.iter().filter(|(_, host, ..)| *host != actor);
+        expected.extend(others.map(|(_, _, key, body, label, row)| {
+            let label = if looks { *label } else { 0 };
+            (*key, (*body, label, Some(*row)))
+        }));
+        for row in own_rows(state, network, ports) {
+            put(&mut expected, &row);
+        }
+        let mut has = self.has(actor, network);
+        if !looks {
+            for (_, label, _) in has.values_mut() {
+                *label = 0;
+            }
+        }
+        self.compare(when, actor, network, &expected, &has);
+        self.check_underlay(when, actor, network, base);
+    }
+
+    fn has(&mut self, actor: u32, network: Id<Network>) -> Digests {
+        let mut has = Digests::new();
+        match &mut self.actor(actor).kind {
+            Kind::Full(full) => {
+                for row in full.rows().iter().filter(|row| row.key().network_id() == network) {
+                    put(&mut has, row);
+                }
+            }
+            Kind::Light(light) => {
+                has.extend(
+                    light
+                        .rows(network)
+                        .map(|(key, body, label)| (key, (body, label, None))),
+                );
+            }
+            Kind::Liar(_) => {}
+        }
+        has
+    }
+
+    fn compare(&mut self, when: &str, actor: u32, network: Id<Network>, expected: &Digests, has: &Digests) {
+        let mut wrong = Vec::new();
+        for (key, (body, label, row)) in expected {
+            match has.get(key) {
+                None => wrong.push(format!("does not have {row:?}")),
+                Some((other, ..)) if other != body => wrong.push(format!("has another {row:?}")),
+                Some((_, other, _)) if other != label => {
+                    wrong.push(format!("has {row:?} with label {other} for {label}"));
+                }
+                Some(_) => {}
+            }
+        }
+        let more = has.iter().filter(|(key, _)| !expected.contains_key(*key));
+        wrong.extend(more.map(|(_, (_, _, row))| format!("has {row:?} and should not")));
+        if !wrong.is_empty() {
+            let count = wrong.len();
+            wrong.truncate(TOLD);
+            let name = host::name(actor);
+            self.violate(format!(
+                "{when}: {name} in network {network}: {count} rows: {}",
+                wrong.join("; ")
+            ));
+        }
+    }
+
+    /// Every host of the network is among those that tunnel packets are taken from.
+    fn check_underlay(&mut self, when: &str, actor: u32, network: Id<Network>, base: &Base) {
+        let Kind::Full(full) = &mut self.actor(actor).kind else {
+            return;
+        };
+        let blocks = full.rows().into_iter().find_map(|row| match row {
+            Row::Network(row) if row.id == network => row.underlay,
+            _ => None,
+        });
+        let Some(blocks) = blocks else { return };
+        let missing = base
+            .tunnels
+            .iter()
+            .find(|ip| !blocks.iter().any(|block| block.contains(*ip)));
+        if let Some(ip) = missing {
+            let name = host::name(actor);
+            self.violate(format!(
+                "{when}: {name} would not take packets of network {network} from {ip}"
+            ));
+        }
+    }
+
+    /// Nobody has anything of a network in which he has no ports.
+    fn check_nothing_else(&mut self, when: &str, needed: &BTreeMap<u32, BTreeSet<Id<Network>>>) {
+        for actor in 0..self.scenario.hosts.count {
+            let has: BTreeSet<Id<Network>> = match &mut self.actor(actor).kind {
+                Kind::Full(full) => full.rows().iter().map(|row| row.key().network_id()).collect(),
+                Kind::Light(light) => light.networks().collect(),
+                Kind::Liar(_) => BTreeSet::new(),
+            };
+            let may = needed.get(&actor);
+            let more = has.iter().find(|id| may.is_none_or(|may| !may.contains(*id)));
+            if let Some(network) = more {
+                let name = host::name(actor);
+                self.violate(format!(
+                    "{when}: {name} has rows of network {network} and no port there"
+                ));
+            }
+        }
+    }
+
+    /// The API shows of each port what is so on its host.
+    fn check_statuses(&mut self, when: &str) {
+        let ports: Vec<_> = self.cloud.state().ports().iter().cloned().collect();
+        for port in ports {
+            let (status, reason) = self.cloud.state().port_status(&port);
+            let Some(actor) = port.binding.host().and_then(host::number) else {
+                continue;
+            };
+            let wired = match &self.actor(actor).kind {
+                Kind::Full(full) => full.has_device(port.id),
+                Kind::Light(_) => true,
+                Kind::Liar(_) => continue,
+            };
+            let expected = if wired {
+                PortStatus::Active
+            } else {
+                PortStatus::Down
+            };
+            if status != expected {
+                let name = host::name(actor);
+                self.violate(format!(
+                    "{when}: port {} on {name} is {status:?} ({reason:?}) and should be {expected:?}",
+                    port.id
+                ));
+            }
+            if self.is_over() {
+                return;
+            }
+        }
+    }
+}
+
+fn put(rows: &mut Digests, row: &Row) {
+    let key = row.key();
+    let (body, label) = light::row_digest(row);
+    rows.insert(light::key_digest(&key), (body, label, Some(key)));
+}
+
+/// Whether rules on a host with these ports ask for labels of neighbours.
+fn looks(state: &RegionState, ports: &[Id<Port>]) -> bool {
+    let ports = ports.iter().filter_map(|id| state.ports().get(id));
+    let mut groups = ports.flat_map(|port| &port.security_groups);
+    groups.any(|group| {
+        state.rules_of(*group).any(|rule| {
+            rule.matches.direction == Direction::Egress
+                && matches!(rule.matches.remote, resource::Remote::Group(_))
+        })
+    })
+}
+
+impl Base {
+    fn new(state: &RegionState, id: Id<Network>) -> Self {
+        let mut base = Self {
+            rows: Digests::new(),
+            neighbours: Vec::new(),
+            tunnels: BTreeSet::new(),
+            ports: BTreeMap::new(),
+        };
+        let Some(network) = state.networks().get(&id) else {
+            return base;
+        };
+        put(
+            &mut base.rows,
+            &Row::Network(NetworkRow {
+                id,
+                vni: network.segmentation_id,
+                mtu: network.mtu,
+                admin_state_up: network.admin_state_up,
+                underlay: None,
+                on_demand: false,
+            }),
+        );
+        for subnet in state.subnets_of(id) {
+            put(
+                &mut base.rows,
+                &Row::Subnet(SubnetRow {
+                    id: subnet.id,
+                    network_id: id,
+                    cidr: subnet.cidr,
+                    gateway_ip: subnet.gateway_ip,
+                    gateway_mac: GATEWAY_MAC,
+                    enable_dhcp: subnet.enable_dhcp,
+                    slaac: subnet.is_auto_address(),
+                    dns_nameservers: subnet.dns_nameservers.clone(),
+                    host_routes: subnet.host_routes.clone(),
+                }),
+            );
+        }
+        for label in state.labels_of(id).filter(|label| !label.retired) {
+            put(
+                &mut base.rows,
+                &Row::Label(LabelRow {
+                    network_id: id,
+                    label: label.number,
+                    groups: label.security_groups.clone(),
+                }),
+            );
+        }
+        for port in state.ports_of(id) {
+            base.add_port(state, port);
+        }
+        base
+    }
+
+    fn add_port(&mut self, state: &RegionState, port: &Port) {
+        let Some(name) = port.binding.host() else { return };
+        let Some(number) = host::number(name) else { return };
+        self.ports.entry(number).or_default().push(port.id);
+        let Some(registered) = state.hosts().get(&name.to_owned()) else {
+            return;
+        };
+        self.tunnels.insert(registered.tunnel_ip);
+        for fixed in &port.fixed_ips {
+            let row = Row::Neighbour(NeighbourRow {
+                network_id: port.network_id,
+                ip: fixed.ip_address,
+                mac: port.mac_address,
+                host: registered.tunnel_ip,
+                label: port.label.unwrap_or_default(),
+                forward: false,
+            });
+            let (body, label) = light::row_digest(&row);
+            let key = row.key();
+            self.neighbours
+                .push((port.id, number, light::key_digest(&key), body, label, key));
+        }
+    }
+}
+
+/// A host's ports, and the rules that they are under.
+fn own_rows(state: &RegionState, network: Id<Network>, ports: &[Id<Port>]) -> Vec<Row> {
+    let ports: Vec<_> = ports.iter().filter_map(|id| state.ports().get(id)).collect();
+    let groups: BTreeSet<_> = ports.iter().flat_map(|port| &port.security_groups).collect();
+    let policies = groups
+        .into_iter()
+        .filter_map(|group| policy(state, network, *group));
+    let ports = ports.iter().map(|port| {
+        Row::Port(PortRow {
+            id: port.id,
+            network_id: network,
+            mac: port.mac_address,
+            fixed_ips: port.fixed_ips.clone(),
+            allowed_address_pairs: port.allowed_address_pairs.clone(),
+            admin_state_up: port.admin_state_up,
+            port_security_enabled: port.port_security_enabled,
+            dns_name: port.dns_name.clone(),
+            label: port.label,
+        })
+    });
+    policies.chain(ports).collect()
+}
+
+/// What a group allows. A simulation's rules are about nothing or UDP.
+fn policy(state: &RegionState, network: Id<Network>, group: Id<SecurityGroup>) -> Option<Row> {
+    let stateful = state.security_groups().get(&group)?.stateful;
+    let rules = |direction: Direction| -> Vec<Rule> {
+        let of_direction = state
+            .rules_of(group)
+            .filter(|rule| rule.matches.direction == direction);
+        let rule = |rule: &resource::RuleMatch<resource::Remote>| Rule {
+            family: match rule.ethertype {
+                Ethertype::Ipv4 => Family::Ipv4,
+                Ethertype::Ipv6 => Family::Ipv6,
+            },
+            service: rule.protocol.as_ref().map(|_| {
+                let (first, last) = (rule.port_range_min, rule.port_range_max);
+                Service::ports(Protocol::UDP, first.unwrap_or(0), last.unwrap_or(u16::MAX))
+            }),
+            remote: match rule.remote {
+                resource::Remote::Group(group) => Remote::Group(group),
+                resource::Remote::Prefix(prefix) => Remote::Prefixes(vec![prefix.trunc()]),
+                _ => Remote::Any,
+            },
+        };
+        of_direction.map(|row| rule(&row.matches)).collect()
+    };
+    Some(Row::Policy(PolicyRow {
+        network_id: network,
+        group_id: group,
+        stateful,
+        ingress: rules(Direction::Ingress),
+        egress: rules(Direction::Egress),
+    }))
+}

@@ -1,0 +1,396 @@
+//! The NCM's process: its core, what its shell keeps for the region, its starts and its feed.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use alcor_model::{Change, HostRuntime, Id, Label, Network, Port, ResourceKey, Revision};
+use alcor_ncm::core::{Action, Event as NcmEvent, Ncm, Now, Options, PortReport};
+use alcor_proto::v1::{self, agent_message::Body, ncm_message};
+use alcor_southbound::convert::decode_id;
+
+use super::{Event, Sim, wires::Down};
+use crate::{clock::Us, host, scenario::NcmBounds};
+
+/// How often the core is told that time has passed, as in the shell.
+const TICK_US: Us = 1_000_000;
+/// When something that the region did not take is tried again, as in the shell.
+const RETRY_US: Us = 1_000_000;
+/// Reports written by one command, as in the shell.
+const REPORTS_AT_ONCE: usize = 1_000;
+
+/// Changes of one commit on their way.
+#[derive(Debug)]
+struct Batch {
+    changes: Vec<Change>,
+    committed_us: u64,
+}
+
+/// What waits for the region, as in the shell: the newest of each.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) hosts: BTreeMap<String, (IpAddr, String)>,
+    pub(super) known: BTreeMap<String, HostRuntime>,
+    pub(super) reports: BTreeMap<Id<Port>, PortReport>,
+    pub(super) labels: BTreeMap<Id<Label>, Revision>,
+    is_arranged: bool,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.known.is_empty() && self.reports.is_empty() && self.labels.is_empty()
+    }
+}
+
+/// The process.
+pub(super) struct NcmActor {
+    options: Options,
+    core: Option<Ncm>,
+    /// Counts starts.
+    epoch: u32,
+    started_at: Us,
+    /// The session's actor, for those that the NCM has not ended.
+    sessions: HashMap<u64, u32>,
+    last_session: u64,
+    /// It has had all of the region once: before, the shell takes no sessions.
+    is_loaded: bool,
+    is_subscribed: bool,
+    feed: VecDeque<Batch>,
+    feed_at: Us,
+    waiting: Waiting,
+    pub(super) clock_off_us: i64,
+    /// The next snapshot that has a second part kills it.
+    pub(super) dies_in_snapshot: bool,
+}
+
+impl NcmActor {
+    pub(super) fn new(bounds: &NcmBounds) -> Self {
+        let mut options = Options::default();
+        let ms = |value: Option<u64>, usual: Duration| value.map_or(usual, Duration::from_millis);
+        options.heartbeat_interval = ms(bounds.heartbeat_ms, options.heartbeat_interval);
+        options.heartbeat_timeout = ms(bounds.heartbeat_timeout_ms, options.heartbeat_timeout);
+        options.window_deltas = bounds.window_deltas.unwrap_or(options.window_deltas);
+        options.queue_rows = bounds.queue_rows.unwrap_or(options.queue_rows);
+        options.message_rows = bounds.message_rows.unwrap_or(options.message_rows);
+        options.tombstones = bounds.tombstones.unwrap_or(options.tombstones);
+        Self {
+            options,
+            core: None,
+            epoch: 0,
+            started_at: 0,
+            sessions: HashMap::new(),
+            last_session: 0,
+            is_loaded: false,
+            is_subscribed: false,
+            feed: VecDeque::new(),
+            feed_at: 0,
+            waiting: Waiting::default(),
+            clock_off_us: 0,
+            dies_in_snapshot: false,
+        }
+    }
+
+    pub(super) const fn next_session(&mut self) -> u64 {
+        self.last_session += 1;
+        self.last_session
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn heartbeat_us(&self) -> Us {
+        u64::try_from(self.options.heartbeat_interval.as_micros()).unwrap_or(Us::MAX / 2)
+    }
+
+    /// What was on its way from the region is lost, and nothing more comes.
+    pub(super) fn feed_breaks(&mut self) {
+        self.feed.clear();
+        self.is_subscribed = false;
+    }
+
+    pub(super) const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) const fn core(&self) -> Option<&Ncm> {
+        self.core.as_ref()
+    }
+
+    /// Why it is not at rest, if it is not.
+    pub(super) fn restless(&self) -> Option<&'static str> {
+        let Some(core) = &self.core else {
+            return Some("the NCM is not there");
+        };
+        if !self.is_subscribed || !self.feed.is_empty() {
+            return Some("the feed has more for the NCM");
+        }
+        if !self.waiting.is_empty() {
+            return Some("the NCM has more for the region");
+        }
+        (core.depths().queued > 0).then_some("deltas wait in the NCM")
+    }
+}
+
+impl Sim {
+    pub(super) fn ncm_starts_soon(&mut self) {
+        let delay = self.rng.between(self.scenario.delays.start_us);
+        self.ncm.epoch += 1;
+        let epoch = self.ncm.epoch;
+        self.after(delay, Event::NcmStarts { epoch });
+    }
+
+    /// Its memory, its sessions and its outbox are gone.
+    pub(super) fn ncm_dies(&mut self, epoch: u32) {
+        if epoch != self.ncm.epoch || self.ncm.core.is_none() {
+            return;
+        }
+        self.ncm.core = None;
+        self.ncm.is_loaded = false;
+        self.ncm.feed_breaks();
+        self.ncm.waiting = Waiting::default();
+        self.ncm.dies_in_snapshot = false;
+        let mut sessions: Vec<_> = self.ncm.sessions.drain().collect();
+        sessions.sort_unstable();
+        for (session, actor) in sessions {
+            let delay = self.message_delay();
+            self.after(delay, Event::HostClosed { actor, session });
+        }
+        self.ncm_starts_soon();
+    }
+
+    pub(super) fn ncm_starts(&mut self, epoch: u32) {
+        if epoch != self.ncm.epoch {
+            return;
+        }
+        self.ncm.core = Some(Ncm::new(self.ncm.options));
+        self.ncm.started_at = self.now;
+        self.after(0, Event::Subscribe { epoch });
+        self.after(TICK_US, Event::Tick { epoch });
+    }
+
+    /// The NCM takes all of the region, and the changes from there on.
+    pub(super) fn subscribe(&mut self, epoch: u32) {
+        if epoch != self.ncm.epoch || self.ncm.core.is_none() {
+            return;
+        }
+        if !self.cloud.is_up() {
+            return self.after(RETRY_US, Event::Subscribe { epoch });
+        }
+        self.ncm.feed.clear();
+        (self.ncm.is_loaded, self.ncm.is_subscribed) = (true, true);
+        let (revision, rows) = (self.cloud.durable(), self.cloud.rows_for_ncm());
+        self.figures.add("ncm_snapshots_of_region", 1);
+        self.step_ncm(NcmEvent::Snapshot { revision, rows });
+    }
+
+    /// The feed is broken: whatever follows, the NCM must begin anew.
+    pub(super) fn lose_feed(&mut self) {
+        self.ncm.feed_breaks();
+        let epoch = self.ncm.epoch;
+        let delay = self.message_delay();
+        self.after(delay, Event::Subscribe { epoch });
+    }
+
+    /// Puts a commit on the feed.
+    pub(super) fn publish(&mut self, changes: Vec<Change>) {
+        if !self.ncm.is_subscribed || changes.is_empty() {
+            return;
+        }
+        let at = (self.now + self.message_delay()).max(self.ncm.feed_at);
+        self.ncm.feed_at = at;
+        let committed_us = self.unix_us();
+        self.ncm.feed.push_back(Batch {
+            changes,
+            committed_us,
+        });
+        let epoch = self.ncm.epoch;
+        self.at(at, Event::Feed { epoch });
+    }
+
+    pub(super) fn feed(&mut self, epoch: u32) {
+        if epoch != self.ncm.epoch {
+            return;
+        }
+        if let Some(batch) = self.ncm.feed.pop_front() {
+            self.step_ncm(NcmEvent::Changes {
+                changes: batch.changes,
+                committed_us: batch.committed_us,
+            });
+        }
+    }
+
+    pub(super) fn tick(&mut self, epoch: u32) {
+        if epoch == self.ncm.epoch {
+            self.after(TICK_US, Event::Tick { epoch });
+            self.step_ncm(NcmEvent::Tick);
+        }
+    }
+
+    pub(super) fn ncm_hello(&mut self, actor: u32, session: u64, hello: v1::Hello) {
+        if !self.ncm.is_loaded {
+            let delay = self.message_delay();
+            return self.after(delay, Event::HostClosed { actor, session });
+        }
+        self.ncm.sessions.insert(session, actor);
+        self.step_ncm(NcmEvent::Hello { session, hello });
+    }
+
+    pub(super) fn ncm_hears(&mut self, session: u64, body: Body) {
+        if self.ncm.sessions.contains_key(&session) {
+            self.step_ncm(NcmEvent::Message { session, body });
+        }
+    }
+
+    pub(super) fn ncm_closed(&mut self, session: u64) {
+        if self.ncm.sessions.remove(&session).is_some() {
+            self.step_ncm(NcmEvent::Closed { session });
+        }
+    }
+
+    fn ncm_now(&self) -> Now {
+        Now {
+            since_start: Duration::from_micros(self.now - self.ncm.started_at),
+            unix_us: self.unix_us().saturating_add_signed(self.ncm.clock_off_us),
+        }
+    }
+
+    fn step_ncm(&mut self, event: NcmEvent) {
+        let now = self.ncm_now();
+        let change = match &event {
+            NcmEvent::Changes { changes, .. } => self.one_port_of(changes),
+            _ => None,
+        };
+        let Some(core) = &mut self.ncm.core else { return };
+        let began = Instant::now();
+        let (actions, work) = core.step(now, event);
+        let cpu = began.elapsed();
+        self.figures.step(&work, cpu, change);
+        for action in actions {
+            self.ncm_wants(action);
+        }
+    }
+
+    /// The size of the network in which a batch changes one port and nothing else does.
+    fn one_port_of(&self, changes: &[Change]) -> Option<u64> {
+        let mut ports = changes.iter().filter_map(|change| match change.key() {
+            ResourceKey::Port(id) => Some(id),
+            _ => None,
+        });
+        let port = ports.next()?;
+        if ports.next().is_some() {
+            return None;
+        }
+        let port = self.cloud.state().ports().get(&port)?;
+        self.people.size_of(port.network_id)
+    }
+
+    fn ncm_wants(&mut self, action: Action) {
+        match action {
+            Action::Send { session, message } => self.ncm_sends(session, message),
+            Action::Close { session, .. } => {
+                self.figures.add("sessions_closed_by_ncm", 1);
+                if let Some(actor) = self.ncm.sessions.remove(&session)
+                    && self.actor(actor).wire.session == session
+                {
+                    self.send_down(actor, Down::End);
+                }
+            }
+            Action::RegisterHost {
+                name,
+                tunnel_ip,
+                zone,
+            } => {
+                self.ncm.waiting.hosts.insert(name, (tunnel_ip, zone));
+                self.outbox_soon();
+            }
+            Action::ReportPort(report) => {
+                self.ncm.waiting.reports.insert(report.port_id, report);
+                self.outbox_soon();
+            }
+            Action::NoteHosts(hosts) => {
+                let hosts = hosts.into_iter().map(|host| (host.name.clone(), host));
+                self.ncm.waiting.known.extend(hosts);
+                self.outbox_soon();
+            }
+            Action::ReleaseLabels(labels) => {
+                self.ncm.waiting.labels.extend(labels);
+                self.outbox_soon();
+            }
+        }
+    }
+
+    fn ncm_sends(&mut self, session: u64, message: v1::NcmMessage) {
+        let Some(actor) = self.ncm.sessions.get(&session).copied() else {
+            return;
+        };
+        if self.actor(actor).wire.session != session {
+            return;
+        }
+        if let Some(ncm_message::Body::Delta(delta)) = &message.body {
+            self.figures.add("deltas_sent", 1);
+            if delta.snapshot() == v1::SnapshotPhase::Forget {
+                self.check_forget(actor, delta);
+            }
+            if delta.snapshot() == v1::SnapshotPhase::Begin && self.ncm.dies_in_snapshot {
+                let epoch = self.ncm.epoch;
+                self.after(0, Event::NcmDies { epoch });
+            }
+        }
+        self.send_down(actor, Down::Message(message));
+        let coming = self.actor(actor).wire.coming();
+        if coming > self.ncm.options.window_deltas + 2 {
+            self.violate(format!(
+                "{coming} messages are on their way to {}",
+                host::name(actor)
+            ));
+        }
+    }
+
+    /// Nobody is told to forget a network that he has had ports in for as long as the NCM, or its memory, can know.
+    fn check_forget(&mut self, actor: u32, delta: &v1::Delta) {
+        let Ok(network) = decode_id::<Network>("the network", &delta.network_id) else {
+            return self.violate("a delta of no network".to_owned());
+        };
+        let known = self.ncm.core().map_or(Revision::ZERO, Ncm::revision);
+        let started = self.ledger.revision_at(self.ncm.started_at);
+        let name = host::name(actor);
+        let port = self.cloud.state().ports_on(&name).find(|port| {
+            port.network_id == network && port.is_bound() && port.binding.since <= known.max(started)
+        });
+        if let Some(port) = port {
+            let what = format!(
+                "{name} is told to forget network {network}, in which it has had port {} since {}; the NCM knows the region up to {}",
+                port.id, port.binding.since.0, known.0
+            );
+            self.violate(what);
+        }
+    }
+
+    fn outbox_soon(&mut self) {
+        if !self.ncm.waiting.is_arranged {
+            self.ncm.waiting.is_arranged = true;
+            let epoch = self.ncm.epoch;
+            let delay = self.message_delay();
+            self.after(delay, Event::Outbox { epoch });
+        }
+    }
+
+    /// What the NCM has for the region reaches it, or is tried again.
+    pub(super) fn outbox(&mut self, epoch: u32) {
+        if epoch != self.ncm.epoch {
+            return;
+        }
+        if !self.cloud.is_up() {
+            return self.after(RETRY_US, Event::Outbox { epoch });
+        }
+        let mut taken = std::mem::take(&mut self.ncm.waiting);
+        if let Some(key) = taken.reports.keys().nth(REPORTS_AT_ONCE).copied() {
+            self.ncm.waiting.reports = taken.reports.split_off(&key);
+            self.outbox_soon();
+        }
+        self.region_hears(taken);
+    }
+}

@@ -1,0 +1,236 @@
+//! A host with a real agent and a model data plane. What the agent's shell does (work for the data plane one after
+//! another, links, the clock) is done here by hand; messages are the engine's.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use alcor_agent::{
+    core::{Action, Agent, Event, Now, Settings},
+    devices::Link,
+};
+use alcor_dataplane::{Dataplane, DataplaneError, Event as Told, Ingress, Row, Verdict, model::Model};
+use alcor_model::{Id, Port};
+use tokio::sync::mpsc;
+
+use super::{name, tunnel_ip};
+use crate::clock::Us;
+
+/// How long DHCP leases are; nobody waits for their end.
+const LEASE: Duration = Duration::from_secs(86_400);
+
+/// The host.
+pub(crate) struct Full {
+    host: u32,
+    agent: Agent,
+    model: Model,
+    events: Option<mpsc::Receiver<Told>>,
+    /// Work that the data plane has not done yet, in order.
+    backlog: VecDeque<Action>,
+    /// The devices of virtual machines, with their interface index.
+    links: BTreeMap<Id<Port>, u32>,
+    indexes: u32,
+    started_at: Us,
+    /// When it was last told of the time.
+    model_at: Us,
+    /// When it wants to be woken, if that is arranged.
+    pub(crate) wake_at: Option<Us>,
+    /// The agent's number of the session that runs or is being opened.
+    pub(crate) session: u64,
+    /// How far its clock is from the true time, in microseconds.
+    pub(crate) clock_off_us: i64,
+}
+
+/// What the engine has to do for a host.
+pub(crate) enum Wants {
+    /// Open a session.
+    Connect(alcor_proto::v1::Hello),
+    /// Send a message on it.
+    Send(alcor_proto::v1::agent_message::Body),
+    /// End it; why is not said.
+    Close,
+    /// Have the data plane work after a while.
+    Work,
+}
+
+fn settings(host: u32, incarnation: u64) -> Settings {
+    Settings {
+        host: name(host),
+        incarnation,
+        tunnel_ip: tunnel_ip(host),
+        availability_zone: "nova".to_owned(),
+        dataplane: "model".to_owned(),
+        filters: true,
+        lease: LEASE,
+    }
+}
+
+impl Full {
+    /// A host that was just switched on.
+    pub(crate) fn new(host: u32, now: Us, unix_us: u64) -> Self {
+        let mut model = Model::default();
+        let events = model.events();
+        Self {
+            host,
+            agent: Agent::new(settings(host, unix_us), alcor_dataplane::Snapshot::default()),
+            model,
+            events,
+            backlog: VecDeque::new(),
+            links: BTreeMap::new(),
+            indexes: 0,
+            started_at: now,
+            model_at: now,
+            wake_at: None,
+            session: 0,
+            clock_off_us: 0,
+        }
+    }
+
+    /// The agent dies and a new one adopts what the data plane has.
+    pub(crate) fn restart_agent(&mut self, now: Us, unix_us: u64) {
+        let snapshot = self.model.snapshot().unwrap_or_default();
+        self.agent = Agent::new(settings(self.host, unix_us), snapshot);
+        self.backlog.clear();
+        (self.started_at, self.wake_at, self.session) = (now, None, 0);
+    }
+
+    /// All devices that there are, as the agent is told at its start.
+    pub(crate) fn all_links(&self) -> Event {
+        let links = self.links.iter().map(|(port, index)| Link {
+            index: *index,
+            name: Port::device_name(*port),
+            up: true,
+        });
+        Event::Links(links.collect())
+    }
+
+    /// A device comes.
+    pub(crate) fn plug(&mut self, port: Id<Port>) -> Event {
+        self.indexes += 1;
+        self.links.insert(port, self.indexes);
+        let name = Port::device_name(port);
+        self.model.set_device_present(&name, true);
+        Event::Link(Link {
+            index: self.indexes,
+            name,
+            up: true,
+        })
+    }
+
+    /// A device goes; nothing when there is none.
+    pub(crate) fn unplug(&mut self, port: Id<Port>) -> Option<Event> {
+        self.links.remove(&port)?;
+        let name = Port::device_name(port);
+        self.model.set_device_present(&name, false);
+        Some(Event::LinkGone(name))
+    }
+
+    pub(crate) fn has_device(&self, port: Id<Port>) -> bool {
+        self.links.contains_key(&port)
+    }
+
+    fn now(&self, now: Us, unix_us: u64) -> Now {
+        Now {
+            since_start: Duration::from_micros(now.saturating_sub(self.started_at)),
+            unix_us: unix_us.saturating_add_signed(self.clock_off_us),
+        }
+    }
+
+    /// The agent takes an event.
+    pub(crate) fn step(&mut self, now: Us, unix_us: u64, event: Event) -> Vec<Wants> {
+        let at = self.now(now, unix_us);
+        let mut wants = Vec::new();
+        for action in self.agent.step(at, event) {
+            match action {
+                Action::Connect { session, hello } => {
+                    self.session = session;
+                    wants.push(Wants::Connect(hello));
+                }
+                Action::Close { session } if session == self.session => wants.push(Wants::Close),
+                Action::Send { session, message } if session == self.session => {
+                    wants.extend(message.body.map(Wants::Send));
+                }
+                Action::Close { .. }
+                | Action::Send { .. }
+                | Action::Answer { .. }
+                | Action::LinkUp { .. } => {}
+                work => {
+                    if self.backlog.is_empty() {
+                        wants.push(Wants::Work);
+                    }
+                    self.backlog.push_back(work);
+                }
+            }
+        }
+        wants
+    }
+
+    /// The data plane does the oldest piece of work; gives what the agent is told of it.
+    pub(crate) fn work(&mut self, unix_us: u64) -> Option<Event> {
+        let visible_us = unix_us.saturating_add_signed(self.clock_off_us);
+        let text = |outcome: Result<(), DataplaneError>| outcome.map_err(|error| error.to_string());
+        match self.backlog.pop_front()? {
+            Action::Apply { batch, changes } => Some(Event::Applied {
+                batch,
+                visible_us,
+                outcomes: self.model.apply(&changes).into_iter().map(text).collect(),
+            }),
+            Action::Attach { port, token, device } => Some(Event::Attached {
+                port,
+                token,
+                visible_us,
+                outcome: text(self.model.attach(port, &device)),
+            }),
+            Action::Detach { port, token } => Some(Event::Detached {
+                port,
+                token,
+                outcome: text(self.model.detach(port)),
+            }),
+            Action::Inject { port, frame } => {
+                let refused = self.model.inject(port, &frame).is_err();
+                refused.then_some(Event::InjectRefused)
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// When the agent wants to be told of the time.
+    pub(crate) fn deadline(&self) -> Option<Us> {
+        let at = self.agent.deadline()?;
+        Some(self.started_at + u64::try_from(at.as_micros()).unwrap_or(u64::MAX / 2))
+    }
+
+    pub(crate) fn is_welcome(&self) -> bool {
+        self.agent.has_session()
+    }
+
+    /// A frame takes its way through the data plane.
+    pub(crate) fn process(&mut self, now: Us, ingress: Ingress, frame: &[u8]) -> Verdict {
+        self.model
+            .advance(Duration::from_micros(now.saturating_sub(self.model_at)));
+        self.model_at = now;
+        self.model.process(ingress, frame)
+    }
+
+    /// What the data plane has told since the last call.
+    pub(crate) fn told(&mut self) -> Vec<Event> {
+        let mut told = Vec::new();
+        while let Some(event) = self.events.as_mut().and_then(|events| events.try_recv().ok()) {
+            told.push(Event::Dataplane(event));
+        }
+        told
+    }
+
+    /// The rows in force.
+    pub(crate) fn rows(&mut self) -> Vec<Row> {
+        self.model
+            .snapshot()
+            .map(|snapshot| snapshot.rows)
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,62 @@
+//! Seeds of small scenarios: whatever happens, the invariants hold. A seed that ever failed has a test with a name.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::ops::Range;
+
+use alcor_sim::{
+    engine::{Outcome, Sim},
+    scenario::Scenario,
+};
+
+fn scenario(name: &str, seed: u64) -> Scenario {
+    let path = format!("{}/../../scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let mut scenario = Scenario::read(path.as_ref()).unwrap();
+    scenario.seed = seed;
+    scenario
+}
+
+fn run(scenario: Scenario) -> Outcome {
+    Sim::new(scenario).run(&mut |_| {})
+}
+
+fn hold(name: &str, seeds: Range<u64>) {
+    for seed in seeds {
+        let outcome = run(scenario(name, seed));
+        assert!(
+            outcome.violations.is_empty(),
+            "alcor-sim run scenarios/{name}.toml --seed {seed}\n{:#?}",
+            outcome.violations
+        );
+    }
+}
+
+#[test]
+fn a_region_without_faults() {
+    hold("small", 0..10);
+}
+
+#[test]
+fn a_region_with_faults_seeds_0_to_69() {
+    hold("faults", 0..70);
+}
+
+#[test]
+fn a_region_with_faults_seeds_70_to_139() {
+    hold("faults", 70..140);
+}
+
+#[test]
+fn a_region_with_faults_seeds_140_to_209() {
+    hold("faults", 140..210);
+}
+
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    let once = || {
+        let outcome = run(scenario("faults", 5));
+        let totals = outcome.figures.totals().clone();
+        (outcome.events, outcome.last_events, totals)
+    };
+    assert_eq!(once(), once());
+}
