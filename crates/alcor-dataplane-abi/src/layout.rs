@@ -6,7 +6,7 @@
 use crate::connection::Direction;
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
@@ -169,7 +169,7 @@ layouts! {
         ip: [u8; 16],
     }
     /// What a device's port is; the key is the interface index.
-    PortValue(32) {
+    PortValue(52) {
         /// The port's id.
         id: [u8; 16],
         /// Handle of its network.
@@ -180,6 +180,10 @@ layouts! {
         mac: [u8; 6],
         /// `PORT_*`.
         flags: u16,
+        /// Its first IPv4 address, which is most ports' only one; 0 for none. All of them are in a table of their own.
+        ipv4: [u8; 4],
+        /// Its first IPv6 address, likewise.
+        ipv6: [u8; 16],
     }
     /// A network; the key is its handle.
     NetworkValue(12) {
@@ -360,5 +364,18 @@ layouts! {
     Counters(256) {
         /// By number of the reason.
         by_reason: [u64; 32],
+    }
+}
+
+impl PortValue {
+    /// True for the first address of a family. So most packets' source is found without the table of all.
+    #[inline(always)]
+    pub fn is_first(&self, family: u32, ip: &[u8; 16]) -> bool {
+        if family == IPV4 {
+            let ip = [ip[0], ip[1], ip[2], ip[3]];
+            self.ipv4 != [0; 4] && self.ipv4 == ip
+        } else {
+            self.ipv6 != [0; 16] && self.ipv6 == *ip
+        }
     }
 }

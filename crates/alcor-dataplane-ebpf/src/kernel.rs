@@ -90,14 +90,19 @@ pub(crate) struct KernelTables {
 }
 
 /// Takes a map out of the loaded object.
+pub(crate) fn take_map(object: &mut Ebpf, name: &str) -> Result<Map, DataplaneError> {
+    object
+        .take_map(name)
+        .ok_or_else(|| error::kernel(format!("looking for map {name}"), "the programs do not have it"))
+}
+
+/// Takes a map of a known kind out of the loaded object.
 pub(crate) fn take<T>(object: &mut Ebpf, name: &str) -> Result<T, DataplaneError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
-    let map = object
-        .take_map(name)
-        .ok_or_else(|| error::kernel(format!("looking for map {name}"), "the programs do not have it"))?;
-    T::try_from(map).map_err(|source| error::kernel(format!("opening map {name}"), source))
+    T::try_from(take_map(object, name)?)
+        .map_err(|source| error::kernel(format!("opening map {name}"), source))
 }
 
 impl KernelTables {

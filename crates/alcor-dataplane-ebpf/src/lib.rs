@@ -20,6 +20,7 @@ mod netlink;
 mod object;
 mod pins;
 mod sets;
+mod syscall;
 mod tables;
 #[cfg(feature = "tracing-run")]
 mod trace;

@@ -1,6 +1,8 @@
 //! What ports' filters remember: two maps of its own for each port that is filtered, so that no port can take the room of
 //! another. They are there as long as the port's row.
 
+use std::collections::HashSet;
+
 use alcor_dataplane::{ConnectionEntry, DataplaneError, MAX_LISTED_CONNECTIONS};
 use alcor_dataplane_abi::{
     connection::Connection,
@@ -9,17 +11,47 @@ use alcor_dataplane_abi::{
 };
 use aya::{
     Ebpf,
-    maps::{HashMap, HashOfMaps, Map, MapData, MapError, MapType},
+    maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, MapType},
 };
 
 use crate::{
     error,
-    kernel::take,
+    kernel::take_map,
     layout::{Plain, ip},
+    syscall,
 };
 
-type Outer = HashOfMaps<MapData, u32, MapData>;
 type Inner = HashMap<MapData, Plain<ConnectionKey>, Plain<Connection>>;
+
+/// One map for each port, by handle.
+struct Outer(Map);
+
+impl Outer {
+    fn get(&self, port: u32) -> Result<Option<MapData>, DataplaneError> {
+        let maps = ArrayOfMaps::<_, MapData>::try_from(&self.0).map_err(refused)?;
+        match maps.get(&port, 0) {
+            Ok(map) => Ok(Some(map)),
+            Err(source) if error::is_missing(&source) => Ok(None),
+            Err(source) => Err(refused(source)),
+        }
+    }
+
+    fn set(&mut self, port: u32, map: &MapData) -> Result<(), DataplaneError> {
+        let mut maps = ArrayOfMaps::<_, MapData>::try_from(&mut self.0).map_err(refused)?;
+        maps.set(port, map, 0).map_err(refused)
+    }
+
+    fn clear(&mut self, port: u32) -> Result<(), DataplaneError> {
+        const ACTION: &str = "removing what a port's filter remembers";
+        let Map::ArrayOfMaps(map) = &self.0 else {
+            return Err(error::kernel(ACTION, "it is not in an array of maps"));
+        };
+        match syscall::delete(map, &port) {
+            Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(error::kernel(ACTION, source)),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The maps of all ports, by handle.
 pub(crate) struct Memories {
@@ -45,8 +77,8 @@ fn inner(entries: u32) -> Result<MapData, MapError> {
 impl Memories {
     pub(crate) fn take(object: &mut Ebpf) -> Result<Self, DataplaneError> {
         Ok(Self {
-            pending: take(object, "pending")?,
-            answered: take(object, "answered")?,
+            pending: Outer(take_map(object, "pending")?),
+            answered: Outer(take_map(object, "answered")?),
         })
     }
 
@@ -56,13 +88,8 @@ impl Memories {
             (&mut self.pending, PENDING_PER_PORT),
             (&mut self.answered, ANSWERED_PER_PORT),
         ] {
-            match outer.get(&port, 0) {
-                Ok(_) => {}
-                Err(source) if error::is_missing(&source) => {
-                    let map = inner(entries).map_err(refused)?;
-                    outer.insert(port, &map, 0).map_err(refused)?;
-                }
-                Err(source) => return Err(refused(source)),
+            if outer.get(port)?.is_none() {
+                outer.set(port, &inner(entries).map_err(refused)?)?;
             }
         }
         Ok(())
@@ -70,45 +97,31 @@ impl Memories {
 
     /// Forgets all that the port's filter remembers.
     pub(crate) fn release(&mut self, port: u32) -> Result<(), DataplaneError> {
-        for outer in [&mut self.pending, &mut self.answered] {
-            match outer.remove(&port) {
-                Err(source) if !error::is_missing(&source) => return Err(refused(source)),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.pending.clear(port)?;
+        self.answered.clear(port)
     }
 
     /// Forgets those of ports that are not there any more.
     pub(crate) fn retain(&mut self, is_port: impl Fn(u32) -> bool) -> Result<(), DataplaneError> {
-        let mut gone = Vec::new();
-        for outer in [&self.pending, &self.answered] {
-            for port in outer.keys() {
-                let port = port.map_err(refused)?;
-                if !is_port(port) {
-                    gone.push(port);
-                }
-            }
-        }
+        let gone = (0..=MAX_PORTS).filter(|port| !is_port(*port));
         gone.into_iter().try_for_each(|port| self.release(port))
     }
 
     /// The connections of a port at this time of the programs' clock, sorted.
     pub(crate) fn connections(&self, port: u32, now: u64) -> Result<Vec<ConnectionEntry>, DataplaneError> {
         let mut entries = Vec::new();
+        // What lies in both is what the first one says.
+        let mut seen = HashSet::new();
         for outer in [&self.answered, &self.pending] {
-            let map = match outer.get(&port, 0) {
-                Ok(map) => map,
-                Err(source) if error::is_missing(&source) => continue,
-                Err(source) => return Err(refused(source)),
-            };
+            let Some(map) = outer.get(port)? else { continue };
             let map = Inner::try_from(Map::LruHashMap(map)).map_err(refused)?;
             for item in map.iter() {
                 // An entry that goes while the map is read may end the reading early; it is a look, not an account.
                 let Ok((Plain(key), Plain(connection))) = item else {
                     break;
                 };
-                if key.kind == KIND_CONNECTION && connection.is_live(now) {
+                let is_first = key.kind == KIND_CONNECTION && seen.insert(key);
+                if is_first && connection.is_live(now) {
                     entries.push(entry(&key, connection, now));
                 }
                 if entries.len() == MAX_LISTED_CONNECTIONS {

@@ -10,9 +10,9 @@ use alcor_dataplane::{
     rules::{InForce, Rules, Sets},
 };
 use alcor_dataplane_abi::layout::{
-    FILTER_STATEFUL, FilterValue, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS, NETWORK_UNDERLAY,
-    NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER, PORT_RA, PORT_SECURITY, PORT_UP, PairKey,
-    PortValue,
+    FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS,
+    NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER, PORT_RA, PORT_SECURITY,
+    PORT_UP, PairKey, PortValue,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
 
@@ -517,6 +517,8 @@ impl NetworkTable {
                 port: handle,
                 mac: row.mac.0,
                 flags,
+                ipv4: first_ip(row, IPV4).map_or([0; 4], |[a, b, c, d, ..]| [a, b, c, d]),
+                ipv6: first_ip(row, IPV6).unwrap_or_default(),
             };
             entries.insert(Key::Port(device.ifindex), Value::Port(value));
         }
@@ -547,6 +549,12 @@ impl NetworkTable {
         let mut fixed_ips = row.fixed_ips.iter();
         fixed_ips.any(|fixed| fixed.ip_address.is_ipv4() == ipv4 && served(&fixed.subnet_id))
     }
+}
+
+/// The port's first address of a family.
+fn first_ip(row: &PortRow, family: u32) -> Option<[u8; 16]> {
+    let mut addresses = row.fixed_ips.iter().map(|fixed| address(fixed.ip_address));
+    addresses.find(|(of, _)| *of == family).map(|(_, ip)| ip)
 }
 
 /// The smallest handle that is free; 0 means none.

@@ -24,6 +24,10 @@ pub struct Scratch {
     flow: Flow,
     /// True once `flow` is this packet's.
     is_read: bool,
+    /// The frame's EtherType.
+    ethertype: u16,
+    /// True when the IP header lies in [`Packet::bytes`] already.
+    has_header: bool,
     direction: Direction,
     port: u32,
     filter: FilterValue,
@@ -69,10 +73,14 @@ pub struct Filters {
 
 impl Filters {
     #[inline(always)]
-    pub fn new(skb: Skb) -> Option<Self> {
+    pub fn new(skb: Skb, ethertype: u16, has_header: bool) -> Option<Self> {
         let scratch = SCRATCH.get_ptr_mut(0)?;
         // SAFETY: the entry is this CPU's own; no other packet is in these programs on it until this one has left.
-        unsafe { (*scratch).is_read = false };
+        unsafe {
+            (*scratch).is_read = false;
+            (*scratch).ethertype = ethertype;
+            (*scratch).has_header = has_header;
+        }
         Some(Self { skb, scratch })
     }
 
@@ -127,7 +135,7 @@ fn scratch() -> Option<&'static mut Scratch> {
 #[unsafe(no_mangle)]
 pub extern "C" fn alcor_read(skb: *mut __sk_buff) -> u32 {
     match scratch() {
-        Some(work) => flow::read(Skb(skb), &mut work.flow),
+        Some(work) => flow::read(Skb(skb), work.ethertype, work.has_header, &mut work.flow),
         None => INTERNAL,
     }
 }
@@ -250,8 +258,7 @@ fn fragment_key(work: &mut Scratch) {
 #[inline(always)]
 fn begun(work: &mut Scratch) -> bool {
     fragment_key(work);
-    // SAFETY: maps are freed after an RCU grace period only; programs run inside a read section.
-    let Some(pending) = (unsafe { PENDING.get(&work.port) }) else {
+    let Some(pending) = PENDING.get(work.port) else {
         return false;
     };
     let Some(begun) = pending.get_ptr(&work.key) else {
@@ -277,8 +284,7 @@ fn begun(work: &mut Scratch) -> bool {
 #[inline(always)]
 fn expect(work: &mut Scratch) {
     fragment_key(work);
-    // SAFETY: as in `begun`.
-    let Some(pending) = (unsafe { PENDING.get(&work.port) }) else {
+    let Some(pending) = PENDING.get(work.port) else {
         return;
     };
     let value = FragmentValue {
@@ -339,10 +345,9 @@ fn track(skb: Skb, work: &mut Scratch) -> u32 {
                 None if !begins => ANSWER_SINGLE,
                 live => {
                     let step = connection::step(live, &segment, work.filter.epoch, work.now);
-                    // What nearly all packets are: one more of an answered connection.
+                    // What nearly all packets are: one more of a connection that stays where it lies.
                     if let Step::Pass(connection) = &step
-                        && work.place == PLACE_ANSWERED
-                        && !connection.is_expendable()
+                        && (work.place == PLACE_PENDING) == connection.is_expendable()
                         && let Some(at) = at
                     {
                         // SAFETY: as in `value_at`.
@@ -388,14 +393,12 @@ fn related(skb: Skb, work: &mut Scratch) -> u32 {
 #[inline(always)]
 fn find(work: &mut Scratch) -> Option<*mut Connection> {
     work.place = PLACE_NONE;
-    // SAFETY: maps are freed after an RCU grace period only; programs run inside a read section.
-    let answered = unsafe { ANSWERED.get(&work.port) }?;
+    let answered = ANSWERED.get(work.port)?;
     if let Some(known) = answered.get_ptr_mut(&work.key) {
         work.place = PLACE_ANSWERED;
         return Some(known);
     }
-    // SAFETY: as above.
-    let pending = unsafe { PENDING.get(&work.port) }?;
+    let pending = PENDING.get(work.port)?;
     let known = pending.get_ptr_mut(&work.key)?;
     work.place = PLACE_PENDING;
     Some(known)
@@ -443,37 +446,43 @@ fn note(work: &mut Scratch, step: Step) -> u32 {
     }
 }
 
-/// Keeps what is to be kept where it belongs; false when it cannot be kept.
+/// Keeps what is to be kept where it belongs; false when it cannot be kept. Entries that are there are written where they
+/// lie: to put one anew is many times the work.
+///
+/// A connection that is answered leaves its entry in `PENDING` behind: nobody looks at it while the connection is in `ANSWERED`,
+/// and most come back to it when they are over. Like all others there it goes when there is no room.
 #[inline(always)]
 fn keep(work: &mut Scratch, passes: bool) -> bool {
-    // SAFETY: as in `find`.
-    let memories = unsafe { (ANSWERED.get(&work.port), PENDING.get(&work.port)) };
+    let memories = (ANSWERED.get(work.port), PENDING.get(work.port));
     let (Some(answered), Some(pending)) = memories else {
         return false;
     };
-    let mut kept = true;
-    let mut place = PLACE_NONE;
-    if passes || work.keeps_denied {
-        let connection = if passes { &work.allowed } else { &work.denied };
-        if connection.is_expendable() {
-            place = PLACE_PENDING;
-            kept = pending.insert(&work.key, connection, 0).is_ok();
-        } else {
-            place = PLACE_ANSWERED;
-            if work.place == PLACE_ANSWERED
-                && let Some(known) = answered.get_ptr_mut(&work.key)
-            {
-                // SAFETY: as in `value_at`.
-                unsafe { *known = *connection };
-            } else {
-                kept = answered.insert(&work.key, connection, 0).is_ok();
-            }
+    if !passes && !work.keeps_denied {
+        if work.place == PLACE_ANSWERED {
+            let _ = answered.remove(&work.key);
         }
+        if work.place != PLACE_NONE {
+            let _ = pending.remove(&work.key);
+        }
+        return true;
     }
-    if work.place == PLACE_ANSWERED && place != PLACE_ANSWERED {
+    let connection = if passes { &work.allowed } else { &work.denied };
+    let known = match (connection.is_expendable(), work.place) {
+        (_, PLACE_NONE) | (false, PLACE_PENDING) => None,
+        (true, _) => pending.get_ptr_mut(&work.key),
+        (false, _) => answered.get_ptr_mut(&work.key),
+    };
+    let kept = if let Some(known) = known {
+        // SAFETY: as in `value_at`.
+        unsafe { *known = *connection };
+        true
+    } else if connection.is_expendable() {
+        pending.insert(&work.key, connection, 0).is_ok()
+    } else {
+        answered.insert(&work.key, connection, 0).is_ok()
+    };
+    if work.place == PLACE_ANSWERED && connection.is_expendable() {
         let _ = answered.remove(&work.key);
-    } else if work.place == PLACE_PENDING && place != PLACE_PENDING {
-        let _ = pending.remove(&work.key);
     }
     kept
 }

@@ -7,8 +7,9 @@ use alcor_dataplane_abi::{
 };
 
 use crate::{
-    ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6,
+    ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PACKET_BYTES,
     ipv6::{Walked, walk},
+    maps::PACKETS,
     skb::{Skb, be16, part, put},
 };
 
@@ -17,7 +18,7 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// A TCP header without options; a fragment may not begin inside it.
 pub const TCP_LEN: u32 = 20;
 const ICMP_LEN: u32 = 8;
-const TCP_FLAGS: u32 = 13;
+const TCP_FLAGS: usize = 13;
 
 /// [`Flow::part`]: a whole packet.
 pub const WHOLE: u32 = 0;
@@ -41,22 +42,22 @@ pub struct Flow {
     /// Where the upper layer starts and ends in the frame.
     pub at: u32,
     pub end: u32,
-    /// A header as it came.
-    header: [u8; 40],
 }
 
 /// Reads a frame into `flow`; a `DropReason`, or 0.
 #[inline(always)]
-pub fn read(skb: Skb, flow: &mut Flow) -> u32 {
+pub fn read(skb: Skb, ethertype: u16, has_header: bool, flow: &mut Flow) -> u32 {
     if skb.has_vlan_tag() {
         return DropReason::UnsupportedEtherType as u32;
     }
-    let Some(ethertype) = skb.bytes::<2>(ETH_LEN - 2) else {
-        return DropReason::Malformed as u32;
+    let Some(packet) = PACKETS.get_ptr_mut(0) else {
+        return DropReason::Internal as u32;
     };
-    let known = match be16(&ethertype, 0) {
-        ETHERTYPE_IPV4 => read_v4(skb, flow),
-        ETHERTYPE_IPV6 => read_v6(skb, flow),
+    // SAFETY: the entry is this CPU's own; nothing else looks at it until this function has returned.
+    let header = unsafe { &mut (*packet).bytes };
+    let known = match ethertype {
+        ETHERTYPE_IPV4 => read_v4(skb, has_header, header, flow),
+        ETHERTYPE_IPV6 => read_v6(skb, has_header, header, flow),
         _ => return DropReason::UnsupportedEtherType as u32,
     };
     if known.is_none() || (flow.part != LATER && upper(skb, flow).is_none()) {
@@ -66,9 +67,10 @@ pub fn read(skb: Skb, flow: &mut Flow) -> u32 {
 }
 
 #[inline(always)]
-fn read_v4(skb: Skb, flow: &mut Flow) -> Option<()> {
-    skb.load::<20>(ETH_LEN, &mut flow.header)?;
-    let header = &flow.header;
+fn read_v4(skb: Skb, has_header: bool, header: &mut [u8; PACKET_BYTES], flow: &mut Flow) -> Option<()> {
+    if !has_header {
+        skb.load::<20>(ETH_LEN, header)?;
+    }
     let header_len = (header[0] & 0x0f) as u32 * 4;
     let total_len = be16(header, 2) as u32;
     if header[0] >> 4 != 4
@@ -95,9 +97,10 @@ fn read_v4(skb: Skb, flow: &mut Flow) -> Option<()> {
 }
 
 #[inline(always)]
-fn read_v6(skb: Skb, flow: &mut Flow) -> Option<()> {
-    skb.load::<40>(ETH_LEN, &mut flow.header)?;
-    let header = &flow.header;
+fn read_v6(skb: Skb, has_header: bool, header: &mut [u8; PACKET_BYTES], flow: &mut Flow) -> Option<()> {
+    if !has_header {
+        skb.load::<40>(ETH_LEN, header)?;
+    }
     let at = ETH_LEN + 40;
     let end = at + be16(header, 4) as u32;
     if header[0] >> 4 != 6 || end > skb.len() {
@@ -144,9 +147,14 @@ fn upper(skb: Skb, flow: &mut Flow) -> Option<()> {
     if flow.at + least > flow.end {
         return None;
     }
-    flow.upper = quoted(skb, protocol, flow.at, flow.end)?;
     if protocol == PROTO_TCP {
-        flow.upper.tcp = skb.bytes::<1>(flow.at + TCP_FLAGS)?[0];
+        // Ports and flags in one piece: this is what most packets are.
+        let header: [u8; TCP_FLAGS + 1] = skb.bytes(flow.at)?;
+        flow.upper.source = be16(&header, 0);
+        flow.upper.point = be16(&header, 2);
+        flow.upper.tcp = header[TCP_FLAGS];
+    } else {
+        flow.upper = quoted(skb, protocol, flow.at, flow.end)?;
     }
     Some(())
 }

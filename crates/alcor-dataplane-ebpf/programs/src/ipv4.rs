@@ -26,9 +26,10 @@ pub fn check(work: &mut Work) -> u64 {
 #[inline(always)]
 fn checked(work: &mut Work) -> Result<(), End> {
     const MALFORMED: End = End::drop(DropReason::Malformed);
-    let header: [u8; 20] = work.skb.bytes(ETH_LEN).ok_or(MALFORMED)?;
+    let header = &mut work.packet.bytes;
+    work.skb.load::<20>(ETH_LEN, header).ok_or(MALFORMED)?;
     let header_len = (header[0] & 0x0f) as u32 * 4;
-    let total_len = be16(&header, 2) as u32;
+    let total_len = be16(header, 2) as u32;
     if header[0] >> 4 != 4
         || header_len < 20
         || total_len < header_len
@@ -37,13 +38,13 @@ fn checked(work: &mut Work) -> Result<(), End> {
         return Err(MALFORMED);
     }
     let upper_len = total_len - header_len;
-    let fragment = be16(&header, 6) & FRAGMENT;
+    let fragment = be16(header, 6) & FRAGMENT;
     work.packet.family = IPV4;
     work.packet.ttl = header[8];
     work.packet.protocol = header[9];
     work.packet.upper = ETH_LEN + header_len;
-    put(&mut work.packet.source, 0, &part::<4>(&header, 12));
-    put(&mut work.packet.destination, 0, &part::<4>(&header, 16));
+    put(&mut work.packet.source, 0, &part::<4>(header, 12));
+    put(&mut work.packet.destination, 0, &part::<4>(header, 16));
     if work.packet.protocol == PROTO_ICMP && fragment == 0 && header_len == 20 && upper_len >= 8 {
         work.packet.echo_request = work.skb.bytes::<1>(ETH_LEN + 20).ok_or(MALFORMED)?[0] == 8;
     }

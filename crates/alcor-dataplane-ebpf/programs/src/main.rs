@@ -96,7 +96,8 @@ impl Work {
     /// True when the port may send from this address with the packet's MAC.
     #[inline(always)]
     pub fn is_allowed(&self, ip: &[u8; 16]) -> bool {
-        has_fixed_ip(self.port.port, self.packet.family, ip)
+        self.port.is_first(self.packet.family, ip)
+            || has_fixed_ip(self.port.port, self.packet.family, ip)
             || (self.port.flags & PORT_PAIRS != 0
                 && has_pair(self.port.port, &self.packet.source_mac, self.packet.family, ip))
     }
@@ -231,15 +232,15 @@ fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
     if network.flags & NETWORK_UP == 0 {
         return Err(End::drop(DropReason::PortDown));
     }
-    let destination: [u8; 6] = skb.bytes(0).ok_or(End::drop(DropReason::Malformed))?;
-    if destination[0] & 1 != 0 {
+    let ethernet: [u8; 14] = skb.bytes(0).ok_or(End::drop(DropReason::Malformed))?;
+    if ethernet[0] & 1 != 0 {
         return Err(End::drop(DropReason::NoFlood));
     }
-    let receiver = local_mac(handle, &destination).ok_or(End::drop(DropReason::NoLocalPort))?;
+    let receiver = local_mac(handle, &part(&ethernet, 0)).ok_or(End::drop(DropReason::NoLocalPort))?;
     *port = receiver.port;
     send::receivable(receiver)?;
     if let Some(filter) = filter_of(receiver.port) {
-        let filters = Filters::new(skb).ok_or(End::drop(DropReason::Internal))?;
+        let filters = Filters::new(skb, be16(&ethernet, 12), false).ok_or(End::drop(DropReason::Internal))?;
         filters.pass(Direction::Ingress, receiver.port, filter, origin.label)?;
     }
     Ok(send::hand_over(skb, receiver))

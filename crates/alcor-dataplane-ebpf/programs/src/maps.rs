@@ -3,7 +3,7 @@
 use alcor_dataplane_abi::{connection::Connection, layout::*};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{HashOfMaps, LruHashMap},
+    btf_maps::{ArrayOfMaps, LruHashMap},
     macros::{btf_map, map},
     maps::{
         Array, HashMap, PerCpuArray, RingBuf,
@@ -84,10 +84,10 @@ pub type Pending = Memory<{ PENDING_PER_PORT as usize }>;
 pub type Answered = Memory<{ ANSWERED_PER_PORT as usize }>;
 /// Connections that may be forgotten early, and first fragments, by port handle.
 #[btf_map(name = "pending")]
-pub static PENDING: HashOfMaps<u32, Pending, { MAX_PORTS as usize }> = HashOfMaps::new();
+pub static PENDING: ArrayOfMaps<Pending, { MAX_PORTS as usize + 1 }> = ArrayOfMaps::new();
 /// Connections that were answered and are not over, by port handle.
 #[btf_map(name = "answered")]
-pub static ANSWERED: HashOfMaps<u32, Answered, { MAX_PORTS as usize }> = HashOfMaps::new();
+pub static ANSWERED: ArrayOfMaps<Answered, { MAX_PORTS as usize + 1 }> = ArrayOfMaps::new();
 /// Where the stages work.
 #[map(name = "packets")]
 pub static PACKETS: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

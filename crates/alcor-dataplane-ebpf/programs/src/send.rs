@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    ETH_LEN, GATEWAY_MAC, Work,
+    ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, GATEWAY_MAC, Work,
     end::End,
     filter::Filters,
     maps::*,
@@ -254,7 +254,7 @@ pub fn filter(work: &mut Work, exit: &Exit) -> Result<u16, End> {
     };
     let peer_label = receiver.map_or(exit.label, |filter| filter.label);
     let label = own.map_or(0, |filter| filter.label);
-    let filters = Filters::new(work.skb).ok_or(INTERNAL)?;
+    let filters = Filters::new(work.skb, ethertype(work.packet.family), true).ok_or(INTERNAL)?;
     if let Some(own) = own {
         filters.pass(Direction::Egress, work.port.port, own, peer_label)?;
     }
@@ -265,6 +265,15 @@ pub fn filter(work: &mut Work, exit: &Exit) -> Result<u16, End> {
         work.blamed = work.port.port;
     }
     Ok(label)
+}
+
+#[inline(always)]
+const fn ethertype(family: u32) -> u16 {
+    if family == IPV4 {
+        ETHERTYPE_IPV4
+    } else {
+        ETHERTYPE_IPV6
+    }
 }
 
 /// The size, and the receiver's state.
