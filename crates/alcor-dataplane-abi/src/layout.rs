@@ -42,14 +42,19 @@ pub const ANSWERED_PER_PORT: u32 = 16_384;
 /// Other connections of one port (opening, over, revoked) and packets whose later fragments are waited for; one
 /// more, and the kernel forgets one that was not used for long. So a flood forgets the flood.
 pub const PENDING_PER_PORT: u32 = 4096;
-/// Bytes of a frame that is handed to the agent; what lies behind is cut off.
-pub const PUNT_BYTES: usize = 2048;
+/// Bytes of a frame that is handed to the agent; what lies behind is cut off. Of a frame that would be held and is longer
+/// the agent gets nothing but the address: more than this cannot be put back on its way.
+pub const PUNT_BYTES: usize = 3072;
 /// Bytes of the ring that carries events to the agent; an event that finds it full is lost.
-pub const EVENT_RING_BYTES: u32 = 1 << 20;
-/// Events of one kind (packets handed up; unknown destinations) that a port may cause per second.
-pub const EVENTS_PER_SECOND: u64 = 200;
-/// Events of one kind that a port may cause at once.
-pub const EVENT_BURST: u64 = 400;
+pub const EVENT_RING_BYTES: u32 = 1 << 21;
+/// Packets that are handed up for a port per second, but for those of unresolved addresses.
+pub const PUNTS_PER_SECOND: u64 = 200;
+/// Such packets at once.
+pub const PUNT_BURST: u64 = 400;
+/// Packets to unresolved addresses that are handed up for a port per second.
+pub const UNRESOLVED_PER_SECOND: u64 = 1000;
+/// Such packets at once.
+pub const UNRESOLVED_BURST: u64 = 2000;
 
 /// Address family of [`IpKey`] and others: IPv4, the address is in the first four bytes, the rest is 0.
 pub const IPV4: u32 = 4;
@@ -74,6 +79,14 @@ pub const PORT_PEER: u16 = 1 << 5;
 pub const NETWORK_UP: u32 = 1;
 /// [`NetworkValue::flags`]: tunnel packets are believed from its underlay blocks only.
 pub const NETWORK_UNDERLAY: u32 = 1 << 1;
+/// [`NetworkValue::flags`]: addresses that no row tells are asked for.
+pub const NETWORK_ON_DEMAND: u32 = 1 << 2;
+
+/// [`NeighbourValue::flags`], [`RemoteMac::flags`]: the port was on this host; what still comes for it is passed on.
+pub const NEIGHBOUR_FORWARD: u16 = 1;
+
+/// Bit of the group-policy word of a packet that another host has passed on ("don't learn" of the header).
+pub const GBP_FORWARDED: u32 = 1 << 22;
 
 /// [`FilterValue::flags`]: connections are tracked.
 pub const FILTER_STATEFUL: u16 = 1;
@@ -105,9 +118,6 @@ pub const fn rule_table(direction: Direction, family: u32) -> u32 {
     direction as u32 * 2 + (family == IPV6) as u32
 }
 
-/// [`EventHeader::kind`]: no row knows the address. Smaller numbers are `PuntReason`s.
-pub const EVENT_UNKNOWN: u32 = 0x100;
-
 /// `kind` of a verdict that a traced program tells (high 16 bits of the first word; low 16: the reason).
 pub mod verdict {
     /// Dropped.
@@ -116,12 +126,12 @@ pub mod verdict {
     pub const PUNT: u32 = 2;
     /// Sent back.
     pub const REPLY: u32 = 3;
-    /// Dropped, and the agent is told the address.
-    pub const UNKNOWN: u32 = 4;
     /// Out of a local device.
     pub const DELIVER: u32 = 5;
     /// Into the tunnel.
     pub const TUNNEL: u32 = 6;
+    /// Into the tunnel again, to where the receiver went.
+    pub const FORWARD: u32 = 7;
 }
 
 macro_rules! layouts {
@@ -211,26 +221,35 @@ layouts! {
         pad: [u8; 2],
     }
     /// Where an address of another host is.
-    NeighbourValue(28) {
+    NeighbourValue(32) {
         /// The other host's tunnel address.
         host: [u8; 16],
         /// Its family.
-        family: u32,
+        family: u16,
+        /// [`NEIGHBOUR_FORWARD`].
+        flags: u16,
         /// MAC of the neighbour.
         mac: [u8; 6],
         /// Label of its security groups.
         label: u16,
+        /// The time of use (the number in map `use_time`) when a packet used the row last; 0 for never. Programs write it
+        /// once each such time, so that processors share the row.
+        used: u32,
     }
     /// Where a MAC of another host is.
-    RemoteMac(24) {
+    RemoteMac(28) {
         /// The other host's tunnel address.
         host: [u8; 16],
         /// Its family.
-        family: u32,
+        family: u16,
+        /// [`NEIGHBOUR_FORWARD`].
+        flags: u16,
         /// Label of its security groups.
         label: u16,
         /// Zero.
         pad: u16,
+        /// As in [`NeighbourValue`], for all rows with this MAC.
+        used: u32,
     }
     /// Key of a part of a kept row.
     KeptKey(44) {
@@ -333,7 +352,7 @@ layouts! {
     }
     /// What every event starts with.
     EventHeader(48) {
-        /// A `PuntReason`, or [`EVENT_UNKNOWN`].
+        /// A `PuntReason`.
         kind: u32,
         /// Bytes of the frame that follows.
         len: u32,
@@ -341,16 +360,16 @@ layouts! {
         port: [u8; 16],
         /// Handle of its network.
         network: u32,
-        /// Family of the unknown address.
+        /// Family of the address that is unresolved.
         family: u32,
-        /// The unknown address.
+        /// The address.
         ip: [u8; 16],
     }
     /// A packet for the agent.
-    PuntEvent(2096) {
+    PuntEvent(3120) {
         /// What it is.
         header: EventHeader,
-        /// Its first bytes.
+        /// Its first bytes; the event ends behind them.
         frame: [u8; PUNT_BYTES],
     }
     /// Tokens of a port's events.

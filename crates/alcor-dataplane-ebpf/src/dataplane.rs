@@ -23,11 +23,11 @@ use crate::{
     events::{Handles, Reader},
     inject::Injector,
     kernel::{KernelTables, take},
-    layout::Plain,
+    layout::{self, Plain},
     neighbours::Neighbours,
     object::{self, FROM_PORT, FROM_TUNNEL},
     pins::{Owner, Pins},
-    sets,
+    release, sets,
     tables::{Devices, Scope, Tables},
 };
 
@@ -465,18 +465,17 @@ impl Dataplane for EbpfDataplane {
             .map_err(|source| error::kernel(format!("sending a frame to {}", device.name), source))
     }
 
-    fn release(&mut self, _port: Id<Port>, _frame: &[u8]) -> Result<(), DataplaneError> {
-        Err(DataplaneError::Unsupported {
-            dataplane: self.name(),
-            what: "release of held frames",
-        })
+    fn release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
+        let device = self.devices.get(&port).ok_or(DataplaneError::NoDevice(port))?;
+        release::release(&mut self.ebpf, device.ifindex, frame)
     }
 
-    fn take_used(&mut self, _keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
-        Err(DataplaneError::Unsupported {
-            dataplane: self.name(),
-            what: "record of which neighbours are used",
-        })
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        let handles = keys.iter().map(|(network, ip)| {
+            let handle = self.tables.network_handle(*network);
+            handle.map(|handle| layout::ip_key(handle, *ip))
+        });
+        self.neighbours.take_used(handles)
     }
 
     fn events(&mut self) -> Option<mpsc::Receiver<Event>> {

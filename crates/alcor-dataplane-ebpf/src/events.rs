@@ -12,7 +12,7 @@ use std::{
 };
 
 use alcor_dataplane::{DataplaneError, Event, PuntReason};
-use alcor_dataplane_abi::layout::{EVENT_UNKNOWN, EventHeader};
+use alcor_dataplane_abi::layout::EventHeader;
 use alcor_model::{Id, Network};
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
@@ -86,18 +86,16 @@ fn parse(item: &[u8], handles: &Handles) -> Option<Event> {
     // SAFETY: as many bytes as the header has, of a type that any bytes are valid for; read without alignment.
     let header: EventHeader = unsafe { header.as_ptr().cast::<EventHeader>().read_unaligned() };
     let port = Id::from_uuid(Uuid::from_bytes(header.port));
-    if header.kind == EVENT_UNKNOWN {
+    let reason = PuntReason::from_u32(header.kind)?;
+    let frame = Bytes::copy_from_slice(frame.get(..header.len as usize)?);
+    if reason == PuntReason::Unresolved {
         let networks = handles.lock().unwrap_or_else(PoisonError::into_inner);
         return Some(Event::Unresolved {
             port,
             network: *networks.get(&header.network)?,
             address: layout::ip(header.family, header.ip),
-            frame: Bytes::copy_from_slice(frame.get(..header.len as usize)?),
+            frame,
         });
     }
-    Some(Event::Punt {
-        port,
-        reason: PuntReason::from_u32(header.kind)?,
-        frame: Bytes::copy_from_slice(frame.get(..header.len as usize)?),
-    })
+    Some(Event::Punt { port, reason, frame })
 }

@@ -53,6 +53,7 @@ pub(crate) const PINNED: &[&str] = &[
     "epochs",
     "pending",
     "answered",
+    "use_time",
 ];
 
 /// The present value of entries that have none.

@@ -5,6 +5,7 @@
 //! again. The path of a packet is [`alcor_dataplane::path`]. Not here: which row is newer, DHCP, anything
 //! that waits for somebody else.
 
+mod checksum;
 mod dataplane;
 mod device;
 mod entry;
@@ -19,7 +20,9 @@ mod neighbours;
 mod netlink;
 mod object;
 mod pins;
+mod release;
 mod sets;
+mod skb;
 mod syscall;
 mod tables;
 #[cfg(feature = "tracing-run")]

@@ -14,6 +14,8 @@ static OBJECT: Option<&[u8]> = None;
 pub(crate) const FROM_PORT: &str = "from_port";
 /// On the ingress of the tunnel device.
 pub(crate) const FROM_TUNNEL: &str = "from_tunnel";
+/// For frames that were held; on no device.
+pub(crate) const RELEASED: &str = "released";
 
 /// Loads the programs, with the maps that are pinned or with new ones that are pinned now.
 pub(crate) fn load(pins: &Pins, tunnel_ifindex: u32, trace: bool) -> Result<Ebpf, DataplaneError> {
@@ -32,7 +34,7 @@ pub(crate) fn load(pins: &Pins, tunnel_ifindex: u32, trace: bool) -> Result<Ebpf
     let mut ebpf = loader
         .load(object)
         .map_err(|source| error::kernel("loading the kernel programs", source))?;
-    for name in [FROM_PORT, FROM_TUNNEL] {
+    for name in [FROM_PORT, FROM_TUNNEL, RELEASED] {
         program(&mut ebpf, name)?
             .load()
             .map_err(|source| error::kernel(format!("loading the kernel program {name}"), source))?;

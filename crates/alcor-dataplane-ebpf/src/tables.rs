@@ -11,8 +11,8 @@ use alcor_dataplane::{
 };
 use alcor_dataplane_abi::layout::{
     FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS,
-    NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER, PORT_RA, PORT_SECURITY,
-    PORT_UP, PairKey, PortValue,
+    NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER,
+    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
 
@@ -446,7 +446,8 @@ impl NetworkTable {
             vni: self.row.vni.get(),
             mtu: u32::from(self.row.mtu),
             flags: flag(self.row.admin_state_up, NETWORK_UP)
-                | flag(self.row.underlay.is_some(), NETWORK_UNDERLAY),
+                | flag(self.row.underlay.is_some(), NETWORK_UNDERLAY)
+                | flag(self.row.on_demand, NETWORK_ON_DEMAND),
         };
         for block in self.row.underlay.iter().flatten() {
             let bits = IP_SCOPE_BITS + u32::from(block.prefix_len());

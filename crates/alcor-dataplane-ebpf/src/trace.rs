@@ -5,38 +5,27 @@ use std::time::Duration;
 
 use alcor_dataplane::{DataplaneError, DropReason, Ingress, PuntReason, Verdict};
 use alcor_dataplane_abi::layout::{IPV4, IPV6, verdict};
-use alcor_model::Vni;
+use alcor_model::{Id, Port, Vni};
 use aya::programs::{TestRun, TestRunOptions};
 use bytes::Bytes;
 
 use crate::{
     EbpfDataplane, error, layout,
-    object::{self, FROM_PORT, FROM_TUNNEL},
+    object::{self, FROM_PORT, FROM_TUNNEL, RELEASED},
+    skb::{self, IFINDEX, set_bytes, set_word},
 };
 
-/// Fields of `struct __sk_buff` (linux/bpf.h), by offset in bytes.
-const SK_BUFF_LEN: usize = 192;
+/// Offsets in a packet's context: the mark, the priority, the control block (five words), the time stamp.
 const MARK: usize = 8;
 const PRIORITY: usize = 32;
-const IFINDEX: usize = 40;
 const CB: usize = 48;
 const TSTAMP: usize = 152;
 /// Frames grow by at most this much.
 const ROOM: usize = 256;
 
-fn word(context: &[u8; SK_BUFF_LEN], at: usize) -> u32 {
+fn word(context: &skb::Context, at: usize) -> u32 {
     let bytes = context.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
     u32::from_ne_bytes(bytes.unwrap_or_default())
-}
-
-fn set_word(context: &mut [u8; SK_BUFF_LEN], at: usize, value: u32) {
-    set_bytes(context, at, &value.to_ne_bytes());
-}
-
-fn set_bytes(context: &mut [u8; SK_BUFF_LEN], at: usize, value: &[u8]) {
-    if let Some(bytes) = context.get_mut(at..at + value.len()) {
-        bytes.copy_from_slice(value);
-    }
 }
 
 impl EbpfDataplane {
@@ -51,7 +40,7 @@ impl EbpfDataplane {
     /// # Errors
     /// When the ingress has no device, or the kernel refuses to run the frame.
     pub fn trace(&mut self, ingress: &Ingress, frame: &[u8]) -> Result<Verdict, DataplaneError> {
-        let mut context = [0u8; SK_BUFF_LEN];
+        let mut context = skb::EMPTY;
         let name = match ingress {
             Ingress::Port(port) => {
                 let device = self.devices.get(port).ok_or(DataplaneError::NoDevice(*port))?;
@@ -59,22 +48,46 @@ impl EbpfDataplane {
                 FROM_PORT
             }
             Ingress::Tunnel {
-                source, vni, label, ..
+                source,
+                vni,
+                label,
+                forwarded,
             } => {
                 set_word(&mut context, MARK, *vni);
                 let (family, ip) = layout::address(*source);
-                set_word(&mut context, CB, family << 16 | u32::from(*label));
+                let origin = u32::from(*forwarded) << 31 | family << 16 | u32::from(*label);
+                set_word(&mut context, CB, origin);
                 set_bytes(&mut context, CB + 4, &ip);
                 FROM_TUNNEL
             }
         };
+        self.run(name, context, frame)
+    }
+
+    /// As [`Self::trace`], for a frame of the port that was held and is released.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn trace_release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<Verdict, DataplaneError> {
+        let device = self.devices.get(&port).ok_or(DataplaneError::NoDevice(port))?;
+        let mut context = skb::EMPTY;
+        set_word(&mut context, IFINDEX, device.ifindex);
+        self.run(RELEASED, context, frame)
+    }
+
+    fn run(
+        &mut self,
+        program: &str,
+        mut context: skb::Context,
+        frame: &[u8],
+    ) -> Result<Verdict, DataplaneError> {
         set_bytes(
             &mut context,
             TSTAMP,
             &self.clock_ns.unwrap_or_default().to_ne_bytes(),
         );
         let mut data_out = vec![0; frame.len() + ROOM];
-        let mut context_out = [0u8; SK_BUFF_LEN];
+        let mut context_out = skb::EMPTY;
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut data_out),
@@ -82,7 +95,7 @@ impl EbpfDataplane {
             ctx_out: Some(&mut context_out),
             ..TestRunOptions::new()
         };
-        let result = object::program(&mut self.ebpf, name)?
+        let result = object::program(&mut self.ebpf, program)?
             .test_run(options)
             .map_err(|source| error::kernel("running a frame", source))?;
         data_out.truncate(result.data_size_out as usize);
@@ -94,11 +107,11 @@ impl EbpfDataplane {
         })
     }
 
-    fn verdict(&self, context: &[u8; SK_BUFF_LEN], frame: Bytes) -> Option<Verdict> {
+    fn verdict(&self, context: &skb::Context, frame: Bytes) -> Option<Verdict> {
         let code = word(context, CB);
         let reason = code & 0xffff;
         Some(match code >> 16 {
-            verdict::DROP | verdict::UNKNOWN => Verdict::Drop(DropReason::from_u32(reason)?),
+            verdict::DROP => Verdict::Drop(DropReason::from_u32(reason)?),
             verdict::PUNT => Verdict::Punt(PuntReason::from_u32(reason)?),
             verdict::REPLY => Verdict::Reply { frame },
             verdict::DELIVER => {
@@ -109,7 +122,7 @@ impl EbpfDataplane {
                     .find(|(_, device)| device.ifindex == ifindex)?;
                 Verdict::Deliver { port: *port, frame }
             }
-            verdict::TUNNEL => {
+            verdict::TUNNEL | verdict::FORWARD => {
                 let bytes: [u8; 16] = context.get(CB + 4..CB + 20)?.try_into().ok()?;
                 // An IPv4 address is followed by zeroes; test addresses of IPv6 are not.
                 let family = if bytes.ends_with(&[0; 12]) { IPV4 } else { IPV6 };
@@ -117,7 +130,7 @@ impl EbpfDataplane {
                     host: layout::ip(family, bytes),
                     vni: Vni::try_from(word(context, MARK)).ok()?,
                     label: word(context, PRIORITY) as u16,
-                    forwarded: false,
+                    forwarded: code >> 16 == verdict::FORWARD,
                     frame,
                 }
             }

@@ -9,7 +9,8 @@ mod traced;
 use std::{collections::BTreeMap, time::Duration};
 
 use alcor_dataplane::{
-    ConnectionEntry, Dataplane, DropReason, Ingress, Model, RowChange, RowKey, Verdict,
+    ConnectionEntry, Dataplane, DropReason, Ingress, Model, NetworkRow, PuntReason, Row, RowChange, RowKey,
+    Verdict,
     testing::{Scenario, rng::Rng},
 };
 use alcor_dataplane_ebpf::EbpfDataplane;
@@ -33,9 +34,32 @@ fn can_run(devices: &BTreeMap<Id<Port>, String>, ingress: &Ingress, frame: &[u8]
     has_device && frame.len() >= least
 }
 
+/// What was compared.
+#[derive(Default)]
+struct Tally {
+    frames: usize,
+    released: usize,
+    /// Of these, those that went on.
+    resolved: usize,
+    passed_on: usize,
+    used: usize,
+}
+
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), |sum, other| Self {
+            frames: sum.frames + other.frames,
+            released: sum.released + other.released,
+            resolved: sum.resolved + other.resolved,
+            passed_on: sum.passed_on + other.passed_on,
+            used: sum.used + other.used,
+        })
+    }
+}
+
 /// One scenario through both; leaves the kernel's tables empty again. With `news`, time goes on and security rows change
 /// between frames.
-fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> usize {
+fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
     let seed = scenario.seed;
     let mut rng = Rng::new(seed);
     let mut model = scenario.model();
@@ -50,10 +74,13 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> usize {
     assert_eq!(ebpf.snapshot().unwrap(), expected, "seed {seed}: snapshot");
 
     let before = ebpf.drops().unwrap();
-    let mut compared = 0;
+    let mut tally = Tally::default();
     for (number, (ingress, frame)) in scenario.frames.iter().enumerate() {
         if news {
             tell_news(ebpf, &mut model, scenario, &mut rng);
+            if rng.chance(10) {
+                learn(ebpf, &mut model, scenario, &mut rng);
+            }
         }
         if !can_run(&scenario.devices, ingress, frame) {
             continue;
@@ -68,8 +95,20 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> usize {
             "seed {seed}, frame {number}, {ingress:?}: {}",
             hex(frame)
         );
-        compared += 1;
+        tally.frames += 1;
+        tally.passed_on += usize::from(matches!(&got, Verdict::Tunnel { forwarded: true, .. }));
+        if let (Verdict::Punt(PuntReason::Unresolved), Ingress::Port(port)) = (&got, ingress)
+            && rng.chance(60)
+        {
+            let verdict = release(ebpf, &mut model, scenario, &mut rng, (*port, frame));
+            tally.released += 1;
+            tally.resolved += usize::from(verdict != Verdict::Drop(DropReason::UnknownDestination));
+        }
+        if rng.chance(10) {
+            tally.used += compare_uses(ebpf, &mut model, scenario, &mut rng);
+        }
     }
+    tally.used += compare_uses(ebpf, &mut model, scenario, &mut rng);
     for port in scenario.devices.keys() {
         let (got, expected) = (connections(ebpf, *port), connections(&mut model, *port));
         assert_eq!(got, expected, "seed {seed}: connections of {port}");
@@ -83,7 +122,54 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> usize {
     drops.retain(|_, count| *count > 0);
     assert_eq!(drops, model.drops().unwrap(), "seed {seed}: drop counters");
     clear(ebpf, scenario);
-    compared
+    tally
+}
+
+/// A frame that was held goes on.
+fn release(
+    ebpf: &mut EbpfDataplane,
+    model: &mut Model,
+    scenario: &Scenario,
+    rng: &mut Rng,
+    (port, frame): (Id<Port>, &[u8]),
+) -> Verdict {
+    // Mostly all that had gone has come by then.
+    let neighbours = scenario
+        .rows
+        .iter()
+        .filter(|row| matches!(row, Row::Neighbour(_)));
+    let changes: Vec<RowChange> = neighbours.cloned().map(RowChange::Put).collect();
+    if rng.chance(50) {
+        for (got, expected) in ebpf.apply(&changes).iter().zip(model.apply(&changes)) {
+            assert_eq!(got.is_ok(), expected.is_ok(), "seed {}", scenario.seed);
+        }
+    }
+    let got = ebpf.trace_release(port, frame).unwrap();
+    model.release(port, frame).unwrap();
+    let expected = model.take_released();
+    assert_eq!(
+        expected,
+        [(port, got.clone())],
+        "seed {}: released {}",
+        scenario.seed,
+        hex(frame)
+    );
+    got
+}
+
+/// Compares which of some neighbours were used since the last time; returns how many were.
+fn compare_uses(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng: &mut Rng) -> usize {
+    let keys: Vec<_> = scenario
+        .rows
+        .iter()
+        .filter_map(|row| match row {
+            Row::Neighbour(row) if rng.chance(70) => Some((row.network_id, row.ip)),
+            _ => None,
+        })
+        .collect();
+    let (got, expected) = (ebpf.take_used(&keys).unwrap(), model.take_used(&keys).unwrap());
+    assert_eq!(got, expected, "seed {}: uses of {keys:?}", scenario.seed);
+    got.into_iter().filter(|used| *used).count()
 }
 
 /// Takes all rows and devices away.
@@ -117,6 +203,28 @@ fn connections(dataplane: &mut dyn Dataplane, port: Id<Port>) -> Vec<ConnectionE
     entries
 }
 
+/// Neighbours go, one or all, and networks cease to be on demand.
+fn learn(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng: &mut Rng) {
+    let mut changes = Vec::new();
+    match scenario.rows.get(rng.below(scenario.rows.len())) {
+        Some(row @ Row::Neighbour(_)) if rng.chance(50) => changes.push(RowChange::Remove(row.key())),
+        Some(Row::Network(row)) => changes.push(RowChange::Put(Row::Network(NetworkRow {
+            on_demand: rng.chance(80),
+            ..row.clone()
+        }))),
+        _ => {
+            let neighbours = scenario
+                .rows
+                .iter()
+                .filter(|row| matches!(row, Row::Neighbour(_)));
+            changes.extend(neighbours.map(|row| RowChange::Remove(row.key())));
+        }
+    }
+    for outcome in model.apply(&changes).into_iter().chain(ebpf.apply(&changes)) {
+        outcome.unwrap();
+    }
+}
+
 fn tell_news(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng: &mut Rng) {
     if rng.chance(20) {
         let by = Duration::from_secs(rng.one([1, 11, 31, 61, 181, 601]));
@@ -138,11 +246,11 @@ fn hex(frame: &[u8]) -> String {
 fn kernel_programs_do_what_the_model_does() {
     in_namespace("test-differential", |config| {
         let mut ebpf = EbpfDataplane::open(config).unwrap();
-        let compared: usize = (0..SEEDS)
+        let compared: Tally = (0..SEEDS)
             .map(|seed| compare(&mut ebpf, &Scenario::from_seed(seed), false))
             .sum();
-        println!("{compared} frames compared");
-        assert!(compared > SEEDS as usize * 10, "most frames can be run");
+        println!("{} frames compared", compared.frames);
+        assert!(compared.frames > SEEDS as usize * 10, "most frames can be run");
     });
 }
 
@@ -169,10 +277,31 @@ fn an_unknown_vni_is_dropped_and_counted_for_no_port() {
 fn filters_do_what_the_model_does() {
     in_namespace("test-filters", |config| {
         let mut ebpf = EbpfDataplane::open(config).unwrap();
-        let compared: usize = (0..SEEDS)
+        let compared: Tally = (0..SEEDS)
             .map(|seed| compare(&mut ebpf, &Scenario::secured(seed), seed % 2 == 0))
             .sum();
-        println!("{compared} frames compared");
-        assert!(compared > SEEDS as usize * 10, "most frames can be run");
+        println!("{} frames compared", compared.frames);
+        assert!(compared.frames > SEEDS as usize * 10, "most frames can be run");
+    });
+}
+
+#[test]
+fn networks_on_demand_do_what_the_model_does() {
+    in_namespace("test-on-demand", |config| {
+        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let compared: Tally = (0..SEEDS)
+            .map(|seed| compare(&mut ebpf, &Scenario::learning(seed), true))
+            .sum();
+        println!("{} frames compared", compared.frames);
+        assert!(compared.frames > SEEDS as usize * 10, "most frames can be run");
+        println!(
+            "{} released, {} of them resolved, {} passed on, {} uses",
+            compared.released, compared.resolved, compared.passed_on, compared.used
+        );
+        assert!(
+            compared.released > 50 && compared.resolved > 5,
+            "frames are held and go on"
+        );
+        assert!(compared.passed_on > 50 && compared.used > 50);
     });
 }

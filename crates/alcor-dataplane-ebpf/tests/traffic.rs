@@ -14,8 +14,7 @@ use std::{
 };
 
 use alcor_dataplane::{
-    Dataplane, DropReason, Event, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowChange,
-    RowKey,
+    Dataplane, DropReason, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowChange,
     security::{Family, Remote, Rule, Service},
 };
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
@@ -290,41 +289,6 @@ fn a_device_that_is_gone_is_not_found_again() {
     let snapshot = lab.open(0).snapshot().unwrap();
     assert_eq!(snapshot.devices.keys().copied().collect::<Vec<_>>(), [port_id(0)]);
     lab.ping(0, ipv4(2), &[]);
-}
-
-#[test]
-fn what_no_row_knows_is_told_and_counted() {
-    let mut lab = Lab::new("atu");
-    lab.program();
-    let dataplane = lab.dataplanes[0].as_mut().unwrap();
-    let removed = dataplane.apply(&[RowChange::Remove(RowKey::Neighbour(network_id(), ipv4(2)))]);
-    assert!(removed.iter().all(Result::is_ok));
-    let mut events = dataplane.events().unwrap();
-    let target = ipv4(2).to_string();
-    let mut pinging = lab.vms[0].start(&["ping", "-n", "-c", "1", "-W", "1", &target]);
-    let unknown = |event: &Event| matches!(event, Event::Unresolved { address, .. } if *address == ipv4(2));
-    let told = loop {
-        let event = events.blocking_recv().unwrap();
-        if unknown(&event) {
-            break event;
-        }
-    };
-    assert_eq!(
-        told,
-        Event::Unresolved {
-            port: port_id(0),
-            network: network_id(),
-            address: ipv4(2),
-            frame: Bytes::new(),
-        }
-    );
-    pinging.kill().unwrap();
-    pinging.wait().unwrap();
-    let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
-    assert!(
-        drops[&(Some(port_id(0)), DropReason::UnknownDestination)] >= 1,
-        "{drops:?}"
-    );
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn build_answer(work: &mut Work) -> End {
     } else {
         match work.neigh_mac(&work.packet.destination) {
             Some(mac) => mac,
-            None => return End::unknown(),
+            None => return End::unknown(work),
         }
     };
     let (source_mac, reply) = (work.packet.source_mac, &mut work.packet.bytes);

@@ -3,7 +3,7 @@
 use alcor_dataplane_abi::{DROP_REASONS, DropReason, PuntReason, layout::*};
 use aya_ebpf::{
     bindings::TC_ACT_SHOT,
-    helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes},
+    helpers::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_skb_load_bytes},
 };
 
 use crate::{Work, maps::*, send, skb::Skb, trace};
@@ -16,9 +16,9 @@ pub struct End {
     pub action: i32,
 }
 
-const NS_PER_TOKEN: u64 = 1_000_000_000 / EVENTS_PER_SECOND;
+const NS_PER_SECOND: u64 = 1_000_000_000;
 const METER_PUNT: u32 = 0;
-const METER_UNKNOWN: u32 = 1;
+const METER_UNRESOLVED: u32 = 1;
 
 impl End {
     #[inline(always)]
@@ -46,12 +46,14 @@ impl End {
         }
     }
 
-    /// Dropped as `UnknownDestination`; the agent is told `Work::destination`.
+    /// No row tells the address in `Packet::destination`: the agent asks for it, where that is done and the packet was not
+    /// held before.
     #[inline(always)]
-    pub const fn unknown() -> Self {
-        Self {
-            code: verdict::UNKNOWN << 16 | DropReason::UnknownDestination as u32,
-            action: TC_ACT_SHOT as i32,
+    pub fn unknown(work: &Work) -> Self {
+        if work.network.flags & NETWORK_ON_DEMAND != 0 && !work.packet.was_held {
+            Self::punt(PuntReason::Unresolved)
+        } else {
+            Self::drop(DropReason::UnknownDestination)
         }
     }
 
@@ -98,14 +100,25 @@ pub fn finish_work(work: &Work, mut end: End) -> i32 {
     if end.kind() == verdict::REPLY && end.action == 0 {
         end.action = send::back(work);
     } else if end.kind() == verdict::PUNT {
-        if !admit(port * 2 + METER_PUNT) {
+        let reason = end.code & 0xffff;
+        let is_admitted = if reason == PuntReason::Unresolved as u32 {
+            admit(
+                port * 2 + METER_UNRESOLVED,
+                NS_PER_SECOND / UNRESOLVED_PER_SECOND,
+                UNRESOLVED_BURST,
+            )
+        } else {
+            admit(
+                port * 2 + METER_PUNT,
+                NS_PER_SECOND / PUNTS_PER_SECOND,
+                PUNT_BURST,
+            )
+        };
+        if !is_admitted {
             end = End::drop(DropReason::PuntLimit);
-        } else if !punt(work, end.code & 0xffff) {
+        } else if !punt(work, reason) {
             end = End::drop(DropReason::Internal);
         }
-    } else if end.kind() == verdict::UNKNOWN && admit(port * 2 + METER_UNKNOWN) {
-        // A lost event costs nothing but time: the next packet tells it again.
-        tell_unknown(work);
     }
     finish(work.skb, work.blamed, end)
 }
@@ -113,8 +126,7 @@ pub fn finish_work(work: &Work, mut end: End) -> i32 {
 /// Counts a drop for `port` (0: none) and tells a test the verdict.
 #[inline(always)]
 pub fn finish(skb: Skb, port: u32, end: End) -> i32 {
-    let kind = end.kind();
-    if kind == verdict::DROP || kind == verdict::UNKNOWN {
+    if end.kind() == verdict::DROP {
         count(port, end.code & 0xffff);
     }
     if trace() {
@@ -136,7 +148,7 @@ fn count(port: u32, reason: u32) {
 
 /// Takes a token. Two CPUs may take the same one: the limit is for protection, not for accounting.
 #[inline(always)]
-fn admit(meter: u32) -> bool {
+fn admit(meter: u32, ns_per_token: u64, burst: u64) -> bool {
     if trace() {
         return true;
     }
@@ -147,10 +159,10 @@ fn admit(meter: u32) -> bool {
     let meter = unsafe { &mut *meter };
     // SAFETY: the helper takes no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let new = now.wrapping_sub(meter.last_ns) / NS_PER_TOKEN;
+    let new = now.wrapping_sub(meter.last_ns) / ns_per_token;
     if new > 0 {
         let tokens = meter.tokens + new;
-        meter.tokens = if tokens > EVENT_BURST { EVENT_BURST } else { tokens };
+        meter.tokens = if tokens > burst { burst } else { tokens };
         meter.last_ns = now;
     }
     if meter.tokens == 0 {
@@ -160,50 +172,36 @@ fn admit(meter: u32) -> bool {
     true
 }
 
+/// Hands the packet's first bytes to the agent; false when there is no room. The event is made beside the ring, so that it
+/// takes no more room there than it has bytes.
 #[inline(always)]
-fn header(work: &Work, kind: u32, len: u32) -> EventHeader {
-    EventHeader {
-        kind,
+fn punt(work: &Work, reason: u32) -> bool {
+    let Some(event) = PUNTS.get_ptr_mut(0) else {
+        return false;
+    };
+    let mut len = work.skb.len();
+    if len > PUNT_BYTES as u32 {
+        let is_held = reason == PuntReason::Unresolved as u32;
+        len = if is_held { 0 } else { PUNT_BYTES as u32 };
+    }
+    let header = EventHeader {
+        kind: reason,
         len,
         port: work.port.id,
         network: work.port.network,
         family: work.packet.family,
         ip: work.packet.destination,
-    }
-}
-
-#[inline(always)]
-fn tell_unknown(work: &Work) {
-    if let Some(mut event) = EVENTS.reserve::<EventHeader>(0) {
-        event.write(header(work, EVENT_UNKNOWN, 0));
-        event.submit(0);
-    }
-}
-
-/// Hands the packet's first bytes to the agent; false when there is no room.
-#[inline(always)]
-fn punt(work: &Work, reason: u32) -> bool {
-    let Some(mut event) = EVENTS.reserve::<PuntEvent>(0) else {
-        return false;
     };
-    let mut len = work.skb.len();
-    if len > PUNT_BYTES as u32 {
-        len = PUNT_BYTES as u32;
+    // SAFETY: the entry is this CPU's own.
+    unsafe { (&raw mut (*event).header).write(header) };
+    if len > 0 {
+        // SAFETY: the helper writes at most PUNT_BYTES into the event's frame.
+        let rc = unsafe { bpf_skb_load_bytes(work.skb.0.cast(), 0, (&raw mut (*event).frame).cast(), len) };
+        if rc != 0 {
+            return false;
+        }
     }
-    if len == 0 {
-        event.discard(0);
-        return false;
-    }
-    let to = event.as_mut_ptr();
-    // SAFETY: the reservation is as large as a PuntEvent; the helper writes at most PUNT_BYTES into its frame.
-    let rc = unsafe {
-        (&raw mut (*to).header).write(header(work, reason, len));
-        bpf_skb_load_bytes(work.skb.0.cast(), 0, (&raw mut (*to).frame).cast(), len)
-    };
-    if rc != 0 {
-        event.discard(0);
-        return false;
-    }
-    event.submit(0);
-    true
+    let bytes = size_of::<EventHeader>() as u64 + len as u64;
+    // SAFETY: the helper reads that many bytes of the event, which has as many.
+    unsafe { bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), event.cast(), bytes, 0) == 0 }
 }

@@ -11,7 +11,7 @@ use aya_ebpf::helpers::bpf_csum_diff;
 use crate::{
     ETH_LEN, ETHERTYPE_IPV6, GATEWAY_MAC, PACKET_BYTES, Packet, Work,
     end::End,
-    maps::{has_fixed_ip, is_gateway, local_mac, remote_mac},
+    maps::{has_fixed_ip, is_gateway, local_mac, use_remote_mac},
     skb::{Skb, be16, part, put},
 };
 
@@ -213,7 +213,7 @@ fn answer(work: &mut Work, at: u32, end: u32) -> End {
     } else {
         match work.neigh_mac(target).or_else(|| eui64_neighbour(work, target)) {
             Some(mac) => (mac, 0),
-            None => return End::unknown(),
+            None => return End::unknown(work),
         }
     };
     put(&mut work.packet.bytes, 80, &mac);
@@ -285,7 +285,7 @@ fn claims_other_mac(work: &Work, at: u32, end: u32) -> bool {
 fn eui64_neighbour(work: &Work, ip: &[u8; 16]) -> Option<[u8; 6]> {
     let mac = [ip[8] ^ 2, ip[9], ip[10], ip[13], ip[14], ip[15]];
     let network = work.port.network;
-    let known =
-        link_local(mac) == *ip && (local_mac(network, &mac).is_some() || remote_mac(network, &mac).is_some());
+    let known = link_local(mac) == *ip
+        && (local_mac(network, &mac).is_some() || use_remote_mac(network, &mac).is_some());
     known.then_some(mac)
 }

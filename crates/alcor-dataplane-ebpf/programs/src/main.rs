@@ -1,5 +1,5 @@
 //! The kernel programs: `from_port` on the ingress of every port's device, `from_tunnel` on the ingress of
-//! the tunnel device. They follow `alcor_dataplane::path` stage by stage and are compared with the model.
+//! the tunnel device, `released` for frames that were held. They follow `alcor_dataplane::path` stage by stage and are compared with the model.
 //!
 //! Not here: any decision about rows; whoever fills the maps does that.
 #![no_std]
@@ -20,7 +20,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use end::{End, finish};
 use filter::Filters;
 use maps::*;
-use send::Exit;
+use send::{Exit, Origin};
 use skb::{Skb, be16, part};
 
 /// The MAC of every gateway; the same as `alcor_model::net::GATEWAY_MAC` (the loader asserts it).
@@ -32,7 +32,7 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Tests set this when they load: the verdict is written where `BPF_PROG_TEST_RUN` shows it, events are not
 /// metered, the clock is the packet's time stamp, and `from_tunnel` takes the VNI from the mark, label and family from the
-/// first word of `cb`, the other host from the others.
+/// first word of `cb` (the family's highest bit: the packet was passed on), the other host from the others.
 #[unsafe(no_mangle)]
 static TRACE: u32 = 0;
 /// Interface index of the tunnel device, set when loaded.
@@ -79,6 +79,8 @@ pub struct Packet {
     pub echo_request: bool,
     /// Where a neighbour solicitation starts, else 0, and where it ends.
     pub solicitation: u32,
+    /// The packet was held, and is released now.
+    pub was_held: bool,
     pub end: u32,
     /// A header as it came, or an answer before it goes.
     pub bytes: [u8; PACKET_BYTES],
@@ -102,7 +104,7 @@ impl Work {
                 && has_pair(self.port.port, &self.packet.source_mac, self.packet.family, ip))
     }
 
-    /// The MAC of `neigh(network, ip)`.
+    /// The MAC of `neigh(network, ip)`, which is used.
     #[inline(always)]
     pub fn neigh_mac(&self, ip: &[u8; 16]) -> Option<[u8; 6]> {
         let key = IpKey {
@@ -114,14 +116,23 @@ impl Work {
         if let Some(local) = unsafe { LOCAL_IPS.get(&key) } {
             return Some(local.mac);
         }
-        // SAFETY: as above.
-        unsafe { NEIGHBOURS.get(&key) }.map(|neighbour| neighbour.mac)
+        use_neighbour(&key).map(|neighbour| neighbour.mac)
     }
 }
 
 #[classifier]
 pub fn from_port(ctx: TcContext) -> i32 {
-    let skb = Skb(ctx.skb.skb);
+    of_port(Skb(ctx.skb.skb), false)
+}
+
+/// Not on any device: the loader runs it with a frame that was held, as of the device of its port.
+#[classifier]
+pub fn released(ctx: TcContext) -> i32 {
+    of_port(Skb(ctx.skb.skb), true)
+}
+
+#[inline(always)]
+fn of_port(skb: Skb, was_held: bool) -> i32 {
     let ifindex = skb.ifindex();
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
     let Some(port) = (unsafe { PORTS.get(&ifindex) }) else {
@@ -147,6 +158,7 @@ pub fn from_port(ctx: TcContext) -> i32 {
     work.packet.destination = [0; 16];
     work.packet.echo_request = false;
     work.packet.solicitation = 0;
+    work.packet.was_held = was_held;
     // The last stage always ends the way.
     let end = match stages(&mut work) {
         Ok(()) => End::drop(DropReason::Internal),
@@ -220,7 +232,10 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
-    let origin = send::origin(skb).ok_or(End::drop(DropReason::UnknownVni))?;
+    let mut origin = Origin::default();
+    if !send::origin(skb, &mut origin) {
+        return Err(End::drop(DropReason::UnknownVni));
+    }
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
     let handle = *unsafe { VNIS.get(&origin.vni) }.ok_or(End::drop(DropReason::UnknownVni))?;
     // SAFETY: as above.
@@ -236,14 +251,18 @@ fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
     if ethernet[0] & 1 != 0 {
         return Err(End::drop(DropReason::NoFlood));
     }
-    let receiver = local_mac(handle, &part(&ethernet, 0)).ok_or(End::drop(DropReason::NoLocalPort))?;
+    let destination = part(&ethernet, 0);
+    let Some(receiver) = local_mac(handle, &destination) else {
+        End::unpack(send::pass_on(skb, &origin, handle, &destination))?;
+        return Err(End::drop(DropReason::Internal));
+    };
     *port = receiver.port;
     send::receivable(receiver)?;
     if let Some(filter) = filter_of(receiver.port) {
         let filters = Filters::new(skb, be16(&ethernet, 12), false).ok_or(End::drop(DropReason::Internal))?;
         filters.pass(Direction::Ingress, receiver.port, filter, origin.label)?;
     }
-    Ok(send::hand_over(skb, receiver))
+    Ok(send::hand_over(skb, receiver, false))
 }
 
 #[cfg(not(test))]

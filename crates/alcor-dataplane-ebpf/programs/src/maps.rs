@@ -97,9 +97,15 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Drops by port handle; 0 is no port.
 #[map(name = "drops")]
 pub static DROPS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_PORTS + 1, 0);
-/// Two meters a port: packets handed up, unknown destinations.
+/// Two meters a port: packets handed up, unresolved addresses.
 #[map(name = "meters")]
 pub static METERS: Array<Meter> = Array::with_max_entries(2 * (MAX_PORTS + 1), 0);
+/// The time of use: a number that the agent counts up when it asks which rows were used.
+#[map(name = "use_time")]
+pub static USE_TIME: Array<u32> = Array::with_max_entries(1, 0);
+/// Where an event is made.
+#[map(name = "punts")]
+pub static PUNTS: PerCpuArray<PuntEvent> = PerCpuArray::with_max_entries(1, 0);
 /// Events for the agent.
 #[map(name = "events")]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
@@ -134,6 +140,45 @@ pub fn remote_mac(network: u32, mac: &[u8; 6]) -> Option<&'static RemoteMac> {
     };
     // SAFETY: as in `local_mac`.
     unsafe { REMOTE_MACS.get(&key) }
+}
+
+/// Notes that a neighbour is used now. Written once each time of use: most packets only read.
+#[inline(always)]
+fn note_use(used: *const u32) {
+    let Some(now) = USE_TIME.get(0) else { return };
+    // SAFETY: it lies in an entry of a map; writing it, programs and whoever replaces the entry may only lose a note.
+    unsafe {
+        if *used != *now {
+            *used.cast_mut() = *now;
+        }
+    }
+}
+
+/// The neighbour with this address; it is used.
+#[inline(always)]
+pub fn use_neighbour(key: &IpKey) -> Option<&'static NeighbourValue> {
+    let value = NEIGHBOURS.get_ptr_mut(key)?;
+    // SAFETY: as in `local_mac`.
+    unsafe {
+        note_use(&raw const (*value).used);
+        Some(&*value)
+    }
+}
+
+/// As [`remote_mac`]; all neighbours with this MAC are used.
+#[inline(always)]
+pub fn use_remote_mac(network: u32, mac: &[u8; 6]) -> Option<&'static RemoteMac> {
+    let key = MacKey {
+        scope: network,
+        mac: *mac,
+        pad: [0; 2],
+    };
+    let value = REMOTE_MACS.get_ptr_mut(&key)?;
+    // SAFETY: as in `local_mac`.
+    unsafe {
+        note_use(&raw const (*value).used);
+        Some(&*value)
+    }
 }
 
 #[inline(always)]

@@ -3,11 +3,13 @@
 use alcor_dataplane_abi::{DropReason, PuntReason, connection::Direction, layout::*};
 use aya_ebpf::{
     bindings::{
-        BPF_F_DONT_FRAGMENT, BPF_F_RECOMPUTE_CSUM, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
+        BPF_F_DONT_FRAGMENT, BPF_F_RECOMPUTE_CSUM, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT,
+        bpf_tunnel_key,
     },
     helpers::{
-        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_change_type,
-        bpf_skb_get_tunnel_key, bpf_skb_get_tunnel_opt, bpf_skb_set_tunnel_key, bpf_skb_set_tunnel_opt,
+        bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer,
+        bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_get_tunnel_opt, bpf_skb_set_tunnel_key,
+        bpf_skb_set_tunnel_opt,
     },
 };
 
@@ -69,10 +71,18 @@ impl Exit {
     }
 }
 
-/// Puts the packet out of a device; straight into the other namespace where there is one.
+/// Puts the packet out of a device; straight into the other namespace where there is one. A packet that was held has no way
+/// of its own: a copy of it goes.
 #[inline(always)]
-fn out(skb: Skb, ifindex: u32, peer: bool) -> i32 {
-    if peer {
+fn out(skb: Skb, ifindex: u32, peer: bool, was_held: bool) -> i32 {
+    if was_held {
+        if !trace() {
+            // SAFETY: the context pointer is valid while the program runs. A device that is gone is one that a packet of the
+            // port would not have reached either.
+            unsafe { bpf_clone_redirect(skb.0, ifindex, 0) };
+        }
+        TC_ACT_SHOT as i32
+    } else if peer {
         // SAFETY: the context pointer is valid while the program runs.
         unsafe {
             bpf_skb_change_type(skb.0, PACKET_HOST);
@@ -87,7 +97,13 @@ fn out(skb: Skb, ifindex: u32, peer: bool) -> i32 {
 /// Sends a reply back to its port.
 #[inline(always)]
 pub fn back(work: &Work) -> i32 {
-    out(work.skb, work.skb.ifindex(), work.port.flags & PORT_PEER != 0)
+    let (port, packet) = (work.port, &work.packet);
+    out(
+        work.skb,
+        work.skb.ifindex(),
+        port.flags & PORT_PEER != 0,
+        packet.was_held,
+    )
 }
 
 /// Stage 9, packed.
@@ -106,14 +122,34 @@ fn switched(work: &Work, exit: &mut Exit) -> Result<(), End> {
             exit.local = *local;
         }
         None => {
-            let remote = remote_mac(network, &work.packet.destination_mac).ok_or(End::unknown())?;
+            let Some(remote) = use_remote_mac(network, &work.packet.destination_mac) else {
+                return Err(nobodys_mac(work));
+            };
             exit.kind = TO_HOST;
             exit.host = remote.host;
-            exit.family = remote.family;
+            exit.family = remote.family as u32;
             exit.label = remote.label;
         }
     }
     Ok(())
+}
+
+/// What becomes of a frame for a MAC that no row tells: asking helps when no row tells the address either.
+#[inline(always)]
+fn nobodys_mac(work: &Work) -> End {
+    let key = IpKey {
+        scope: work.port.network,
+        family: work.packet.family,
+        ip: work.packet.destination,
+    };
+    let is_known = is_gateway(key.scope, key.family, &key.ip)
+        || LOCAL_IPS.get_ptr(&key).is_some()
+        || NEIGHBOURS.get_ptr(&key).is_some();
+    if is_known {
+        End::drop(DropReason::UnknownDestination)
+    } else {
+        End::unknown(work)
+    }
 }
 
 /// Stage 8, packed.
@@ -155,11 +191,12 @@ fn routed(work: &Work, exit: &mut Exit) -> Result<(), End> {
         exit.local = *local_mac(network, &local.mac).ok_or(INTERNAL)?;
         exit.mac = local.mac;
     } else {
-        // SAFETY: as above.
-        let remote = unsafe { NEIGHBOURS.get(&key) }.ok_or(End::unknown())?;
+        let Some(remote) = use_neighbour(&key) else {
+            return Err(End::unknown(work));
+        };
         exit.kind = TO_HOST;
         exit.host = remote.host;
-        exit.family = remote.family;
+        exit.family = remote.family as u32;
         exit.label = remote.label;
         exit.mac = remote.mac;
     }
@@ -333,35 +370,51 @@ fn sent(work: &Work, exit: &Exit, label: u16) -> Result<End, End> {
         set_macs(work.skb, &exit.mac, &GATEWAY_MAC).ok_or(INTERNAL)?;
     }
     match exit.kind {
-        TO_LOCAL => Ok(hand_over(work.skb, &exit.local)),
-        TO_HOST => tunnel(work, &exit.host, exit.family, label),
+        TO_LOCAL => Ok(hand_over(work.skb, &exit.local, work.packet.was_held)),
+        TO_HOST => {
+            let way = Way {
+                host: &exit.host,
+                family: exit.family,
+                vni: work.network.vni,
+                gbp: label as u32,
+            };
+            tunnel(work.skb, &way, work.packet.was_held)
+        }
         _ => echo_reply(work),
     }
 }
 
 /// Out of the device of a local port.
 #[inline(always)]
-pub fn hand_over(skb: Skb, local: &LocalMac) -> End {
+pub fn hand_over(skb: Skb, local: &LocalMac, was_held: bool) -> End {
     if trace() {
         // SAFETY: the context pointer is valid while the program runs; cb is the program's to write.
         unsafe { (*skb.0).cb[1] = local.ifindex };
     }
     End::act(
         verdict::DELIVER,
-        out(skb, local.ifindex, local.flags & PORT_PEER as u32 != 0),
+        out(skb, local.ifindex, local.flags & PORT_PEER as u32 != 0, was_held),
     )
 }
 
+/// To another host.
+struct Way<'a> {
+    host: &'a [u8; 16],
+    family: u32,
+    vni: u32,
+    /// The group-policy word: the sender's label, and whether the packet is passed on.
+    gbp: u32,
+}
+
 #[inline(always)]
-fn tunnel(work: &Work, host: &[u8; 16], family: u32, label: u16) -> Result<End, End> {
-    let skb = work.skb;
+fn tunnel(skb: Skb, way: &Way, was_held: bool) -> Result<End, End> {
     // SAFETY: all zeroes is a valid key; it has no references.
     let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
-    key.tunnel_id = work.network.vni;
+    key.tunnel_id = way.vni;
     key.tunnel_ttl = TTL;
-    let word = |at| u32::from_ne_bytes(part::<4>(host, at));
-    let flags = if family == IPV4 {
-        key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(part::<4>(host, 0));
+    let word = |at| u32::from_ne_bytes(part::<4>(way.host, at));
+    let flags = if way.family == IPV4 {
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(part::<4>(way.host, 0));
         BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT
     } else {
         key.__bindgen_anon_1.remote_ipv6 = [word(0), word(4), word(8), word(12)];
@@ -369,32 +422,62 @@ fn tunnel(work: &Work, host: &[u8; 16], family: u32, label: u16) -> Result<End, 
     };
     // SAFETY: the helper reads as many bytes as the key has.
     let rc = unsafe { bpf_skb_set_tunnel_key(skb.0, &raw mut key, TUNNEL_KEY_LEN, flags as u64) };
-    if rc != 0 || (label != 0 && !set_label(skb, label)) {
+    if rc != 0 || (way.gbp != 0 && !set_policy(skb, way.gbp)) {
         return Err(INTERNAL);
     }
     if trace() {
         // SAFETY: the context pointer is valid while the program runs; these fields are the program's to write.
         unsafe {
-            (*skb.0).priority = label as u32;
-            (*skb.0).mark = work.network.vni;
+            (*skb.0).priority = way.gbp & 0xffff;
+            (*skb.0).mark = way.vni;
             (*skb.0).cb[1] = word(0);
             (*skb.0).cb[2] = word(4);
             (*skb.0).cb[3] = word(8);
             (*skb.0).cb[4] = word(12);
         }
     }
-    Ok(End::act(verdict::TUNNEL, out(skb, tunnel_ifindex(), false)))
+    let kind = if way.gbp & GBP_FORWARDED != 0 {
+        verdict::FORWARD
+    } else {
+        verdict::TUNNEL
+    };
+    Ok(End::act(kind, out(skb, tunnel_ifindex(), false, was_held)))
 }
 
-/// Puts the sender's label into the group-policy field of the VXLAN header.
+/// Sends what came out of the tunnel to where its receiver went, unless another host has done so before; packed, and never
+/// lets the packet go on.
+#[inline(never)]
+pub fn pass_on(skb: Skb, origin: &Origin, network: u32, mac: &[u8; 6]) -> u64 {
+    End::pack(match passed_on(skb, origin, network, mac) {
+        Ok(end) | Err(end) => Err(end),
+    })
+}
+
 #[inline(always)]
-fn set_label(skb: Skb, label: u16) -> bool {
-    let mut gbp = label as u32;
+fn passed_on(skb: Skb, origin: &Origin, network: u32, mac: &[u8; 6]) -> Result<End, End> {
+    const NOBODY: End = End::drop(DropReason::NoLocalPort);
+    let left = remote_mac(network, mac).ok_or(NOBODY)?;
+    if left.flags & NEIGHBOUR_FORWARD == 0 || origin.was_passed_on {
+        return Err(NOBODY);
+    }
+    let way = Way {
+        host: &left.host,
+        family: left.family as u32,
+        vni: origin.vni,
+        gbp: origin.label as u32 | GBP_FORWARDED,
+    };
+    tunnel(skb, &way, false)
+}
+
+/// Writes the group-policy word of the VXLAN header.
+#[inline(always)]
+fn set_policy(skb: Skb, mut gbp: u32) -> bool {
     // SAFETY: the helper reads as many bytes as a `vxlan_metadata` has: one word.
     unsafe { bpf_skb_set_tunnel_opt(skb.0, (&raw mut gbp).cast(), 4) == 0 }
 }
 
 /// Where a packet of the tunnel came from.
+#[derive(Default)]
 pub struct Origin {
     pub vni: u32,
     /// Outer source address and its family.
@@ -402,10 +485,24 @@ pub struct Origin {
     pub family: u32,
     /// The sender's label; 0 is none.
     pub label: u16,
+    /// Another host has passed it on.
+    pub was_passed_on: bool,
+}
+
+/// Reads where a packet came from; false when nothing says so. Not inlined: the room that it takes is free again then.
+#[inline(never)]
+pub fn origin(skb: Skb, found: &mut Origin) -> bool {
+    match read_origin(skb) {
+        Some(origin) => {
+            *found = origin;
+            true
+        }
+        None => false,
+    }
 }
 
 #[inline(always)]
-pub fn origin(skb: Skb) -> Option<Origin> {
+fn read_origin(skb: Skb) -> Option<Origin> {
     let mut host = [0u8; 16];
     if trace() {
         // SAFETY: the context pointer is valid while the program runs.
@@ -417,8 +514,9 @@ pub fn origin(skb: Skb) -> Option<Origin> {
         return Some(Origin {
             vni,
             host,
-            family: cb[0] >> 16,
+            family: cb[0] >> 16 & 0x7fff,
             label: cb[0] as u16,
+            was_passed_on: cb[0] >> 31 != 0,
         });
     }
     // SAFETY: all zeroes is a valid key.
@@ -448,10 +546,14 @@ pub fn origin(skb: Skb) -> Option<Origin> {
     let mut gbp = 0u32;
     // SAFETY: the helper writes at most one word, or fails: a packet without a label has no such option.
     let rc = unsafe { bpf_skb_get_tunnel_opt(skb.0, (&raw mut gbp).cast(), 4) };
+    if rc < 0 {
+        gbp = 0;
+    }
     Some(Origin {
         vni: key.tunnel_id,
         host,
         family,
-        label: if rc < 0 { 0 } else { gbp as u16 },
+        label: gbp as u16,
+        was_passed_on: gbp & GBP_FORWARDED != 0,
     })
 }

@@ -112,7 +112,7 @@ pub fn ipv6(vm: usize) -> IpAddr {
     [0xfd00, 0, 0, u16::from(subnet_of(vm)), 0, 0, 0, vm as u16 + 0x10].into()
 }
 
-fn host_ip(host: usize) -> IpAddr {
+pub fn host_ip(host: usize) -> IpAddr {
     [192, 0, 2, host as u8 + 1].into()
 }
 
