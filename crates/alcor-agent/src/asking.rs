@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use alcor_model::{Id, Port};
+use alcor_model::{Id, Network, Port};
 use alcor_southbound::convert::resolve::{QUESTIONS_MAX, Question};
 
 use crate::held::{Key, pop_due};
@@ -30,8 +30,8 @@ pub const BUSY_MAX: Duration = Duration::from_secs(10);
 enum State {
     /// In the queue at this place.
     Queued(Place),
-    /// In a message.
-    Sent,
+    /// In this message.
+    Sent(u64),
     /// The NCM was busy.
     Later(Duration),
 }
@@ -94,9 +94,38 @@ impl Asking {
         match self.asks.get(key).map(|ask| ask.state) {
             Some(State::Queued(place)) => _ = self.queue.remove(&place),
             Some(State::Later(at)) => _ = self.later.remove(&(at, *key)),
-            Some(State::Sent) | None => return,
+            Some(State::Sent(_)) | None => return,
         }
         self.asks.remove(key);
+    }
+
+    /// Nothing of a network is to be asked for any more, and what is on its way is of no use: it was asked of a network that
+    /// was another one, or on demand.
+    pub(crate) fn abandon(&mut self, network: Id<Network>) {
+        for key in self.of(network) {
+            self.withdraw(&key);
+            self.asks.remove(&key);
+        }
+    }
+
+    /// What is on its way for a network is asked again, and its answers are of no use: they may be older than what the NCM
+    /// has left out.
+    pub(crate) fn ask_again(&mut self, network: Id<Network>) {
+        for key in self.of(network) {
+            if let Some(Ask {
+                port,
+                state: State::Sent(_),
+            }) = self.asks.get(&key)
+            {
+                self.enqueue(key, *port);
+            }
+        }
+    }
+
+    fn of(&self, network: Id<Network>) -> Vec<Key> {
+        let range = self.asks.range((network, [0, 0, 0, 0].into())..);
+        let keys = range.map(|(key, _)| *key);
+        keys.take_while(|key| key.0 == network).collect()
     }
 
     /// The next message, if there is anything to ask and not too much on its way.
@@ -104,12 +133,13 @@ impl Asking {
         if self.queue.is_empty() || self.sent.len() >= MESSAGES_MAX {
             return None;
         }
+        let id = self.number();
         let mut questions = Vec::new();
         while questions.len() < QUESTIONS_MAX
             && let Some((_, key)) = self.queue.pop_first()
         {
             if let Some(ask) = self.asks.get_mut(&key) {
-                ask.state = State::Sent;
+                ask.state = State::Sent(id);
                 questions.push(Question {
                     network: key.0,
                     ip: key.1,
@@ -117,7 +147,6 @@ impl Asking {
                 });
             }
         }
-        let id = self.number();
         let message = Message {
             questions: questions.clone(),
             overdue_at: now + ANSWER_WITHIN,
@@ -126,13 +155,20 @@ impl Asking {
         Some((id, questions))
     }
 
-    /// A message is answered: its questions, which nobody asks any more. `None` when it was not asked, or too long ago.
-    pub(crate) fn answered(&mut self, id: u64) -> Option<Vec<Question>> {
+    /// A message is answered: its questions, and whether each is still asked, which it is not any more after this. `None` when
+    /// the message was not asked, or too long ago.
+    pub(crate) fn answered(&mut self, id: u64) -> Option<Vec<(Question, bool)>> {
         let message = self.sent.remove(&id)?;
-        for question in &message.questions {
-            self.asks.remove(&(question.network, question.ip));
-        }
-        Some(message.questions)
+        let questions = message.questions.into_iter().map(|question| {
+            let key = (question.network, question.ip);
+            let state = self.asks.get(&key).map(|ask| ask.state);
+            let is_asked = matches!(state, Some(State::Sent(message)) if message == id);
+            if is_asked {
+                self.asks.remove(&key);
+            }
+            (question, is_asked)
+        });
+        Some(questions.collect())
     }
 
     /// The NCM was busy: asks again after this time.
@@ -158,8 +194,10 @@ impl Asking {
             .map(|(id, _)| *id)
             .collect();
         for id in overdue {
-            for question in self.answered(id).unwrap_or_default() {
-                self.enqueue((question.network, question.ip), question.port);
+            for (question, is_asked) in self.answered(id).unwrap_or_default() {
+                if is_asked {
+                    self.enqueue((question.network, question.ip), question.port);
+                }
             }
         }
     }

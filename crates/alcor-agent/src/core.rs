@@ -18,7 +18,7 @@ use alcor_dataplane::{RowChange, RowKey, Snapshot};
 use alcor_model::{Id, Port};
 use alcor_proto::v1;
 use bytes::Bytes;
-pub use learn::{Counts, NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S, Sizes};
+pub use learn::{ASK_AGAIN_AFTER, Counts, NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S, Sizes};
 use ports::{PortState, Waiter};
 use serde_json::{Value, json};
 
@@ -544,7 +544,7 @@ impl Agent {
                 for port in self.ports.keys().copied().collect::<Vec<_>>() {
                     self.refresh(now, port, true, out);
                 }
-                self.learn_again(now, out);
+                self.learn_again(now);
             }
             (
                 Session::Open {
@@ -579,7 +579,7 @@ impl Agent {
     }
 
     fn delta(&mut self, now: Now, from: u64, delta: Delta, out: &mut Vec<Action>) {
-        let (sequence, network) = (delta.sequence, delta.network);
+        let (sequence, network, phase) = (delta.sequence, delta.network, delta.phase);
         let was_on_demand = self.table.is_on_demand(network);
         let plan = match self.table.plan(delta) {
             Ok(plan) => plan,
@@ -599,7 +599,7 @@ impl Agent {
                 _ => None,
             });
         let neighbours = neighbours.collect();
-        self.neighbours_told(now, network, was_on_demand, neighbours);
+        self.neighbours_told(now, (network, was_on_demand), phase, neighbours, out);
         let refused = plan
             .refused
             .into_iter()

@@ -83,6 +83,27 @@ impl Learned {
         self.tell(Duration::ZERO, key, LEASE_DEFAULT);
     }
 
+    /// The host has this neighbour, and the NCM may not know: it is looked at then, and stays only if it is used.
+    pub(crate) fn doubt(&mut self, then: Duration, key: Key) {
+        let Some(lease) = self.leases.get_mut(&key) else {
+            return self.insert(
+                key,
+                Lease {
+                    until: then,
+                    check_at: Some(then),
+                    used_at: then,
+                    is_used: false,
+                    is_confirmed: false,
+                },
+            );
+        };
+        lease.is_confirmed = false;
+        if let Some(at) = lease.check_at.replace(then) {
+            self.checks.remove(&(at, key));
+        }
+        self.checks.insert((then, key));
+    }
+
     fn insert(&mut self, key: Key, lease: Lease) {
         self.remove(&key);
         self.checks.extend(lease.check_at.map(|at| (at, key)));
@@ -114,12 +135,9 @@ impl Learned {
     }
 
     /// A new session: its NCM does not know what the host has.
-    pub(crate) fn unconfirm(&mut self, now: Duration) {
-        self.checks.clear();
-        for (key, lease) in &mut self.leases {
-            lease.is_confirmed = false;
-            lease.check_at = Some(now);
-            self.checks.insert((now, *key));
+    pub(crate) fn doubt_all(&mut self, then: Duration) {
+        for key in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.doubt(then, key);
         }
     }
 

@@ -522,6 +522,12 @@ impl Table {
         self.network(id).is_some_and(|row| row.on_demand)
     }
 
+    /// What the data plane has said about a neighbour that is wanted.
+    pub(crate) fn neighbour(&self, (network, ip): &(Id<Network>, IpAddr)) -> Option<&State> {
+        let entry = self.entry(&RowKey::Neighbour(*network, *ip))?;
+        entry.row.as_ref().map(|_| &entry.state)
+    }
+
     /// The neighbours wanted in a network.
     pub(crate) fn neighbours(&self, id: Id<Network>) -> Vec<IpAddr> {
         let keys = self.live(id, |key, _| matches!(key, RowKey::Neighbour(..)));

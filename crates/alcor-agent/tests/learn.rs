@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use alcor_agent::{
     core::{
-        ANSWER_WITHIN, Dropped, Event, HELD_MAX, HELD_PER_PORT, HOLD_FOR, MESSAGES_MAX, NEGATIVE_LEASE,
-        QUESTION_BURST, QUESTIONS_PER_S,
+        ANSWER_WITHIN, ASK_AGAIN_AFTER, Dropped, Event, HELD_MAX, HELD_PER_PORT, HOLD_FOR, MESSAGES_MAX,
+        NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S,
     },
     delta::{FromNcm, Phase},
 };
@@ -306,6 +306,7 @@ fn without_a_session_nothing_expires() {
     world.directory.insert(3, (50, 9));
     world.directory.remove(&4);
     world.rig.connect();
+    world.rig.pass(ASK_AGAIN_AFTER);
     assert_eq!(world.answer_all(), (1, 10), "all in one message");
     assert_eq!(way(&mut world, 3), Some(host(9)));
     assert_eq!(way(&mut world, 4), None);
@@ -322,7 +323,7 @@ fn a_new_session_asks_only_for_what_is_used() {
     world.rig.cut();
     assert!(way(&mut world, 2).is_some());
     world.rig.connect();
-    world.answer_all();
+    world.pass(ASK_AGAIN_AFTER);
     let left: BTreeSet<_> = world.neighbours().iter().map(|row| row.ip).collect();
     assert_eq!(
         left,
@@ -423,6 +424,36 @@ fn snapshots_do_not_touch_what_was_asked_for_and_forgetting_does() {
     world.answer_all();
     assert!(world.rig.rows().is_empty());
     assert_eq!(world.learned(), 0);
+}
+
+#[test]
+fn a_snapshot_is_a_reason_to_ask_again() {
+    let mut world = learned(1..4);
+    assert!(way(&mut world, 1).is_some());
+    world.look_for(2, 9);
+    // The NCM had too much for this host and left out that 1 has moved; its answer about 9 is as old.
+    let late = world.rig.asked.remove(0);
+    world.directory.insert(1, (50, 9));
+    world.directory.insert(9, (51, 9));
+    let rows = [
+        network(true, 1),
+        Key::Port(0, 1).change(1, true),
+        Key::Port(0, 2).change(1, true),
+    ];
+    world.rig.delta(0, Phase::Whole, 52, rows.into_iter().collect());
+    world.rig.settle();
+    let old = Answer {
+        verdict: Answered::Route(Revision(10), neighbour(9, 7)),
+        lease: LEASE,
+    };
+    let old = alcor_southbound::convert::resolve::encode_answers(late.id, &[old]);
+    world.rig.hear(FromNcm::Resolved(old));
+    world.rig.settle();
+    assert_eq!(world.neighbours().len(), 3);
+    assert!(world.is_asked(1) && world.is_asked(9));
+    world.answer_all();
+    assert_eq!(way(&mut world, 1), Some(host(9)));
+    assert_eq!(way(&mut world, 9), Some(host(9)));
 }
 
 #[test]
@@ -579,7 +610,7 @@ fn messages_are_full_and_few() {
     world.rig.settle();
     world.rig.cut();
     world.rig.connect();
-    world.rig.settle();
+    world.rig.pass(ASK_AGAIN_AFTER);
     assert_eq!(world.rig.asked.len(), MESSAGES_MAX, "no more on their way");
     let sizes: Vec<usize> = world
         .rig

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Action, Agent, Now};
 use crate::{
+    delta::Phase,
     held::{Dropped, Key},
     learned::{LEASE_DEFAULT, Next},
     table::State,
@@ -23,6 +24,9 @@ use crate::{
 pub const QUESTIONS_PER_S: f64 = 1_000.0;
 /// New questions that a port may cause at once.
 pub const QUESTION_BURST: f64 = 2_000.0;
+/// How long after a session began what the host has learned is asked for again. A snapshot has come by then, if there is
+/// one, and asking before it would be asking twice.
+pub const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long an address is not asked for after an answer that makes no sense, or a neighbour that the data plane refused.
 pub const NEGATIVE_LEASE: Duration = Duration::from_secs(1);
 
@@ -123,7 +127,7 @@ impl Agent {
         if !self.table.is_on_demand(key.0) {
             return Err(Dropped::NotOnDemand);
         }
-        let known = self.neighbour(&key).cloned();
+        let known = self.table.neighbour(&key).cloned();
         if known == Some(State::InForce) {
             return Ok(true);
         }
@@ -142,12 +146,6 @@ impl Agent {
         Ok(false)
     }
 
-    /// What the data plane has said about a neighbour that is wanted.
-    fn neighbour(&self, (network, ip): &Key) -> Option<&State> {
-        let entry = self.table.entry(&RowKey::Neighbour(*network, *ip))?;
-        entry.row.as_ref().map(|_| &entry.state)
-    }
-
     /// Answers of the NCM.
     pub(super) fn resolved(&mut self, now: Now, session: u64, message: &v1::Resolved, out: &mut Vec<Action>) {
         let Some(questions) = self.asking.answered(message.id) else {
@@ -157,7 +155,8 @@ impl Agent {
             return self.give_up(now, session, "there are not as many answers as questions", out);
         }
         let (mut rows, mut leases, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-        for (question, answer) in questions.iter().zip(&message.answers) {
+        let asked = questions.iter().zip(&message.answers);
+        for ((question, _), answer) in asked.filter(|((_, is_asked), _)| *is_asked) {
             let key = (question.network, question.ip);
             let (kind, answer) = read(question, answer);
             *self.learning.answers.entry(kind).or_default() += 1;
@@ -181,7 +180,7 @@ impl Agent {
             self.apply(changes, Vec::new(), None, out);
         }
         for (key, lease) in leases {
-            if self.neighbour(&key).is_some() && self.table.is_on_demand(key.0) {
+            if self.table.neighbour(&key).is_some() && self.table.is_on_demand(key.0) {
                 self.learned.grant(now.since_start, key, lease);
             }
             self.release_held(now, key, out);
@@ -195,7 +194,7 @@ impl Agent {
 
     /// Sends on what waits for an address, once it is known what the data plane has of it.
     fn release_held(&mut self, now: Now, key: Key, out: &mut Vec<Action>) {
-        match self.neighbour(&key) {
+        match self.table.neighbour(&key) {
             Some(State::Pending) => {}
             Some(State::InForce) => {
                 if let Some((since, frames)) = self.held.take(&key) {
@@ -226,7 +225,7 @@ impl Agent {
     pub(super) fn neighbours_applied(&mut self, now: Now, keys: Vec<Key>, out: &mut Vec<Action>) {
         let mut refused = Vec::new();
         for key in keys {
-            match self.neighbour(&key) {
+            match self.table.neighbour(&key) {
                 None => {}
                 Some(State::Refused(_)) if self.learned.contains(&key) => {
                     self.asking.deny(now.since_start, key, NEGATIVE_LEASE);
@@ -268,19 +267,32 @@ impl Agent {
     pub(super) fn neighbours_told(
         &mut self,
         now: Now,
-        network: Id<Network>,
-        was: bool,
+        (network, was): (Id<Network>, bool),
+        phase: Phase,
         changed: Vec<IpAddr>,
+        out: &mut Vec<Action>,
     ) {
-        match (was, self.table.is_on_demand(network)) {
+        let is = self.table.is_on_demand(network);
+        for ip in changed.iter().filter(|_| is) {
+            let key = (network, *ip);
+            self.asking.tell(&key);
+            if self.table.neighbour(&key).is_none() {
+                self.learned.remove(&key);
+            }
+        }
+        match (was, is) {
+            // Other changes may have been left out, and the snapshot does not tell.
+            (_, true) if matches!(phase, Phase::Begin | Phase::Whole) => {
+                for ip in self.table.neighbours(network) {
+                    self.learned.doubt(now.since_start, (network, ip));
+                }
+                self.asking.ask_again(network);
+                self.check_leases(now, out);
+            }
             (true, true) => {
-                for ip in changed {
-                    let key = (network, ip);
-                    self.asking.tell(&key);
-                    match self.neighbour(&key) {
-                        Some(_) => self.learned.tell(now.since_start, key, LEASE_DEFAULT),
-                        None => self.learned.remove(&key),
-                    }
+                let keys = changed.into_iter().map(|ip| (network, ip));
+                for key in keys.filter(|key| self.table.neighbour(key).is_some()) {
+                    self.learned.tell(now.since_start, key, LEASE_DEFAULT);
                 }
             }
             // What the host has gets leases that do not end all at once.
@@ -290,7 +302,10 @@ impl Agent {
                     self.learned.tell(now.since_start, (network, ip), length);
                 }
             }
-            (true, false) => self.learned.remove_network(network),
+            (true, false) => {
+                self.learned.remove_network(network);
+                self.asking.abandon(network);
+            }
             (false, false) => {}
         }
     }
@@ -352,9 +367,8 @@ impl Agent {
     }
 
     /// The NCM of a new session does not know what the host has learned.
-    pub(super) fn learn_again(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.learned.unconfirm(now.since_start);
-        self.check_leases(now, out);
+    pub(super) fn learn_again(&mut self, now: Now) {
+        self.learned.doubt_all(now.since_start + ASK_AGAIN_AFTER);
     }
 
     /// Questions went with the session; packets that are held ask again in the next one.
