@@ -66,6 +66,7 @@ pub struct Cloud {
     pub wire: Namespace,
     build: Build,
     controller: Process,
+    arguments: Vec<String>,
     southbound: String,
     place: Place,
 }
@@ -78,6 +79,7 @@ pub struct Host {
     pub namespace: Namespace,
     /// Its agent.
     pub agent: Process,
+    tunnel_ip: IpAddr,
 }
 
 /// A VM: a namespace that has a port.
@@ -103,9 +105,13 @@ struct Place {
 }
 
 impl Place {
-    /// The demo's and a benchmark's. Tests of `crates/alcor` use block 1.
+    /// The demo's, the simulator's and a benchmark's. Tests of `crates/alcor` use block 1.
     fn of(lab: &str) -> Self {
         match lab {
+            "sim" => Self {
+                block: 3,
+                prefix: "sim-",
+            },
             "demo" => Self { block: 0, prefix: "" },
             _ => Self {
                 block: 2,
@@ -129,6 +135,14 @@ impl Cloud {
     /// # Errors
     /// When a namespace cannot be made or the controller does not answer.
     pub fn start(name: &str, build: Build) -> anyhow::Result<Self> {
+        Self::start_with(name, build, "")
+    }
+
+    /// As [`Cloud::start`], with a configuration file (TOML).
+    ///
+    /// # Errors
+    /// As [`Cloud::start`], and when the file cannot be written.
+    pub fn start_with(name: &str, build: Build, configuration: &str) -> anyhow::Result<Self> {
         let lab = Lab::new(name)?;
         let wire = lab.wire(WIRE_MTU)?;
         let place = Place::of(name);
@@ -137,8 +151,10 @@ impl Cloud {
         let port = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST), API_PORT)?;
         let southbound = format!("{address}:{}", free_port(address, SOUTHBOUND_PORT)?);
         let api = Api::new(&format!("http://127.0.0.1:{port}"))?;
-        let data = lab.dir().join("data");
-        let args = [
+        let (data, file) = (lab.dir().join("data"), lab.dir().join("alcor.toml"));
+        std::fs::write(&file, configuration).with_context(|| format!("writing {}", file.display()))?;
+        let arguments = vec![
+            format!("--config={}", file.display()),
             "controller".to_owned(),
             "--noauth".to_owned(),
             format!("--api-listen=127.0.0.1:{port}"),
@@ -146,19 +162,29 @@ impl Cloud {
             format!("--data-dir={}", data.display()),
             "--quota-defaults=unlimited".to_owned(),
         ];
-        let args: Vec<_> = args.iter().map(String::as_str).collect();
-        let controller = lab.spawn(None, "controller", &build.program("alcor"), &args)?;
+        let controller = spawn_controller(&lab, build, &arguments)?;
         let mut cloud = Self {
             lab,
             api,
             wire,
             build,
             controller,
+            arguments,
             southbound,
             place,
         };
         cloud.wait_for_api()?;
         Ok(cloud)
+    }
+
+    /// Kills the controller as a crash would and starts it again; returns when its API answers.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart_controller(&mut self) -> anyhow::Result<()> {
+        self.controller.kill();
+        self.controller = spawn_controller(&self.lab, self.build, &self.arguments)?;
+        self.wait_for_api()
     }
 
     fn wait_for_api(&mut self) -> anyhow::Result<()> {
@@ -191,6 +217,7 @@ impl Cloud {
             name,
             namespace,
             agent,
+            tunnel_ip,
         };
         let known = eventually("the agent at the controller", READY, || {
             if let Some(status) = host.agent.ended() {
@@ -208,6 +235,16 @@ impl Cloud {
         });
         known.with_context(|| format!("the agent of {} printed:\n{}", host.name, host.agent.output()))?;
         Ok(host)
+    }
+
+    /// Kills a host's agent as a crash would and starts it again.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_agent(&self, host: &mut Host) -> anyhow::Result<()> {
+        host.agent.kill();
+        host.agent = self.agent(&host.name, &host.namespace, host.tunnel_ip)?;
+        Ok(())
     }
 
     fn agent(&self, name: &str, namespace: &Namespace, tunnel_ip: IpAddr) -> Result<Process, LabError> {
@@ -281,13 +318,26 @@ impl Cloud {
     }
 }
 
+fn spawn_controller(lab: &Lab, build: Build, arguments: &[String]) -> Result<Process, LabError> {
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    lab.spawn(None, "controller", &build.program("alcor"), &arguments)
+}
+
 /// Removes a lab and what its agents pinned.
 ///
 /// # Errors
 /// When something cannot be removed.
 pub fn clean(name: &str) -> anyhow::Result<()> {
+    clean_hosts(name, 3)
+}
+
+/// As [`clean`], for a lab of so many hosts.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn clean_hosts(name: &str, hosts: u8) -> anyhow::Result<()> {
     Lab::clean(name)?;
-    for number in 1..=3 {
+    for number in 1..=hosts {
         let pins = Path::new("/sys/fs/bpf/alcor").join(Place::of(name).host(number));
         if pins.exists() {
             std::fs::remove_dir_all(&pins).with_context(|| format!("removing {}", pins.display()))?;

@@ -1,22 +1,28 @@
-//! `cargo xtask sim`: a scenario in virtual time, with its reports. What a scenario is, is `alcor-sim`'s.
+//! `cargo xtask sim`: a scenario in virtual time (by `alcor-sim`), or with real packets in namespaces. Both leave their results in
+//! `target/sim`.
+
+mod namespaces;
+mod probe;
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
+use alcor_scenario::Scenario;
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
     cloud::Build,
+    setup::{For, setup},
     shell::{root, run},
 };
 
 /// `cargo xtask sim`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask sim scenarios/small.toml\n  cargo xtask sim scenarios/faults.toml --seed 7"
+    after_help = "Examples:\n  cargo xtask sim scenarios/small.toml\n  cargo xtask sim scenarios/faults.toml --seed 7\n  cargo xtask sim --namespaces scenarios/namespaces.toml"
 )]
 pub struct Flags {
     /// The scenario.
@@ -25,18 +31,24 @@ pub struct Flags {
     /// What the run is random by, instead of the scenario's own seed.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// With real packets: hosts are namespaces with agents and the eBPF data plane (root).
+    #[arg(long)]
+    namespaces: bool,
 }
 
-/// Builds the simulator, runs a scenario, leaves its result in `target/sim`.
+/// Builds what is needed and runs a scenario.
 ///
 /// # Errors
 /// When the build fails, the scenario cannot be read, something was violated or a threshold is not kept.
 pub fn sim(flags: &Flags) -> anyhow::Result<()> {
-    Build::Release.packages(&["alcor-sim"])?;
     let folder = root().join("target/sim");
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let name = flags.scenario.file_stem().unwrap_or_default();
     let result = |extension: &str| folder.join(Path::new(name).with_extension(extension));
+    if flags.namespaces {
+        return with_packets(flags, &result("namespaces.json"));
+    }
+    Build::Release.packages(&["alcor-sim"])?;
     let mut command = Command::new(Build::Release.program("alcor-sim"));
     command.arg("run").arg(&flags.scenario);
     command.arg("--json").arg(result("json"));
@@ -44,4 +56,22 @@ pub fn sim(flags: &Flags) -> anyhow::Result<()> {
         command.args(["--seed", &seed.to_string()]);
     }
     run(&mut command)
+}
+
+/// The scenario in namespaces.
+fn with_packets(flags: &Flags, result: &Path) -> anyhow::Result<()> {
+    let scenario = Scenario::read(&flags.scenario)?;
+    setup(For::Demo)?;
+    Build::Debug.packages(&["alcor"])?;
+    let seed = flags.seed.unwrap_or(scenario.seed);
+    let findings = namespaces::simulate(&scenario, seed, Build::Debug)?;
+    let text = findings.json(seed).to_string();
+    std::fs::write(result, &text).with_context(|| format!("writing {}", result.display()))?;
+    println!("{text}");
+    anyhow::ensure!(
+        findings.wrong.is_empty(),
+        "with seed {seed}:\n  {}",
+        findings.wrong.join("\n  ")
+    );
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! The simulator: many hosts without hosts.
 //!
-//! [`engine`] runs the real deciders of controller, NCM and agents in one process and virtual time, from a [`scenario`] and
+//! [`engine`] runs the real deciders of controller, NCM and agents in one process and virtual time, from a scenario and
 //! a seed, and checks what must always hold (level a). [`sockets`] runs simulated agents over the real protocol against
 //! real processes (level b).
 //!
-//! Not here: real packets; those need the namespaces of `alcor-lab`.
+//! Not here: what a scenario is (`alcor-scenario`); real packets (level c: `cargo xtask sim --namespaces`, of the same
+//! scenarios).
 
 pub mod clock;
 mod cloud;
@@ -12,6 +13,6 @@ pub mod engine;
 pub mod figures;
 mod host;
 pub mod report;
-pub mod rng;
-pub mod scenario;
 pub mod sockets;
+
+pub use alcor_scenario::{rng, scenario};

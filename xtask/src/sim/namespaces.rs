@@ -1,0 +1,408 @@
+//! A scenario with real packets: hosts are namespaces with an agent and the eBPF data plane, virtual machines are
+//! namespaces behind their ports, the controller is the real process. What may reach what is computed from the
+//! scenario, and checked by pings and TCP connections between sampled pairs after each round of changes.
+//!
+//! Not here: virtual time and a million of anything (`alcor-sim run`), agents without data planes (`alcor-sim sockets`).
+
+use std::{collections::BTreeSet, net::SocketAddr, thread, time::Duration};
+
+use alcor_lab::{Namespace, eventually, plug, run};
+use alcor_scenario::{Rng, Scenario};
+use serde_json::{Value, json};
+
+use super::probe::{Answer, Probe};
+use crate::cloud::{Build, Cloud, Host, clean_hosts, device, text};
+
+const LAB: &str = "sim";
+/// Hosts of one machine: each has an agent, a wire and pinned maps.
+const HOSTS_MAX: u8 = 32;
+/// Virtual machines: each is a namespace.
+const GUESTS_MAX: u32 = 256;
+/// Probes that wait at the same time.
+const AT_ONCE: usize = 32;
+/// Where the first of them listens; the others behind it.
+const FIRST_PORT: u16 = 10_000;
+/// How long hosts may take to have everything in force after a round.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// What a run has found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Pairs that were tried.
+    pub probes: u64,
+    /// Those that reached each other, as they should.
+    pub reached: u64,
+    /// Those that did not, as they should not.
+    pub refused: u64,
+    /// Changes made, by what they were.
+    pub changes: [(&'static str, u64); 6],
+    /// What was not as it should be, for people.
+    pub wrong: Vec<String>,
+}
+
+const CREATED: usize = 0;
+const DELETED: usize = 1;
+const MIGRATED: usize = 2;
+const REGROUPED: usize = 3;
+const AGENTS_KILLED: usize = 4;
+const CONTROLLERS_KILLED: usize = 5;
+
+impl Findings {
+    fn new() -> Self {
+        let names = [
+            "created",
+            "deleted",
+            "migrated",
+            "regrouped",
+            "agents_killed",
+            "controllers_killed",
+        ];
+        Self {
+            changes: names.map(|name| (name, 0)),
+            ..Self::default()
+        }
+    }
+
+    /// For programs.
+    pub fn json(&self, seed: u64) -> Value {
+        let changes: serde_json::Map<_, _> = self
+            .changes
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), json!(count)))
+            .collect();
+        json!({"seed": seed, "probes": self.probes, "reached": self.reached, "refused": self.refused, "changes": changes, "wrong": self.wrong})
+    }
+}
+
+/// A virtual machine with its port.
+struct Guest {
+    port: String,
+    ip: String,
+    network: usize,
+    host: usize,
+    vm: Namespace,
+    /// It is under its project's default group; else under none, which lets nothing through.
+    grouped: bool,
+}
+
+struct Network {
+    id: String,
+    project: String,
+    gateway: String,
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    rng: Rng,
+    cloud: Cloud,
+    hosts: Vec<Host>,
+    networks: Vec<Network>,
+    guests: Vec<Guest>,
+    made: u64,
+    findings: Findings,
+}
+
+/// Runs a scenario: its hosts, networks and ports; then as many changes as its rates say for its duration, followed by
+/// probes, as many times as it has rounds.
+///
+/// # Errors
+/// When the scenario is too large for namespaces, or something cannot be made. What is found wrong is no error here.
+pub fn simulate(scenario: &Scenario, seed: u64, build: Build) -> anyhow::Result<Findings> {
+    let ports: u32 = scenario.network_sizes().iter().sum();
+    anyhow::ensure!(
+        scenario.hosts.count <= u32::from(HOSTS_MAX) && ports <= GUESTS_MAX,
+        "namespaces are good for {HOSTS_MAX} hosts and {GUESTS_MAX} ports; this scenario has {} and {ports}",
+        scenario.hosts.count
+    );
+    clean_hosts(LAB, HOSTS_MAX)?;
+    let cloud = Cloud::start(LAB, build)?;
+    let mut world = World {
+        scenario,
+        rng: Rng::new(seed),
+        cloud,
+        hosts: Vec::new(),
+        networks: Vec::new(),
+        guests: Vec::new(),
+        made: 0,
+        findings: Findings::new(),
+    };
+    let outcome = world.play();
+    let findings = std::mem::take(&mut world.findings);
+    for host in &mut world.hosts {
+        host.agent.stop();
+    }
+    drop(world);
+    clean_hosts(LAB, HOSTS_MAX)?;
+    outcome.map(|()| findings)
+}
+
+impl World<'_> {
+    fn play(&mut self) -> anyhow::Result<()> {
+        let rounds = self.scenario.rounds;
+        let bar = indicatif::ProgressBar::new(rounds + 1).with_style(
+            indicatif::ProgressStyle::with_template("{prefix:>14} {bar:40} {pos}/{len} {msg}")?,
+        );
+        bar.set_prefix("namespaces");
+        bar.set_message("hosts and ports");
+        self.build()?;
+        self.probe()?;
+        for round in 1..=rounds {
+            bar.inc(1);
+            bar.set_message(format!("round {round}: changes"));
+            self.churn()?;
+            bar.set_message(format!("round {round}: probes"));
+            self.settle()?;
+            self.probe()?;
+        }
+        bar.finish_with_message(format!("{} probes", self.findings.probes));
+        Ok(())
+    }
+
+    fn build(&mut self) -> anyhow::Result<()> {
+        for number in 1..=self.scenario.hosts.count {
+            self.hosts.push(self.cloud.host(u8::try_from(number)?)?);
+        }
+        for (number, size) in self.scenario.network_sizes().into_iter().enumerate() {
+            let project = format!("sim-{}", number as u64 % self.scenario.networks.projects);
+            let network = json!({"network": {"name": format!("n{number}"), "project_id": project}});
+            let id = text(&self.cloud.api.post("/v2.0/networks", &network)?["network"]["id"])?.to_owned();
+            // The same block in every network: nothing but the network may keep them apart.
+            let subnet = json!({"subnet": {"network_id": id, "ip_version": 4, "cidr": "10.0.0.0/16", "project_id": project}});
+            let subnet = self.cloud.api.post("/v2.0/subnets", &subnet)?;
+            let gateway = text(&subnet["subnet"]["gateway_ip"])?.to_owned();
+            self.networks.push(Network { id, project, gateway });
+            for _ in 0..size {
+                self.create(number)?;
+            }
+        }
+        self.settle()
+    }
+
+    fn create(&mut self, network: usize) -> anyhow::Result<()> {
+        let host = self.rng.place(self.hosts.len());
+        let there = &self.networks[network];
+        let body = json!({"port": {"network_id": there.id, "project_id": there.project, "binding:host_id": self.hosts[host].name}});
+        let port = self.cloud.api.post("/v2.0/ports", &body)?["port"].take();
+        let ip = text(&port["fixed_ips"][0]["ip_address"])?.to_owned();
+        self.made += 1;
+        let vm = self
+            .cloud
+            .plug(&self.hosts[host], &format!("g{}", self.made), &port)?;
+        let guest = Guest {
+            port: text(&port["id"])?.to_owned(),
+            ip,
+            network,
+            host,
+            vm,
+            grouped: true,
+        };
+        configure(&guest, &there.gateway)?;
+        self.guests.push(guest);
+        self.findings.changes[CREATED].1 += 1;
+        Ok(())
+    }
+
+    fn delete(&mut self, which: usize) -> anyhow::Result<()> {
+        let guest = self.guests.swap_remove(which);
+        self.cloud.api.delete(&format!("/v2.0/ports/{}", guest.port))?;
+        run("ip", &["netns", "del", guest.vm.name()])?;
+        self.findings.changes[DELETED].1 += 1;
+        Ok(())
+    }
+
+    /// As a live migration ends: the port is bound to the other host, and its device appears there.
+    fn migrate(&mut self, which: usize) -> anyhow::Result<()> {
+        let guest = &mut self.guests[which];
+        guest.host = (guest.host + 1 + self.rng.place(self.hosts.len().saturating_sub(1))) % self.hosts.len();
+        let (host, path) = (&self.hosts[guest.host], format!("/v2.0/ports/{}", guest.port));
+        let body = json!({"port": {"binding:host_id": host.name}});
+        let port = self.cloud.api.put(&path, &body)?["port"].take();
+        guest.vm.ip(&["link", "del", "eth0"])?;
+        plug(
+            &guest.vm,
+            &host.namespace,
+            &device(&guest.port),
+            text(&port["mac_address"])?,
+        )?;
+        configure(guest, &self.networks[guest.network].gateway)?;
+        self.findings.changes[MIGRATED].1 += 1;
+        Ok(())
+    }
+
+    fn regroup(&mut self, which: usize) -> anyhow::Result<()> {
+        let guest = &mut self.guests[which];
+        let project = &self.networks[guest.network].project;
+        guest.grouped = !guest.grouped;
+        let groups = match guest.grouped {
+            true => {
+                let path = format!("/v2.0/security-groups?name=default&project_id={project}");
+                let found = self.cloud.api.get(&path)?;
+                json!([text(&found["security_groups"][0]["id"])?])
+            }
+            false => json!([]),
+        };
+        let body = json!({"port": {"security_groups": groups}});
+        self.cloud
+            .api
+            .put(&format!("/v2.0/ports/{}", guest.port), &body)?;
+        self.findings.changes[REGROUPED].1 += 1;
+        Ok(())
+    }
+
+    /// As many of each kind as the rates say for the scenario's duration, in random order.
+    fn churn(&mut self) -> anyhow::Result<()> {
+        let (churn, faults) = (&self.scenario.churn, &self.scenario.faults);
+        let rates = [
+            churn.create_per_s,
+            churn.delete_per_s,
+            churn.migrate_per_s,
+            churn.update_per_s,
+            faults.agent_restart_per_s,
+            faults.controller_restart_per_s,
+        ];
+        let mut steps = Vec::new();
+        for (kind, rate) in rates.into_iter().enumerate() {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "rates are small and not negative"
+            )]
+            let count = (rate * self.scenario.duration_s).round() as usize;
+            steps.extend(std::iter::repeat_n(kind, count));
+        }
+        while !steps.is_empty() {
+            let kind = steps.swap_remove(self.rng.place(steps.len()));
+            self.change(kind)?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, kind: usize) -> anyhow::Result<()> {
+        let which = self.rng.place(self.guests.len());
+        let full = self.guests.len() >= GUESTS_MAX as usize;
+        match kind {
+            CREATED if full => Ok(()),
+            CREATED => {
+                let network = self.rng.place(self.networks.len());
+                self.create(network)
+            }
+            AGENTS_KILLED => {
+                let host = self.rng.place(self.hosts.len());
+                self.findings.changes[AGENTS_KILLED].1 += 1;
+                self.cloud.restart_agent(&mut self.hosts[host])
+            }
+            CONTROLLERS_KILLED => {
+                self.findings.changes[CONTROLLERS_KILLED].1 += 1;
+                self.cloud.restart_controller()
+            }
+            _ if self.guests.is_empty() => Ok(()),
+            DELETED => self.delete(which),
+            MIGRATED => self.migrate(which),
+            _ => self.regroup(which),
+        }
+    }
+
+    /// Until every host is there and has everything that it must have.
+    fn settle(&self) -> anyhow::Result<()> {
+        for guest in &self.guests {
+            self.cloud.wait_active(&guest.port)?;
+        }
+        for host in &self.hosts {
+            eventually(&format!("{} to be in step", host.name), SETTLE, || {
+                let state = self.cloud.api.get(&format!("/alcor/v1/hosts/{}", host.name));
+                let state = state.map_err(|error| format!("{error:#}"))?;
+                match state["alive"] == true && state["pending"] == 0 && state["errors"] == 0 {
+                    true => Ok(()),
+                    false => Err(state.to_string()),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether packets of one may reach the other: both under the default group of one project, in one network.
+    fn may_reach(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (&self.guests[from], &self.guests[to]);
+        from.network == to.network && from.grouped && to.grouped
+    }
+
+    fn probe(&mut self) -> anyhow::Result<()> {
+        let mut pairs = BTreeSet::new();
+        for _ in 0..self.scenario.traffic.probes {
+            let (from, to) = (
+                self.rng.place(self.guests.len()),
+                self.rng.place(self.guests.len()),
+            );
+            let address = |which: usize| self.guests.get(which).map(|guest| &guest.ip);
+            // An own address is never sent to.
+            if address(from) != address(to) {
+                pairs.insert((from, to));
+            }
+        }
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        for batch in pairs.chunks(AT_ONCE) {
+            let asked: Vec<_> = (FIRST_PORT..)
+                .zip(batch)
+                .map(|(port, (from, to))| self.asked(*from, *to, port))
+                .collect::<anyhow::Result<_>>()?;
+            let answers: Vec<anyhow::Result<Answer>> = thread::scope(|scope| {
+                let running: Vec<_> = asked.iter().map(|probe| scope.spawn(|| probe.run())).collect();
+                let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
+                ended
+                    .map(|ended| ended.unwrap_or_else(|_| Err(anyhow::anyhow!("a probe panicked"))))
+                    .collect()
+            });
+            for ((from, to), answer) in batch.iter().zip(answers) {
+                self.note(*from, *to, answer?);
+            }
+        }
+        Ok(())
+    }
+
+    fn asked(&self, from: usize, to: usize, port: u16) -> anyhow::Result<Probe> {
+        let (sender, receiver) = (&self.guests[from], &self.guests[to]);
+        let may = self.may_reach(from, to);
+        Ok(Probe {
+            from: sender.vm.clone(),
+            to: receiver.vm.clone(),
+            address: SocketAddr::new(receiver.ip.parse()?, port),
+            patience: Duration::from_secs(if may { 5 } else { 1 }),
+            ping: may,
+        })
+    }
+
+    fn note(&mut self, from: usize, to: usize, answer: Answer) {
+        let may = self.may_reach(from, to);
+        self.findings.probes += 1;
+        match (answer, may) {
+            (Answer::Reached, true) => self.findings.reached += 1,
+            (Answer::NoConnection, false) => self.findings.refused += 1,
+            (answer, _) => {
+                let must = if may { "must reach" } else { "must not reach" };
+                let (from, to) = (self.name(from), self.name(to));
+                self.findings
+                    .wrong
+                    .push(format!("{from} {must} {to}: {answer:?}"));
+            }
+        }
+    }
+
+    fn name(&self, which: usize) -> String {
+        let guest = &self.guests[which];
+        let group = if guest.grouped { "default" } else { "no group" };
+        let host = &self.hosts[guest.host].name;
+        format!(
+            "{} ({} on {host} in network {}, {group})",
+            guest.ip, guest.port, guest.network
+        )
+    }
+}
+
+fn configure(guest: &Guest, gateway: &str) -> anyhow::Result<()> {
+    guest
+        .vm
+        .ip(&["addr", "add", &format!("{}/16", guest.ip), "dev", "eth0"])?;
+    guest.vm.ip(&["link", "set", "eth0", "mtu", "1450"])?;
+    guest.vm.ip(&["route", "add", "default", "via", gateway])?;
+    Ok(())
+}
