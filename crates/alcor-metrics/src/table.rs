@@ -78,6 +78,14 @@ metrics! {
         "Networks that the planner looked at to find out whom a change of rules concerns.";
     Counter NCM_HOSTS_TOUCHED [] = "alcor_ncm_hosts_touched_total",
         "Hosts that changes were planned for.";
+    Counter NCM_LEARNERS_TOLD [] = "alcor_ncm_learners_told_total",
+        "Hosts that were told of a change because they had asked for what changed.";
+    Counter NCM_ANSWERS ["verdict"] = "alcor_ncm_answers_total",
+        "Questions of hosts about addresses, by what they were answered with: route, unknown, deny, busy.";
+    Counter NCM_ANSWER_BYTES [] = "alcor_ncm_answer_bytes_total",
+        "Encoded bytes of these answers.";
+    Counter NCM_SWITCHES [] = "alcor_ncm_switches_total",
+        "Networks that became so large that hosts ask for neighbours, or so small that they are told of all.";
     Counter NCM_DELTAS [] = "alcor_ncm_deltas_total",
         "Deltas handed to the channel.";
     Counter NCM_ROWS_SENT [] = "alcor_ncm_rows_sent_total",

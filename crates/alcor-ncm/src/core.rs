@@ -2,7 +2,9 @@
 //! [`Options`].
 
 mod labels;
+mod learned;
 mod memory;
+mod place;
 mod security;
 mod session;
 mod status;
@@ -11,7 +13,7 @@ mod underlay;
 mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -25,6 +27,7 @@ use alcor_proto::v1;
 use prost::Message as _;
 
 use self::{
+    learned::Lingering,
     security::SecurityView,
     session::{Outgoing, Session},
     status::HostStatus,
@@ -32,6 +35,7 @@ use self::{
 };
 
 pub use self::trace::TraceInputs;
+use crate::directory::{Directory, Limits, Writer};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,11 @@ pub struct Options {
     pub message_rows: usize,
     /// Deletions kept per network for hosts that come back; older ones make a snapshot necessary.
     pub tombstones: usize,
+    /// Hosts times neighbours up to which every host of a network is told of every neighbour. Beyond it hosts ask for what they
+    /// use, until it is less than half of this.
+    pub eager_rows_max: usize,
+    /// What hosts may ask.
+    pub limits: Limits,
 }
 
 impl Default for Options {
@@ -68,6 +77,8 @@ impl Default for Options {
             queue_rows: 50_000,
             message_rows: 2_000,
             tombstones: 4_096,
+            eager_rows_max: 65_536,
+            limits: Limits::default(),
         }
     }
 }
@@ -175,6 +186,10 @@ pub struct Work {
     pub deltas: u64,
     /// Hosts that got a delta.
     pub hosts_touched: u64,
+    /// Hosts that were told of a change because they had learned of what changed.
+    pub learners_told: u64,
+    /// Networks that became learned or eager.
+    pub switches: u64,
     /// Networks that were looked at to find out whom a change of rules, or a number that rests, concerns.
     pub networks_looked_at: u64,
     /// Encoded bytes of the deltas.
@@ -210,6 +225,8 @@ struct Pending {
     snapshot: bool,
     /// The host left the network.
     forget: bool,
+    /// Before the snapshot it is to forget what it has.
+    afresh: bool,
 }
 
 #[derive(Debug)]
@@ -231,6 +248,22 @@ pub struct Ncm {
     security: SecurityView,
     hosts: BTreeMap<String, HostEntry>,
     sessions: BTreeMap<SessionId, String>,
+    /// In which networks each host has ports.
+    host_networks: BTreeMap<String, BTreeSet<Id<Network>>>,
+    /// What hosts may ask for; written here only.
+    directory: Writer,
+    /// Networks that were learned when a whole new state came.
+    were_learned: BTreeSet<Id<Network>>,
+    /// A whole new state is being written: nothing is sent, nothing weighed.
+    is_loading: bool,
+    /// Hosts that ports have left, in the order in which that is forgotten.
+    lingering: VecDeque<Lingering>,
+    /// The host whose learned addresses were looked at last.
+    swept: usize,
+    /// Networks in which hosts settle, with when to look at numbers that rest there.
+    settling: BTreeSet<(Duration, Id<Network>)>,
+    /// The time of the step, since the NCM started.
+    clock: Duration,
     pending: BTreeMap<(String, Id<Network>), Pending>,
     /// Networks with labels that rest, in which something has happened since the last tick.
     resting: BTreeSet<Id<Network>>,
@@ -253,6 +286,14 @@ impl Ncm {
             security: SecurityView::default(),
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            host_networks: BTreeMap::new(),
+            directory: Directory::new(options.limits).1,
+            were_learned: BTreeSet::new(),
+            is_loading: false,
+            lingering: VecDeque::new(),
+            swept: 0,
+            settling: BTreeSet::new(),
+            clock: Duration::ZERO,
             pending: BTreeMap::new(),
             resting: BTreeSet::new(),
             knowers: BTreeMap::new(),
@@ -265,6 +306,11 @@ impl Ncm {
     /// The region's revision that the views are of.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// What hosts may ask for, from any thread.
+    pub fn directory(&self) -> &Arc<Directory> {
+        self.directory.directory()
     }
 
     /// How full it is; looks at every host.
@@ -281,6 +327,7 @@ impl Ncm {
     /// Takes an event; gives what to do, in order, and what it cost.
     pub fn step(&mut self, now: Now, event: Event) -> (Vec<Action>, Work) {
         self.work = Work::default();
+        self.clock = now.since_start;
         let mut actions = Vec::new();
         match event {
             Event::Changes {
@@ -382,20 +429,19 @@ impl Ncm {
     /// which may have labels of neighbours that are older than this NCM's memory.
     fn load(&mut self, revision: Revision, rows: Vec<Resource>) {
         let mut concerned = self.interests();
-        self.networks.clear();
-        self.port_networks.clear();
-        self.subnet_networks.clear();
-        self.security = SecurityView::default();
-        for entry in self.hosts.values_mut() {
-            entry.row = None;
-        }
-        self.unheard.clear();
+        let known: BTreeSet<Id<Network>> = self.networks.keys().copied().collect();
+        let learned = self.networks.iter().filter(|(_, view)| view.learned);
+        self.were_learned = learned.map(|(id, _)| *id).collect();
+        self.clear();
         for row in rows {
             self.change(Change::Put(row));
         }
+        let max = self.options.eager_rows_max;
         for (id, view) in &mut self.networks {
             (view.revision, view.tombstones_from) = (revision, revision);
             (view.loaded, view.underlay_revision) = (revision, revision);
+            // Hosts get snapshots, so nothing else is to be done about a switch.
+            (view.learned, view.mode_since) = (view.is_to_be_learned(max), revision);
             if !view.retired.is_empty() {
                 self.resting.insert(*id);
             }
@@ -405,25 +451,46 @@ impl Ncm {
         self.pending.clear();
         concerned.extend(self.interests());
         for (host, network) in concerned {
-            let interested = self
-                .networks
-                .get(&network)
-                .is_some_and(|view| view.by_host.contains_key(&host));
+            let view = self.networks.get(&network);
+            let interested = view.is_some_and(|view| view.by_host.contains_key(&host));
+            if !interested || view.is_some_and(|view| !view.learned) {
+                self.forget_learned(&host, network);
+            }
             if let Some(pending) = self.pend(&host, network) {
                 (pending.snapshot, pending.forget) = (interested, !interested);
             }
         }
+        for network in known.into_iter().filter(|id| !self.networks.contains_key(id)) {
+            self.directory.forget_network(network);
+        }
+        self.is_loading = false;
+        self.were_learned.clear();
+        self.directory.loaded();
     }
 
-    /// Which host has ports in which network.
+    /// Forgets the region, not who is connected nor what they have learned.
+    fn clear(&mut self) {
+        self.is_loading = true;
+        self.directory.load();
+        self.networks.clear();
+        self.host_networks.clear();
+        self.lingering.clear();
+        self.port_networks.clear();
+        self.subnet_networks.clear();
+        self.security = SecurityView::default();
+        for entry in self.hosts.values_mut() {
+            entry.row = None;
+        }
+        self.unheard.clear();
+    }
+
+    /// Which host has ports in which network, or is to forget it soon.
     fn interests(&self) -> BTreeSet<(String, Id<Network>)> {
-        let of_view = |(id, view): (&Id<Network>, &NetworkView)| {
-            view.by_host
-                .keys()
-                .map(|host| (host.clone(), *id))
-                .collect::<Vec<_>>()
+        let of_network = |id: &Id<Network>| {
+            let hosts = self.concerned(*id).into_iter();
+            hosts.map(|host| (host, *id)).collect::<Vec<_>>()
         };
-        self.networks.iter().flat_map(of_view).collect()
+        self.networks.keys().flat_map(of_network).collect()
     }
 
     fn host_entry(&mut self, name: &str) -> &mut HostEntry {
@@ -461,6 +528,16 @@ impl Ncm {
                 .networks
                 .get(&network)
                 .map_or(self.revision, |view| view.revision);
+            let is_here = |view: &NetworkView| view.by_host.contains_key(&host);
+            let revision = match self.networks.get(&network).is_some_and(is_here) {
+                true => revision,
+                // It is told of what has left it, and complete to nothing.
+                false => Revision::ZERO,
+            };
+            if pending.forget || pending.afresh {
+                self.forget_learned(&host, network);
+            }
+            let learned = self.is_learned(network);
             let options = self.options;
             let Some(session) = self.hosts.get_mut(&host).and_then(|entry| entry.session.as_mut()) else {
                 continue;
@@ -468,7 +545,10 @@ impl Ncm {
             if pending.forget {
                 session.forget(network, committed_us);
             } else if pending.snapshot {
-                session.resync(network);
+                if pending.afresh {
+                    session.forget(network, committed_us);
+                }
+                session.resync(network, learned);
             } else {
                 session.push(
                     &options,
@@ -524,10 +604,16 @@ impl Ncm {
         {
             entry.session = None;
             entry.status.changed = true;
+            if let Some(index) = self.directory.known(&host) {
+                self.directory.close(index);
+            }
         }
     }
 
     fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.sweep_learned();
+        self.end_of_lingering();
+        self.flush(now, now.unix_us, actions);
         let forgotten = self.forgotten_labels();
         if !forgotten.is_empty() {
             actions.push(Action::ReleaseLabels(forgotten));

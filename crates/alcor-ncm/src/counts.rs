@@ -1,13 +1,17 @@
 //! What the NCM counts for its operators: the work of each step, and how full it is.
 
 use alcor_metrics::{
-    NCM_COMMIT_TO_SENT_SECONDS, NCM_COMMIT_TO_VISIBLE_SECONDS, NCM_DELTA_BYTES, NCM_DELTAS, NCM_HOSTS,
-    NCM_HOSTS_TOUCHED, NCM_NETWORKS_LOOKED_AT, NCM_QUEUE_DELTAS, NCM_RECEIPTS,
-    NCM_RECEIVED_TO_VISIBLE_SECONDS, NCM_RESYNCS, NCM_REVISION, NCM_ROWS_LOOKED_AT, NCM_ROWS_REFUSED,
-    NCM_ROWS_SENT, NCM_SENT_TO_RECEIVED_SECONDS, NCM_SESSIONS,
+    NCM_ANSWER_BYTES, NCM_ANSWERS, NCM_COMMIT_TO_SENT_SECONDS, NCM_COMMIT_TO_VISIBLE_SECONDS,
+    NCM_DELTA_BYTES, NCM_DELTAS, NCM_HOSTS, NCM_HOSTS_TOUCHED, NCM_LEARNERS_TOLD, NCM_NETWORKS_LOOKED_AT,
+    NCM_QUEUE_DELTAS, NCM_RECEIPTS, NCM_RECEIVED_TO_VISIBLE_SECONDS, NCM_RESYNCS, NCM_REVISION,
+    NCM_ROWS_LOOKED_AT, NCM_ROWS_REFUSED, NCM_ROWS_SENT, NCM_SENT_TO_RECEIVED_SECONDS, NCM_SESSIONS,
+    NCM_SWITCHES,
 };
 
-use crate::core::{Ncm, Work};
+use crate::{
+    core::{Ncm, Work},
+    directory::Asked,
+};
 
 /// Counts what a step cost and what it learned.
 pub(crate) fn step(work: &Work) {
@@ -15,6 +19,8 @@ pub(crate) fn step(work: &Work) {
         (&NCM_ROWS_LOOKED_AT, work.rows_looked_at),
         (&NCM_NETWORKS_LOOKED_AT, work.networks_looked_at),
         (&NCM_HOSTS_TOUCHED, work.hosts_touched),
+        (&NCM_LEARNERS_TOLD, work.learners_told),
+        (&NCM_SWITCHES, work.switches),
         (&NCM_DELTAS, work.deltas),
         (&NCM_ROWS_SENT, work.rows_sent),
         (&NCM_DELTA_BYTES, work.bytes),
@@ -34,6 +40,21 @@ pub(crate) fn step(work: &Work) {
         NCM_RECEIVED_TO_VISIBLE_SECONDS.between_us([], received, visible);
         NCM_COMMIT_TO_VISIBLE_SECONDS.between_us([], committed, visible);
     }
+}
+
+/// Counts what answers were.
+pub(crate) fn asked(asked: &Asked) {
+    for (verdict, count) in [
+        ("route", asked.routes),
+        ("unknown", asked.unknown),
+        ("deny", asked.denied),
+        ("busy", asked.busy),
+    ] {
+        if count > 0 {
+            NCM_ANSWERS.add([verdict], count);
+        }
+    }
+    NCM_ANSWER_BYTES.add([], asked.bytes);
 }
 
 /// Shows how full the NCM is. Looks at every host, so once a tick is enough.

@@ -5,7 +5,9 @@
 
 pub mod core;
 mod counts;
+pub mod directory;
 pub mod service;
 
 pub use core::{Action, Depths, Event, Ncm, Now, Options, Work};
+pub use directory::{Directory, Limits};
 pub use service::{NcmHandle, RegionLink};

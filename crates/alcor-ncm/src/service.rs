@@ -16,21 +16,27 @@ use alcor_model::{
     trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_proto::v1;
-use alcor_southbound::server::{Accepted, Acceptor, FromAgent};
+use alcor_southbound::{
+    convert::resolve::{decode_questions, encode_answers},
+    server::{Accepted, Acceptor, FromAgent},
+};
+use prost::Message as _;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tonic::Status;
 
 use crate::{
     core::{Action, Event, Ncm, Now, Options, PortReport, SessionId, TraceInputs},
     counts,
+    directory::Directory,
 };
 
 /// Requests that may wait for the core; a caller beyond it waits for room.
 const QUEUE: usize = 1_024;
 /// Messages of one agent that may wait for the core.
 const FROM_AGENT_QUEUE: usize = 64;
-/// Messages to one agent beyond the window of deltas: welcome and the end of the session.
-const TO_AGENT_SPARE: usize = 8;
+/// Messages to one agent beyond the window of deltas: welcome, the end of the session, and answers to as many messages of
+/// questions as an agent has on their way.
+const TO_AGENT_SPARE: usize = 16;
 /// Reports written by one command.
 const REPORTS_AT_ONCE: usize = 1_000;
 /// How often the core is told that time has passed.
@@ -365,8 +371,15 @@ impl Shell {
             "an agent says hello"
         );
         NCM_HELLOS.add([], 1);
+        let relay = Relay {
+            session,
+            host: hello.host.clone(),
+            directory: Arc::clone(self.core.directory()),
+            started: self.started,
+            to_agent: to_agent.downgrade(),
+        };
         self.sessions.insert(session, to_agent);
-        tokio::spawn(relay(session, incoming, requests));
+        tokio::spawn(relay.run(incoming, requests));
         // If the caller is gone, the relay's queue closes and the session with it.
         let _ = reply.send(Ok(Accepted {
             from_agent,
@@ -436,12 +449,59 @@ impl Shell {
     }
 }
 
-/// Carries an agent's messages into the core, and the end of its session.
-async fn relay(session: SessionId, mut incoming: mpsc::Receiver<FromAgent>, requests: mpsc::Sender<Request>) {
-    while let Some(body) = incoming.recv().await {
-        if requests.send(Request::FromAgent { session, body }).await.is_err() {
-            return;
+/// Carries an agent's messages into the core, and the end of its session. Answers its questions by itself, from the
+/// directory: they do not wait for the core, nor the core for them.
+struct Relay {
+    session: SessionId,
+    host: String,
+    directory: Arc<Directory>,
+    started: Instant,
+    /// The core ends the session by dropping its sender.
+    to_agent: mpsc::WeakSender<Result<v1::NcmMessage, Status>>,
+}
+
+impl Relay {
+    async fn run(self, mut incoming: mpsc::Receiver<FromAgent>, requests: mpsc::Sender<Request>) {
+        let session = self.session;
+        while let Some(body) = incoming.recv().await {
+            if let v1::agent_message::Body::Resolve(message) = &body {
+                let Err(status) = self.answer(message) else {
+                    continue;
+                };
+                tracing::info!(session, %status, "session closed");
+                if let Some(to_agent) = self.to_agent.upgrade() {
+                    // A full queue loses the reason only.
+                    let _ = to_agent.try_send(Err(status));
+                }
+                break;
+            }
+            if requests.send(Request::FromAgent { session, body }).await.is_err() {
+                return;
+            }
+        }
+        let _ = requests.send(Request::Gone { session }).await;
+    }
+
+    /// An agent has few messages of questions on their way, and there is room for so many answers. One that does not read
+    /// them, asks more at once than it may, or not what can be read, loses its session.
+    fn answer(&self, message: &v1::Resolve) -> Result<(), Status> {
+        let questions =
+            decode_questions(message).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let Some(asker) = self.directory.asker(&self.host, self.session) else {
+            return Err(Status::unavailable("the host is not known yet"));
+        };
+        let (answers, mut asked) = self.directory.resolve(self.started.elapsed(), &asker, &questions);
+        let resolved = encode_answers(message.id, &answers);
+        asked.bytes = resolved.encoded_len() as u64;
+        counts::asked(&asked);
+        let message = v1::NcmMessage {
+            body: Some(v1::ncm_message::Body::Resolved(resolved)),
+        };
+        match self.to_agent.upgrade() {
+            Some(to_agent) => to_agent
+                .try_send(Ok(message))
+                .map_err(|_| Status::resource_exhausted("answers are not read")),
+            None => Err(Status::cancelled("the session is over")),
         }
     }
-    let _ = requests.send(Request::Gone { session }).await;
 }

@@ -289,6 +289,10 @@ pub struct NcmBounds {
     pub message_rows: Option<usize>,
     /// Deletions remembered.
     pub tombstones: Option<usize>,
+    /// Hosts times neighbours beyond which hosts ask.
+    pub eager_rows_max: Option<usize>,
+    /// How long hosts use an answer, and pass on what comes for a port that has left.
+    pub lease_ms: Option<u64>,
 }
 
 /// What a figure must be.

@@ -5,11 +5,25 @@
 //! *lookers*, the hosts with a port under such a group, and the others keep an old label that nothing there asks for.
 //! Which rows are old is remembered here. They are told when a host begins to look, before the rule that asks; and when the
 //! number rests, before it can mean another set.
+//!
+//! **In a learned network** only learners have rows of neighbours, so only they are told. Why no host can match an old
+//! meaning of a number there, once it is released:
+//! - A host that was given a row with the number was a learner before the row was read (see [`crate::directory`]). When the
+//!   number rests no port has it any more, so the row has changed since: the end of the number finds the learner and tells it
+//!   the newer row. An answer that is still on its way then is older than that row, and the newest revision wins.
+//! - The newer row is part of a delta of a revision not before the end of the number, so a host that is complete to that has it.
+//! - Who is no learner any more because its lease is over, has dropped the row before (the NCM keeps learners
+//!   longer than hosts use answers).
+//! - Who begins a session has rows of which this NCM knows no learner. Within a lease it has asked again for each of them, or dropped
+//!   it; as long (and a quarter more) it counts as a host that knows old numbers: it is *settling*. So does one that
+//!   took a snapshot of a learned network, which may have had rows of before that the snapshot did not name.
+//! - Whoever has been told to forget a network counts until it has said that it has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU16,
     sync::Arc,
+    time::Duration,
 };
 
 use alcor_dataplane::RowKey;
@@ -124,9 +138,43 @@ impl Ncm {
         let rows = |port: &Id<Port>| {
             let port = view.ports.get(port)?;
             let host = &port.binding.host_id;
-            Some((host.clone(), view.neighbour_rows(port, self.tunnel(host))))
+            Some((host.clone(), view.neighbour_rows(port, self.tunnel(host), false)))
         };
         ports.iter().filter_map(rows).collect()
+    }
+
+    pub(super) fn is_learned(&self, network: Id<Network>) -> bool {
+        self.networks.get(&network).is_some_and(|view| view.learned)
+    }
+
+    /// Tells learners, or one of them, what ports of a learned network are now. They have rows of before a change that they
+    /// were not told, so the rows need no new revision; and hosts that are away ask again.
+    fn retell_learned(&mut self, network: Id<Network>, ports: &[Id<Port>], only: Option<&str>) {
+        let Some(view) = self.networks.get(&network) else {
+            return;
+        };
+        let rows = ports.iter().filter_map(|port| {
+            let port = view.ports.get(port)?;
+            Some(view.neighbour_rows(port, self.tunnel(&port.binding.host_id), false))
+        });
+        let (index, rows): (_, Vec<KeyedRow>) = (view.index, rows.flatten().collect());
+        let only_host = only.and_then(|host| self.directory.known(host));
+        for row in rows {
+            let Some(ip) = row.neighbour() else {
+                continue;
+            };
+            let learners = match (only, only_host) {
+                (None, _) => self.directory.learners(index, ip),
+                (Some(_), Some(host)) if self.directory.has_learned(host, index, ip) => vec![host],
+                (Some(_), _) => Vec::new(),
+            };
+            for host in learners {
+                if let Some(name) = self.directory.name(host).cloned() {
+                    self.work.learners_told += 1;
+                    self.tell_learner(host, &name, network, &row);
+                }
+            }
+        }
     }
 
     /// A host begins to look: before the rules that ask, it gets the labels that it was not told.
@@ -138,6 +186,9 @@ impl Ncm {
             .keys()
             .copied()
             .collect();
+        if self.is_learned(network) {
+            return self.retell_learned(network, &ports, Some(host));
+        }
         for (owner, rows) in self.retell(network, &ports, revision) {
             if owner != host {
                 self.pend_rows(host, network, &rows);
@@ -206,6 +257,9 @@ impl Ncm {
         for port in &ports {
             view.told_all(*port, revision);
         }
+        if self.is_learned(network) {
+            return self.retell_learned(network, &ports, None);
+        }
         let told = self.retell(network, &ports, revision);
         for host in self.interested(network) {
             for (_, rows) in told.iter().filter(|(owner, _)| *owner != host) {
@@ -221,21 +275,19 @@ impl Ncm {
             // They may hold rows of any network. One that is gone for good is deleted.
             return forgotten;
         }
+        while let Some((at, id)) = self.settling.pop_first() {
+            if at > self.clock {
+                self.settling.insert((at, id));
+                break;
+            }
+            self.resting.insert(id);
+        }
         for id in std::mem::take(&mut self.resting) {
             let Some(view) = self.networks.get(&id).filter(|view| !view.retired.is_empty()) else {
                 continue;
             };
             self.work.networks_looked_at += 1;
-            let complete = |host: &String| self.hosts.get(host)?.status.knows_to(id);
-            // A host without ports in the network matches no label of it; one with ports that is silent may still.
-            let here = view.by_host.keys();
-            let here = here.map(|host| complete(host).unwrap_or(Revision::ZERO));
-            // Who has left, or is only about to be told, and has not yet said that it has forgotten.
-            let leaving = self.knowers.get(&id).into_iter().flatten();
-            let leaving = leaving
-                .filter(|host| !view.by_host.contains_key(*host))
-                .filter_map(complete);
-            let least = here.chain(leaving).min().unwrap_or(self.revision);
+            let (least, settles) = self.known_to_all(id, view);
             let before = forgotten.len();
             let retired = view.retired.iter().map(|(id, revision)| (*id, *revision));
             forgotten.extend(retired.filter(|(_, revision)| *revision <= least));
@@ -243,8 +295,41 @@ impl Ncm {
                 // Said again until the region has let them go.
                 self.resting.insert(id);
             }
+            if let Some(at) = settles {
+                self.settling.insert((at, id));
+            }
         }
         forgotten
+    }
+
+    /// The revision beyond which no host may know old labels of a network; and when the first one that settles has done so.
+    fn known_to_all(&self, id: Id<Network>, view: &NetworkView) -> (Revision, Option<Duration>) {
+        let mut settles: Option<Duration> = None;
+        let mut complete = |host: &String| {
+            let entry = self.hosts.get(host)?;
+            let settling = entry
+                .session
+                .as_ref()
+                .and_then(|session| session.settling(id, self.clock));
+            match settling {
+                Some(at) => {
+                    settles = Some(settles.map_or(at, |first| first.min(at)));
+                    Some(Revision::ZERO)
+                }
+                None => entry.status.knows_to(id),
+            }
+        };
+        // A host without ports in the network matches no label of it; one with ports that is silent may still.
+        let here = view.by_host.keys();
+        let here = here.map(|host| complete(host).unwrap_or(Revision::ZERO)).min();
+        // Who has left, or is only about to be told, and has not yet said that it has forgotten.
+        let leaving = self.knowers.get(&id).into_iter().flatten();
+        let leaving = leaving
+            .filter(|host| !view.by_host.contains_key(*host))
+            .filter_map(complete)
+            .min();
+        let least = here.into_iter().chain(leaving).min().unwrap_or(self.revision);
+        (least, settles)
     }
 
     /// What a host knows of a network is new: it is told the first of it, is complete to a revision, or has forgotten it.

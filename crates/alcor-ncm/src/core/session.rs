@@ -2,16 +2,19 @@
 //! snapshot. Overflow of the queue turns into snapshots, so a slow host costs a bounded amount and nobody else.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use alcor_dataplane::RowKey;
 use alcor_model::{Id, Network, Revision, effective::Timing};
 use alcor_proto::v1;
-use alcor_southbound::convert::encode_id;
+use alcor_southbound::convert::{decode_id, encode_id};
 
 use super::{Now, Options, SessionId, view::KeyedRow};
+
+/// After how long it is looked again whether an agent has taken its welcome.
+const HELLO_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One of the host's own rows in a delta: position, key, whether it is a tombstone, revision.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +123,10 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    pub(super) fn ends_snapshot(&self) -> bool {
+        matches!(self.phase, v1::SnapshotPhase::Whole | v1::SnapshotPhase::End)
+    }
+
     /// All four times, once its receipt is there.
     pub(super) fn timing(&self, receipt: &v1::Receipt) -> Timing {
         Timing {
@@ -141,10 +148,16 @@ pub(super) struct Session {
     /// Rows in `queue` that count against the bound: snapshots do not, they are made when there is room.
     queued_rows: usize,
     resyncs: BTreeSet<Id<Network>>,
+    /// Networks of which the host may have learned rows that it has not asked for again, until when; nothing as long
+    /// as it is not known that its leases run.
+    settling: BTreeMap<Id<Network>, Option<Duration>>,
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, heard_at: Duration) -> Self {
+    pub(super) fn new(id: SessionId, heard_at: Duration, held: &[v1::Held]) -> Self {
+        let held = held
+            .iter()
+            .filter_map(|held| decode_id("held network", &held.network_id).ok());
         Self {
             id,
             heard_at,
@@ -153,6 +166,34 @@ impl Session {
             queue: VecDeque::new(),
             queued_rows: 0,
             resyncs: BTreeSet::new(),
+            settling: held.map(|network| (network, None)).collect(),
+        }
+    }
+
+    /// The agent has said something, so it has taken the welcome: the leases of what it had learned before run, and are over
+    /// after `kept`.
+    pub(super) fn hear(&mut self, now: Duration, kept: Duration) {
+        self.heard_at = now;
+        for until in self.settling.values_mut() {
+            until.get_or_insert(now + kept);
+        }
+    }
+
+    /// The host has taken a snapshot, and may have learned rows that the snapshot did not name.
+    pub(super) fn settle(&mut self, network: Id<Network>, until: Duration) {
+        self.settling.insert(network, Some(until));
+    }
+
+    /// The host has nothing of a network that it was not told in this session, or would be told.
+    pub(super) fn settled(&mut self, network: Id<Network>) {
+        self.settling.remove(&network);
+    }
+
+    /// When to look again whether the host has asked again for all that it had learned; nothing when it has.
+    pub(super) fn settling(&self, network: Id<Network>, now: Duration) -> Option<Duration> {
+        match self.settling.get(&network)? {
+            Some(until) => Some(*until).filter(|until| *until > now),
+            None => Some(now + HELLO_PATIENCE),
         }
     }
 
@@ -190,9 +231,15 @@ impl Session {
         }
     }
 
-    /// The network needs a full snapshot; what waits of it is of no use any more.
-    pub(super) fn resync(&mut self, network: Id<Network>) {
+    /// The network needs a full snapshot; what waits of it is of no use any more. A word to forget is in a learned network:
+    /// a snapshot of that does not take away what the host has learned.
+    pub(super) fn resync(&mut self, network: Id<Network>, learned: bool) {
+        let forget = |delta: &Outgoing| delta.network == network && delta.phase == v1::SnapshotPhase::Forget;
+        let forgets = learned && self.queue.iter().any(forget);
         self.drop_waiting(network);
+        if forgets {
+            self.queue.push_back(Outgoing::forget(network, 0));
+        }
         self.resyncs.insert(network);
     }
 
@@ -218,6 +265,8 @@ impl Session {
     }
 
     pub(super) fn push_snapshot(&mut self, parts: Vec<Outgoing>) {
+        let counted = parts.iter().filter(|part| part.phase == v1::SnapshotPhase::Delta);
+        self.queued_rows += counted.map(|part| part.rows.len()).sum::<usize>();
         self.queue.extend(parts);
     }
 

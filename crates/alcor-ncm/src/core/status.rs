@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::{
     Action, HostEntry, Ncm, Now, PortReport, SessionId,
     session::{Sent, Session},
-    view::NetworkView,
+    view::{KeyedRow, NetworkView},
 };
 
 /// Longest reason that is kept of what a host says, in characters.
@@ -108,7 +108,7 @@ impl Ncm {
             .is_some_and(|row| row.tunnel_ip == tunnel_ip && row.availability_zone == zone);
         let previous = entry
             .session
-            .replace(Session::new(id, now.since_start))
+            .replace(Session::new(id, now.since_start, &hello.held))
             .map(|session| session.id);
         if let Some(previous) = previous {
             self.sessions.remove(&previous);
@@ -119,6 +119,8 @@ impl Ncm {
         }
         self.unheard.remove(&name);
         self.sessions.insert(id, name.clone());
+        let index = self.directory.host(&name);
+        self.directory.open(index, id);
         actions.push(Action::Send {
             session: id,
             message: v1::NcmMessage {
@@ -156,15 +158,19 @@ impl Ncm {
                 ))
             })
             .collect();
-        let interest: Vec<_> = self
-            .networks
-            .iter()
-            .filter(|(_, view)| view.by_host.contains_key(host))
-            .map(|(id, _)| *id)
-            .collect();
+        let interest = self.networks_of(host);
         self.note_known(host, &held);
         for network in held.keys().filter(|id| !interest.contains(id)) {
-            self.with_session(host, |session, _| session.forget(*network, now.unix_us));
+            let view = self.networks.get(network).filter(|view| view.left.lingers(host));
+            let lingering = view.map(|view| self.lingering_rows(host, view));
+            self.with_session(host, |session, options| match lingering {
+                // It is not complete to anything by that.
+                Some(rows) => session.push(
+                    options,
+                    super::Outgoing::delta(*network, Revision::ZERO, rows, now.unix_us),
+                ),
+                None => session.forget(*network, now.unix_us),
+            });
         }
         for network in interest {
             let complete = held
@@ -179,14 +185,18 @@ impl Ncm {
             if let Some(revision) = complete.filter(|_| rows.is_some()) {
                 self.note_held(host, network, revision);
             }
+            let learned = self.is_learned(network);
             self.with_session(host, |session, options| match rows {
                 Some(rows) => {
+                    if !learned {
+                        session.settled(network);
+                    }
                     session.push(
                         options,
                         super::Outgoing::delta(network, newest, rows, now.unix_us),
                     );
                 }
-                None => session.resync(network),
+                None => session.resync(network, learned),
             });
         }
     }
@@ -255,7 +265,7 @@ impl Ncm {
         if let Some(entry) = self.hosts.get_mut(&host) {
             entry.status.last_seen_us = now.unix_us;
             if let Some(session) = &mut entry.session {
-                session.heard_at = now.since_start;
+                session.hear(now.since_start, self.options.limits.kept());
             }
         }
         match body {
@@ -266,7 +276,7 @@ impl Ncm {
                     reason: "a session has one hello".to_owned(),
                 });
             }
-            // Nothing is on demand yet: nobody has a reason to ask.
+            // Questions are answered from the directory, by whoever carries the session's messages.
             v1::agent_message::Body::Heartbeat(_) | v1::agent_message::Body::Resolve(_) => {}
             v1::agent_message::Body::Receipt(receipt) => self.receipt(now, &host, receipt, actions),
             v1::agent_message::Body::PortReport(report) => self.port_report(&host, report, actions),
@@ -290,6 +300,14 @@ impl Ncm {
             self.work.timing = Some(sent.timing(&receipt));
         }
         let network = sent.network;
+        if let Some(session) = entry.session.as_mut().filter(|_| sent.ends_snapshot()) {
+            // Only a snapshot with all neighbours takes away what it does not name.
+            let eager = |view: &NetworkView| !view.learned && sent.revision >= view.mode_since;
+            match self.networks.get(&network).is_some_and(eager) {
+                true => session.settled(network),
+                false => session.settle(network, now.since_start + self.options.limits.kept()),
+            }
+        }
         let reports = entry.status.receipted(host, sent, receipt);
         // It has forgotten what it knew, and gets to know the network again by what follows the word to forget.
         if entry
@@ -387,17 +405,23 @@ impl Ncm {
         })
     }
 
-    fn views_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = (&'a Id<Network>, &'a NetworkView)> {
-        self.networks
-            .iter()
-            .filter(move |(_, view)| view.by_host.contains_key(host))
+    pub(super) fn views_of<'a>(
+        &'a self,
+        host: &str,
+    ) -> impl Iterator<Item = (&'a Id<Network>, &'a NetworkView)> {
+        let networks = self.host_networks.get(host).into_iter().flatten();
+        networks.filter_map(|id| self.networks.get_key_value(id))
     }
 
     fn resources(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
         let mut rows = Vec::new();
         for (id, view) in self.views_of(name) {
             let network = view.network_row(entry.status.filters).into_iter();
-            let network = network.map(|row| (row.key, id.to_string(), row.revision));
+            // What a host that has not said hello yet is known to have is compared with the region's row: that hosts are to
+            // be told it again since this NCM started says nothing of it.
+            let own = view.network.as_ref().filter(|_| entry.status.last_seen_us == 0);
+            let revision = |row: &KeyedRow| own.map_or(row.revision, |own| own.revision);
+            let network = network.map(|row| (row.key, id.to_string(), revision(&row)));
             let subnets = view
                 .subnets
                 .values()
@@ -439,6 +463,19 @@ impl Ncm {
         name: &str,
         entry: &HostEntry,
     ) -> NeighbourState {
+        let (complete, timing) = entry.status.known_network(id);
+        if view.learned {
+            let host = self.directory.known(name);
+            let learned = host.map(|host| self.directory.learned_in(host, view.index).len());
+            return NeighbourState {
+                network_id: id,
+                intended: learned.unwrap_or_default(),
+                // It is told of what it has learned only, so there is no revision that it must be complete to.
+                intended_revision: complete.unwrap_or_default(),
+                applied_revision: complete,
+                timing,
+            };
+        }
         let mut intended = 0;
         let newest = match view.looks(name) {
             true => view.told.max(view.told_lookers),
@@ -454,7 +491,6 @@ impl Ncm {
                 intended += port.fixed_ips.len();
             }
         }
-        let (complete, timing) = entry.status.known_network(id);
         NeighbourState {
             network_id: id,
             intended,

@@ -1,6 +1,7 @@
 //! The core against simulated agents under seeded faults: whatever happens, each host ends with exactly what a naive
 //! oracle says, and never holds a row of a network in which it has no port. And what a change costs.
 
+mod agent;
 mod cost;
 mod memory;
 mod sim;
@@ -28,6 +29,31 @@ proptest! {
         let options =
             Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, ..Options::default() };
         run(options, steps);
+    }
+
+    /// Networks become learned and eager again all the time, and leases are short.
+    #[test]
+    fn every_host_learns_what_is_right(steps in steps()) {
+        run(learning(Options::default()), steps);
+    }
+
+    #[test]
+    fn every_host_learns_what_is_right_when_everything_overflows(steps in steps()) {
+        let options =
+            Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, ..Options::default() };
+        run(learning(options), steps);
+    }
+}
+
+/// Two neighbours are few, five are many.
+fn learning(options: Options) -> Options {
+    Options {
+        eager_rows_max: 4,
+        limits: Limits {
+            lease: Duration::from_secs(8),
+            ..Limits::default()
+        },
+        ..options
     }
 }
 

@@ -186,7 +186,7 @@ impl Ncm {
             if port.binding.host_id == host {
                 rows.push(port_row(port, filters));
             } else {
-                rows.extend(view.neighbour_rows(port, self.tunnel(&port.binding.host_id)));
+                rows.extend(view.neighbour_rows(port, self.tunnel(&port.binding.host_id), false));
             }
         }
         rows

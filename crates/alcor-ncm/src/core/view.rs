@@ -9,13 +9,11 @@ use std::{
 };
 
 use alcor_dataplane::{NeighbourRow, NetworkRow, PortRow, Row, RowKey, SubnetRow};
-use alcor_model::{
-    Host, Id, Label, MacAddr, Network, Port, Revision, SecurityGroup, Subnet, net::GATEWAY_MAC,
-    resource::FixedIp,
-};
+use alcor_model::{Id, Label, Network, Port, Revision, SecurityGroup, Subnet, net::GATEWAY_MAC};
 use alcor_southbound::convert::{encode_row, encode_tombstone};
 
-use super::{Ncm, labels::Untold, session::Outgoing, underlay::Underlay};
+use super::{Ncm, labels::Untold, learned::Left, session::Outgoing, underlay::Underlay};
+use crate::directory::NetworkIndex;
 
 /// A row as it goes into a delta, with its key.
 #[derive(Clone, Debug)]
@@ -47,6 +45,16 @@ impl KeyedRow {
     }
 }
 
+impl KeyedRow {
+    /// The address of a neighbour's row.
+    pub(super) const fn neighbour(&self) -> Option<IpAddr> {
+        match self.key {
+            RowKey::Neighbour(_, ip) => Some(ip),
+            _ => None,
+        }
+    }
+}
+
 /// A host's ports under one group.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Membership {
@@ -57,8 +65,17 @@ pub(super) struct Membership {
 }
 
 /// One network.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NetworkView {
+    /// Its number in the directory.
+    pub index: NetworkIndex,
+    /// Whether hosts ask for neighbours, and the change that it is so since.
+    pub learned: bool,
+    pub mode_since: Revision,
+    /// Addresses of bound ports.
+    pub addresses: usize,
+    /// Ports that have left hosts lately.
+    pub left: Left,
     pub network: Option<Arc<Network>>,
     pub subnets: BTreeMap<Id<Subnet>, Arc<Subnet>>,
     pub ports: BTreeMap<Id<Port>, Arc<Port>>,
@@ -94,6 +111,44 @@ pub(super) struct NetworkView {
 }
 
 impl NetworkView {
+    pub(super) fn new(index: NetworkIndex, learned: bool) -> Self {
+        Self {
+            index,
+            learned,
+            mode_since: Revision::ZERO,
+            addresses: 0,
+            left: Left::default(),
+            network: None,
+            subnets: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            by_host: BTreeMap::new(),
+            revision: Revision::ZERO,
+            tombstones: VecDeque::new(),
+            tombstones_from: Revision::ZERO,
+            labels: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            group_hosts: BTreeMap::new(),
+            loaded: Revision::ZERO,
+            underlay: Underlay::default(),
+            underlay_revision: Revision::ZERO,
+            lookers: BTreeMap::new(),
+            untold: Untold::default(),
+            retold: BTreeMap::new(),
+            told: Revision::ZERO,
+            told_lookers: Revision::ZERO,
+        }
+    }
+
+    /// Whether there are too many neighbours for every host to have them all; of a learned network, whether there are
+    /// still more than half of that.
+    pub(super) fn is_to_be_learned(&self, max: usize) -> bool {
+        let rows = self.by_host.len().saturating_mul(self.addresses);
+        match self.learned {
+            true => rows > max / 2,
+            false => rows > max,
+        }
+    }
+
     /// The row of the network, for a host that filters or not.
     pub(super) fn network_row(&self, filters: bool) -> Option<KeyedRow> {
         let row = self.network.as_ref()?;
@@ -110,9 +165,9 @@ impl NetworkView {
             mtu: row.mtu,
             admin_state_up: row.admin_state_up,
             underlay,
-            on_demand: false,
+            on_demand: self.learned,
         });
-        Some(KeyedRow::put(revision, &sent))
+        Some(KeyedRow::put(revision.max(self.mode_since), &sent))
     }
 
     pub(super) fn subnet_rows(&self) -> impl Iterator<Item = KeyedRow> {
@@ -120,13 +175,24 @@ impl NetworkView {
         rows.map(|row| KeyedRow::put(row.revision, &subnet_row(row)))
     }
 
-    /// The neighbour rows of a port, for hosts other than its own.
-    pub(super) fn neighbour_rows(&self, port: &Port, tunnel: Option<(IpAddr, Revision)>) -> Vec<KeyedRow> {
+    /// When what others know of a port was last told, apart from where its host is.
+    pub(super) fn revision_of(&self, port: &Port) -> Revision {
+        let retold = self.retold.get(&port.id).copied().unwrap_or_default();
+        port.revision.max(retold)
+    }
+
+    /// The neighbour rows of a port, for hosts other than its own; for one that it has left with the word to pass on what
+    /// comes for it.
+    pub(super) fn neighbour_rows(
+        &self,
+        port: &Port,
+        tunnel: Option<(IpAddr, Revision)>,
+        forward: bool,
+    ) -> Vec<KeyedRow> {
         let Some((host, host_revision)) = tunnel else {
             return Vec::new();
         };
-        let retold = self.retold.get(&port.id).copied().unwrap_or_default();
-        let revision = port.revision.max(host_revision).max(retold);
+        let revision = self.revision_of(port).max(host_revision);
         let row = |ip| {
             Row::Neighbour(NeighbourRow {
                 network_id: port.network_id,
@@ -134,7 +200,7 @@ impl NetworkView {
                 mac: port.mac_address,
                 host,
                 label: port.label.unwrap_or_default(),
-                forward: false,
+                forward,
             })
         };
         port.fixed_ips
@@ -185,60 +251,19 @@ pub(super) fn port_row(row: &Port, filters: bool) -> KeyedRow {
     KeyedRow::put(row.revision, &sent)
 }
 
-/// How a port's place changed.
-struct Moved {
-    old: Option<Arc<Port>>,
-    from: Option<String>,
-    to: Option<String>,
-    /// `from` has no other port in the network.
-    left: bool,
-    /// `to` had no other port in the network.
-    entered: bool,
-    /// Groups that `to` had no port under.
-    needed: Vec<Id<SecurityGroup>>,
-    /// Groups that `from` has no port under any more.
-    dropped: Vec<Id<SecurityGroup>>,
-    /// `to` begins to ask for labels of neighbours.
-    begins_to_look: bool,
-}
-
-impl Moved {
-    /// What of the port's change others must be told.
-    fn news(&self, new: &Port) -> News {
-        match self.old.as_deref() {
-            Some(old) if seen_by_others(old) != seen_by_others(new) => News::All,
-            Some(old) if old.label.unwrap_or_default() != new.label.unwrap_or_default() => News::Label,
-            Some(_) => News::Nothing,
-            None => News::All,
-        }
-    }
-}
-
-/// What others must be told about a port.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum News {
-    Nothing,
-    Label,
-    All,
-}
-
-fn neighbour_keys(port: &Port) -> impl Iterator<Item = RowKey> {
-    port.fixed_ips
-        .iter()
-        .map(|fixed| RowKey::Neighbour(port.network_id, fixed.ip_address))
-}
-
-/// What all others must know about a port; its label is of use only to some.
-fn seen_by_others(port: &Port) -> (MacAddr, &[FixedIp], Option<&str>) {
-    (port.mac_address, &port.fixed_ips, port.binding.host())
-}
-
 impl Ncm {
     pub(super) fn interested(&self, network: Id<Network>) -> Vec<String> {
         self.networks
             .get(&network)
             .map(|view| view.by_host.keys().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// The hosts of a network, and those that are to forget it soon.
+    pub(super) fn concerned(&self, network: Id<Network>) -> BTreeSet<String> {
+        let view = self.networks.get(&network).into_iter();
+        let hosts = view.flat_map(|view| view.by_host.keys().chain(view.left.hosts()));
+        hosts.cloned().collect()
     }
 
     pub(super) fn pend_rows(&mut self, host: &str, network: Id<Network>, rows: &[KeyedRow]) {
@@ -253,7 +278,10 @@ impl Ncm {
     }
 
     pub(super) fn touch(&mut self, network: Id<Network>, revision: Revision) -> &mut NetworkView {
-        let view = self.networks.entry(network).or_default();
+        let view = self.networks.entry(network).or_insert_with(|| {
+            let learned = self.were_learned.contains(&network);
+            NetworkView::new(self.directory.network(network), learned)
+        });
         view.revision = view.revision.max(revision);
         view
     }
@@ -265,7 +293,7 @@ impl Ncm {
     }
 
     /// Every host in the network gets its row.
-    fn pend_network(&mut self, id: Id<Network>) {
+    pub(super) fn pend_network(&mut self, id: Id<Network>) {
         for host in self.interested(id) {
             if let Some(pending) = self.pend(&host, id) {
                 pending.network = true;
@@ -274,7 +302,7 @@ impl Ncm {
     }
 
     /// A host has come into the network, has left it, or has another tunnel address.
-    fn reach(&mut self, host: &str, network: Id<Network>, revision: Revision) {
+    pub(super) fn reach(&mut self, host: &str, network: Id<Network>, revision: Revision) {
         let tunnel = self.tunnel(host).map(|(ip, _)| ip);
         let view = self.touch(network, revision);
         let here = view.by_host.contains_key(host);
@@ -286,22 +314,36 @@ impl Ncm {
 
     pub(super) fn delete_network(&mut self, id: Id<Network>) {
         // The region deletes ports first; whoever is left is told to forget all the same.
-        for host in self.interested(id) {
+        for host in self.concerned(id) {
+            self.forget_learned(&host, id);
             if let Some(pending) = self.pend(&host, id) {
                 pending.forget = true;
             }
         }
-        if let Some(view) = self.networks.remove(&id) {
-            for port in view.ports.keys() {
-                self.port_networks.remove(port);
-            }
-            for subnet in view.subnets.keys() {
-                self.subnet_networks.remove(subnet);
-            }
-            for group in view.group_hosts.keys() {
-                self.security.left(*group, id);
+        let Some(view) = self.networks.remove(&id) else {
+            return;
+        };
+        for host in view.by_host.keys() {
+            if let Some(networks) = self.host_networks.get_mut(host) {
+                networks.remove(&id);
             }
         }
+        for (port, row) in &view.ports {
+            self.port_networks.remove(port);
+            if let Some(host) = row.binding.host().and_then(|host| self.directory.known(host)) {
+                self.directory.leave(host, id, *port);
+            }
+            for fixed in &row.fixed_ips {
+                self.directory.remove(view.index, fixed.ip_address);
+            }
+        }
+        for subnet in view.subnets.keys() {
+            self.subnet_networks.remove(subnet);
+        }
+        for group in view.group_hosts.keys() {
+            self.security.left(*group, id);
+        }
+        self.directory.forget_network(id);
     }
 
     pub(super) fn put_subnet(&mut self, row: Arc<Subnet>) {
@@ -327,274 +369,25 @@ impl Ncm {
         }
     }
 
-    pub(super) fn put_port(&mut self, row: Arc<Port>) {
-        self.port_networks.insert(row.id, row.network_id);
-        self.replace_port(row);
-    }
-
-    pub(super) fn delete_port(&mut self, id: Id<Port>, revision: Revision) {
-        let Some(network) = self.port_networks.remove(&id) else {
-            return;
-        };
-        let Some(known) = self.networks.get(&network).and_then(|view| view.ports.get(&id)) else {
-            return;
-        };
-        // A port that is nowhere and has no address: everybody who knew it is told so.
-        let mut gone = Port::clone(known);
-        gone.revision = revision;
-        gone.fixed_ips.clear();
-        gone.binding.host_id.clear();
-        self.replace_port(Arc::new(gone));
-        if let Some(view) = self.networks.get_mut(&network) {
-            view.ports.remove(&id);
-        }
-    }
-
-    /// A port is now `new`: its own host, the host it left, and everybody else in the network learn what concerns
-    /// them.
-    fn replace_port(&mut self, new: Arc<Port>) {
-        let (network, revision) = (new.network_id, new.revision);
-        let moved = self.place(&new);
-        let news = self.note_news(&moved, &new);
-        let tunnel = moved.to.as_deref().and_then(|host| self.tunnel(host));
-        let neighbours = self.touch(network, revision).neighbour_rows(&new, tunnel);
-        let had: Vec<RowKey> = moved.old.iter().flat_map(|old| neighbour_keys(old)).collect();
-        let gone = |key: &RowKey| KeyedRow::gone(revision, key);
-        let unneeded: Vec<_> = moved
-            .dropped
-            .iter()
-            .map(|group| RowKey::Policy(network, *group))
-            .collect();
-
-        if let Some(host) = &moved.to {
-            if moved.entered {
-                if let Some(pending) = self.pend(host, network) {
-                    (pending.snapshot, pending.forget) = (true, false);
-                }
-            } else {
-                if moved.begins_to_look {
-                    self.begins_to_look(host, network, revision);
-                }
-                // What was a neighbour until now is a port of the host itself.
-                let mut rows: Vec<_> = if moved.from == moved.to {
-                    Vec::new()
-                } else {
-                    had.iter().map(gone).collect()
-                };
-                // Rules before the port that is under them, and away after it: never a moment without.
-                let needed = moved.needed.iter();
-                rows.extend(needed.filter_map(|group| self.security.policy(network, *group, revision)));
-                rows.push(port_row(&new, self.filters(host)));
-                if moved.from == moved.to {
-                    rows.extend(unneeded.iter().map(gone));
-                }
-                self.pend_rows(host, network, &rows);
-            }
-        }
-        if let Some(host) = moved
-            .from
-            .as_ref()
-            .filter(|from| Some(*from) != moved.to.as_ref())
-        {
-            if moved.left {
-                if let Some(pending) = self.pend(host, network) {
-                    (pending.snapshot, pending.forget) = (false, true);
-                }
-            } else {
-                let mut rows = vec![gone(&RowKey::Port(network, new.id))];
-                rows.extend(unneeded.iter().map(gone));
-                rows.extend(neighbours.iter().cloned());
-                self.pend_rows(host, network, &rows);
-            }
-        }
-        if news == News::Nothing {
-            return;
-        }
-        let still: BTreeSet<RowKey> = neighbours.iter().map(|row| row.key).collect();
-        let mut rows: Vec<_> = had.iter().filter(|key| !still.contains(key)).map(gone).collect();
-        rows.extend(neighbours);
-        let told = match news {
-            News::Label => self.lookers(network),
-            News::Nothing | News::All => self.interested(network),
-        };
-        for host in told {
-            if Some(&host) != moved.to.as_ref() && Some(&host) != moved.from.as_ref() {
-                self.pend_rows(&host, network, &rows);
-            }
-        }
-    }
-
-    /// Finds out who must be told of a port's change, and remembers it.
-    fn note_news(&mut self, moved: &Moved, new: &Port) -> News {
-        let news = moved.news(new);
-        let old = moved.old.as_ref().and_then(|old| old.label);
-        let view = self.touch(new.network_id, new.revision);
-        match news {
-            News::Nothing => News::Nothing,
-            News::Label if view.relabelled(new.id, old, new.revision) => News::Label,
-            News::Label | News::All => {
-                view.told_all(new.id, new.revision);
-                News::All
-            }
-        }
-    }
-
-    fn lookers(&self, network: Id<Network>) -> Vec<String> {
-        let view = self.networks.get(&network);
-        view.map(|view| view.lookers.keys().cloned().collect())
-            .unwrap_or_default()
-    }
-
-    /// Writes a port into its view; tells how its place changed.
-    fn place(&mut self, new: &Arc<Port>) -> Moved {
-        let limit = self.options.tombstones;
-        let view = self.networks.entry(new.network_id).or_default();
-        view.revision = view.revision.max(new.revision);
-        let old = view.ports.insert(new.id, Arc::clone(new));
-        let host_of = |port: &Port| port.is_bound().then(|| port.binding.host_id.clone());
-        let (from, to) = (old.as_deref().and_then(host_of), host_of(new));
-        let mut moved = Moved {
-            old,
-            from,
-            to,
-            left: false,
-            entered: false,
-            needed: Vec::new(),
-            dropped: Vec::new(),
-            begins_to_look: false,
-        };
-        // In this order: a group that the port keeps is neither needed nor dropped.
-        if let Some(host) = &moved.to {
-            moved.needed = view.joins(host, new);
-        }
-        if let (Some(host), Some(old)) = (&moved.from, &moved.old) {
-            moved.dropped = view.parts(host, old);
-        }
-        for group in &moved.dropped {
-            view.bury(limit, new.revision, RowKey::Policy(new.network_id, *group));
-            if !view.group_hosts.contains_key(group) {
-                self.security.left(*group, new.network_id);
-            }
-            if let Some(host) = &moved.from {
-                view.look(host, *group, false);
-            }
-        }
-        for group in &moved.needed {
-            self.security.entered(*group, new.network_id);
-            if let Some(host) = moved.to.as_ref().filter(|_| self.security.looks(*group)) {
-                moved.begins_to_look |= view.look(host, *group, true);
-            }
-        }
-        if let Some(old) = moved.old.clone()
-            && seen_by_others(&old) != seen_by_others(new)
-        {
-            for key in neighbour_keys(&old) {
-                view.bury(limit, new.revision, key);
-            }
-        }
-        if moved.from == moved.to {
-            return moved;
-        }
-        if let Some(host) = &moved.from {
-            view.bury(limit, new.revision, RowKey::Port(new.network_id, new.id));
-            let ports = view.by_host.entry(host.clone()).or_default();
-            ports.remove(&new.id);
-            moved.left = ports.is_empty();
-            if moved.left {
-                view.by_host.remove(host);
-            }
-        }
-        if let Some(host) = &moved.to {
-            let ports = view.by_host.entry(host.clone()).or_default();
-            moved.entered = ports.is_empty();
-            ports.insert(new.id);
-        }
-        for host in moved.from.iter().filter(|_| moved.left) {
-            self.rests(new.network_id);
-            self.reach(host, new.network_id, new.revision);
-        }
-        for host in moved.to.iter().filter(|_| moved.entered) {
-            self.reach(host, new.network_id, new.revision);
-        }
-        moved
-    }
-
-    pub(super) fn put_host(&mut self, row: Arc<Host>) {
-        let (name, revision) = (row.name.clone(), row.revision);
-        let entry = self.host_entry(&name);
-        let moved = entry.row.as_ref().map(|known| known.tunnel_ip) != Some(row.tunnel_ip);
-        entry.row = Some(row);
-        if entry.status.last_seen_us == 0 {
-            self.unheard.insert(name.clone());
-        }
-        if moved {
-            self.tell_neighbours_of(&name);
-            for network in self.networks_of(&name) {
-                self.reach(&name, network, revision);
-            }
-        }
-    }
-
-    pub(super) fn delete_host(&mut self, name: &str, revision: Revision) {
-        let Some(entry) = self.hosts.get_mut(name) else {
-            return;
-        };
-        entry.row = None;
-        self.unheard.remove(name);
-        for (network, port) in self.ports_on(name) {
-            let keys = port
-                .fixed_ips
-                .iter()
-                .map(|fixed| RowKey::Neighbour(network, fixed.ip_address));
-            let rows: Vec<_> = keys.map(|key| KeyedRow::gone(revision, &key)).collect();
-            self.tell_others(network, name, &rows);
-        }
-        for network in self.networks_of(name) {
-            self.reach(name, network, revision);
-        }
-    }
-
-    fn networks_of(&self, host: &str) -> BTreeSet<Id<Network>> {
-        let ports = self.ports_on(host).into_iter();
-        ports.map(|(network, _)| network).collect()
-    }
-
-    /// A host's tunnel address is new: everybody who has neighbours there learns it.
-    fn tell_neighbours_of(&mut self, name: &str) {
-        let tunnel = self.tunnel(name);
-        for (network, port) in self.ports_on(name) {
-            let revision = tunnel.map_or(Revision::ZERO, |(_, revision)| revision);
-            let view = self.touch(network, revision);
-            view.told = view.told.max(revision);
-            let rows = view.neighbour_rows(&port, tunnel);
-            self.tell_others(network, name, &rows);
-        }
-    }
-
-    fn tell_others(&mut self, network: Id<Network>, name: &str, rows: &[KeyedRow]) {
-        for host in self.interested(network) {
-            if host != name {
-                self.pend_rows(&host, network, rows);
-            }
-        }
-    }
-
-    fn ports_on(&self, host: &str) -> Vec<(Id<Network>, Arc<Port>)> {
-        let of_view = |(id, view): (&Id<Network>, &NetworkView)| {
-            let ports = view.by_host.get(host).into_iter().flatten();
-            ports
-                .filter_map(|port| Some((*id, Arc::clone(view.ports.get(port)?))))
-                .collect::<Vec<_>>()
-        };
-        self.networks.iter().flat_map(of_view).collect()
-    }
-
     /// Everything that a host must have of a network, in an order in which it can be applied; nothing when it has no
     /// port there.
     pub(super) fn intended(&self, host: &str, network: Id<Network>) -> Vec<KeyedRow> {
-        let Some(view) = self.networks.get(&network) else {
-            return Vec::new();
+        let view = self.networks.get(&network);
+        let neighbours = |view: &NetworkView| match view.learned {
+            true => self.left_rows(host, view),
+            false => self.neighbours_of(host, view),
         };
+        view.map(|view| self.intended_with(host, network, view, neighbours(view)))
+            .unwrap_or_default()
+    }
+
+    fn intended_with(
+        &self,
+        host: &str,
+        network: Id<Network>,
+        view: &NetworkView,
+        mut neighbours: Vec<KeyedRow>,
+    ) -> Vec<KeyedRow> {
         let filters = self.filters(host);
         let (Some(own), Some(row)) = (view.by_host.get(host), view.network_row(filters)) else {
             return Vec::new();
@@ -602,9 +395,8 @@ impl Ncm {
         let mut rows = vec![row];
         rows.extend(view.subnet_rows());
         // Labels of neighbours before rules that ask for them; else what the host's own ports need comes first.
-        let looks = view.looks(host);
-        if looks {
-            rows.extend(self.neighbours_of(host, view));
+        if view.looks(host) {
+            rows.append(&mut neighbours);
         }
         if filters {
             rows.extend(self.policies(host, network, view));
@@ -612,9 +404,7 @@ impl Ncm {
         }
         let own = own.iter().filter_map(|id| view.ports.get(id));
         rows.extend(own.map(|port| port_row(port, filters)));
-        if !looks {
-            rows.extend(self.neighbours_of(host, view));
-        }
+        rows.append(&mut neighbours);
         rows
     }
 
@@ -624,22 +414,42 @@ impl Ncm {
         let rows = |(other, ports): (&String, &BTreeSet<Id<Port>>)| {
             let tunnel = self.tunnel(other);
             let ports = ports.iter().filter_map(|id| view.ports.get(id));
-            ports
-                .flat_map(|port| view.neighbour_rows(port, tunnel))
-                .collect::<Vec<_>>()
+            let rows = ports.flat_map(|port| {
+                let forward = view.left.has(port.id, host);
+                view.neighbour_rows(port, tunnel, forward)
+            });
+            rows.collect::<Vec<_>>()
         };
         others.flat_map(rows).collect()
     }
 
-    /// A full snapshot in parts.
+    /// A full snapshot in parts. In a learned network the host may have missed changes of what it has learned in this
+    /// session, so that is part of it.
     pub(super) fn snapshot_of(&mut self, host: &str, network: Id<Network>, now_us: u64) -> Vec<Outgoing> {
-        let rows = self.intended(host, network);
-        self.work.rows_looked_at += rows.len() as u64;
-        match self.networks.get(&network) {
-            Some(view) if !rows.is_empty() => {
-                Outgoing::snapshot(network, view.revision, rows, self.options.message_rows, now_us)
+        let Some(view) = self.networks.get(&network) else {
+            return vec![Outgoing::forget(network, now_us)];
+        };
+        if !view.by_host.contains_key(host) && view.left.lingers(host) {
+            let rows = self.lingering_rows(host, view);
+            return vec![Outgoing::delta(network, Revision::ZERO, rows, now_us)];
+        }
+        let neighbours = match view.learned {
+            true => {
+                let left = self.left_rows(host, view);
+                let keys: BTreeSet<RowKey> = left.iter().map(|row| row.key).collect();
+                let learned = self.learned_rows(host, network, view).into_iter();
+                learned
+                    .filter(|row| !keys.contains(&row.key))
+                    .chain(left)
+                    .collect()
             }
-            _ => vec![Outgoing::forget(network, now_us)],
+            false => self.neighbours_of(host, view),
+        };
+        let rows = self.intended_with(host, network, view, neighbours);
+        self.work.rows_looked_at += rows.len() as u64;
+        match rows.is_empty() {
+            true => vec![Outgoing::forget(network, now_us)],
+            false => Outgoing::snapshot(network, view.revision, rows, self.options.message_rows, now_us),
         }
     }
 
@@ -651,7 +461,8 @@ impl Ncm {
         held: Revision,
     ) -> Option<Vec<KeyedRow>> {
         let view = self.networks.get(&network)?;
-        if held <= view.loaded || held < view.tombstones_from || held > view.revision {
+        let oldest = view.tombstones_from.max(view.mode_since);
+        if held <= view.loaded || held < oldest || held > view.revision {
             return None;
         }
         let intended = self.intended(host, network);

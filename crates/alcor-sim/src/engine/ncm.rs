@@ -21,6 +21,10 @@ const RETRY_US: Us = 1_000_000;
 /// Reports written by one command, as in the shell.
 const REPORTS_AT_ONCE: usize = 1_000;
 
+/// How long hosts pass on what comes for ports that have left, unless a scenario says so: less than the usual five minutes, for
+/// nothing is at rest before.
+const LEASE: Duration = Duration::from_secs(20);
+
 /// Changes of one commit on their way.
 #[derive(Debug)]
 struct Batch {
@@ -75,6 +79,8 @@ impl NcmActor {
         options.queue_rows = bounds.queue_rows.unwrap_or(options.queue_rows);
         options.message_rows = bounds.message_rows.unwrap_or(options.message_rows);
         options.tombstones = bounds.tombstones.unwrap_or(options.tombstones);
+        options.eager_rows_max = bounds.eager_rows_max.unwrap_or(options.eager_rows_max);
+        options.limits.lease = ms(bounds.lease_ms, LEASE);
         Self {
             options,
             core: None,
@@ -129,6 +135,9 @@ impl NcmActor {
         }
         if !self.waiting.is_empty() {
             return Some("the NCM has more for the region");
+        }
+        if core.lingering() > 0 {
+            return Some("hosts pass on what comes for ports that have left");
         }
         (core.depths().queued > 0).then_some("deltas wait in the NCM")
     }

@@ -28,12 +28,15 @@ fn a_new_ncm_knows_what_the_old_one_knew() {
         let change = sim.world.port(port, 0, Some(1), u8::try_from(port).unwrap());
         sim.untold.push(change);
     }
-    sim.settle();
+    sim.arrive();
     // The last port is refused.
     let change = sim.world.port(4, 0, Some(1), 4);
     sim.untold.push(change);
     sim.tell();
-    let delta = sim.agents.get_mut(&1).unwrap().inbox.pop_front().unwrap();
+    let message = sim.agents.get_mut(&1).unwrap().inbox.pop_front();
+    let Some(v1::ncm_message::Body::Delta(delta)) = message else {
+        panic!("{message:?}");
+    };
     let session = sim.agents[&1].session.unwrap();
     let refused = vec![v1::RowError {
         row: u32::try_from(delta.rows.len() - 1).unwrap(),
@@ -99,7 +102,7 @@ fn heartbeats_cost_no_row_and_changes_a_row_in_five_seconds() {
     let mut sim = Sim::new(Options::default());
     let change = sim.world.port(1, 0, Some(1), 1);
     sim.untold.push(change);
-    sim.settle();
+    sim.arrive();
     let hosts = usize::from(HOSTS);
     assert_eq!(kept_after(&mut sim, STORE_EVERY).len(), hosts, "all said hello");
     let second = Duration::from_secs(1);

@@ -1,113 +1,16 @@
-//! Agents that do as the protocol demands, a core between them and a region, and steps that a seed chooses.
+//! Agents, a core between them and a region, and steps that a seed chooses.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU16,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use alcor_dataplane::{Row, RowChange, RowKey};
-use alcor_southbound::convert::{decode_id, decode_row, encode_ip};
+use alcor_dataplane::RowKey;
+use alcor_southbound::convert::resolve::{Question, decode_questions, encode_answers};
 use proptest::prelude::*;
 
 use super::{
     super::*,
-    world::{GROUPS, World, filters, text, tunnel_ip},
+    agent::SimAgent,
+    world::{GROUPS, World, id},
 };
-
-/// An agent that keeps the newest revision per key, as the protocol demands.
-#[derive(Default)]
-pub(super) struct SimAgent {
-    pub(super) session: Option<SessionId>,
-    pub(super) incarnation: u64,
-    pub(super) rows: BTreeMap<RowKey, (Revision, Option<Row>)>,
-    pub(super) held: BTreeMap<Id<Network>, Revision>,
-    /// Messages that are on their way to the agent.
-    pub(super) inbox: std::collections::VecDeque<v1::Delta>,
-    pub(super) named: BTreeMap<Id<Network>, BTreeSet<RowKey>>,
-    pub(super) last_sequence: u64,
-}
-
-impl SimAgent {
-    pub(super) fn hello(&self, host: u8) -> v1::Hello {
-        v1::Hello {
-            host: format!("h{host}"),
-            incarnation: self.incarnation,
-            tunnel_ip: encode_ip(tunnel_ip(host)),
-            held: self
-                .held
-                .iter()
-                .map(|(network, revision)| v1::Held {
-                    network_id: alcor_southbound::convert::encode_id(*network),
-                    revision: revision.0,
-                })
-                .collect(),
-            dataplane: "sim".into(),
-            version: String::new(),
-            filters: filters(&format!("h{host}")),
-            availability_zone: String::new(),
-        }
-    }
-
-    pub(super) fn take(&mut self, delta: v1::Delta) -> v1::Receipt {
-        assert_eq!(delta.sequence, self.last_sequence + 1, "sequences have no gaps");
-        self.last_sequence = delta.sequence;
-        let network: Id<Network> = decode_id("network", &delta.network_id).unwrap();
-        let phase = delta.snapshot();
-        if phase == v1::SnapshotPhase::Forget {
-            self.rows.retain(|key, _| key.network_id() != network);
-            self.held.remove(&network);
-            return receipt(delta.sequence);
-        }
-        if matches!(phase, v1::SnapshotPhase::Begin | v1::SnapshotPhase::Whole) {
-            self.named.insert(network, BTreeSet::new());
-            self.held.insert(network, Revision::ZERO);
-        }
-        for row in &delta.rows {
-            let (revision, change) = decode_row(network, row).unwrap();
-            let key = change.key();
-            if let Some(named) = self.named.get_mut(&network) {
-                named.insert(key);
-            }
-            if self.rows.get(&key).is_some_and(|(known, _)| *known > revision) {
-                continue;
-            }
-            let value = match change {
-                RowChange::Put(row) => Some(row),
-                RowChange::Remove(_) => None,
-            };
-            self.rows.insert(key, (revision, value));
-        }
-        if matches!(phase, v1::SnapshotPhase::End | v1::SnapshotPhase::Whole) {
-            let named = self.named.remove(&network).unwrap();
-            let newest = Revision(delta.revision);
-            self.rows.retain(|key, (revision, _)| {
-                key.network_id() != network || named.contains(key) || *revision > newest
-            });
-        }
-        if delta.revision > 0 {
-            self.held.insert(network, Revision(delta.revision));
-        }
-        receipt(delta.sequence)
-    }
-
-    pub(super) fn has(&self, host: &str, world: &World) -> BTreeMap<RowKey, String> {
-        let rows = self.rows.iter();
-        let present = rows.filter_map(|(key, (_, row))| Some((*key, row.as_ref()?)));
-        present
-            .map(|(key, row)| (key, text(row, world.looks(host, key.network_id()))))
-            .collect()
-    }
-
-    /// Whether it would take packets or neighbours with a number for something.
-    fn knows(&self, network: Id<Network>, number: NonZeroU16) -> bool {
-        let mut rows = self.rows.values().filter_map(|(_, row)| row.as_ref());
-        rows.any(|row| match row {
-            Row::Label(row) => (row.network_id, row.label) == (network, number),
-            Row::Neighbour(row) => (row.network_id, row.label) == (network, number.get()),
-            _ => false,
-        })
-    }
-}
 
 pub(super) fn receipt(sequence: u64) -> v1::Receipt {
     v1::Receipt {
@@ -143,6 +46,7 @@ impl Sim {
                         host,
                         SimAgent {
                             incarnation: 1,
+                            lease: options.limits.lease,
                             ..SimAgent::default()
                         },
                     )
@@ -175,10 +79,12 @@ impl Sim {
                         .values_mut()
                         .find(|agent| agent.session == Some(session))
                         .unwrap();
-                    if let Some(v1::ncm_message::Body::Delta(delta)) = message.body {
-                        agent.inbox.push_back(delta);
+                    if let Some(body @ v1::ncm_message::Body::Delta(_)) = message.body {
+                        agent.inbox.push_back(body);
+                        let deltas = agent.inbox.iter();
+                        let deltas = deltas.filter(|body| matches!(body, v1::ncm_message::Body::Delta(_)));
                         assert!(
-                            agent.inbox.len() <= self.options.window_deltas,
+                            deltas.count() <= self.options.window_deltas,
                             "the window bounds what is sent"
                         );
                     }
@@ -238,10 +144,7 @@ impl Sim {
         let session = self.next_session;
         self.next_session += 1;
         let agent = self.agents.get_mut(&host).unwrap();
-        agent.session = Some(session);
-        agent.inbox.clear();
-        agent.named.clear();
-        agent.last_sequence = 0;
+        agent.welcome(session, self.now.since_start);
         let hello = agent.hello(host);
         self.step(Event::Hello { session, hello });
     }
@@ -260,10 +163,18 @@ impl Sim {
     /// Delivers a message whose receipt says that rows of it, by their positions, were refused.
     pub(super) fn deliver_and_refuse(&mut self, host: u8, rows: Vec<u32>) -> bool {
         let agent = self.agents.get_mut(&host).unwrap();
-        let (Some(session), Some(delta)) = (agent.session, agent.inbox.pop_front()) else {
+        let (Some(session), Some(message)) = (agent.session, agent.inbox.pop_front()) else {
             return false;
         };
-        let mut receipt = agent.take(delta);
+        let delta = match message {
+            v1::ncm_message::Body::Delta(delta) => delta,
+            v1::ncm_message::Body::Resolved(resolved) => {
+                agent.take_answers(&resolved);
+                return true;
+            }
+            v1::ncm_message::Body::Welcome(_) => return true,
+        };
+        let mut receipt = agent.take(&delta, self.now.since_start);
         receipt.refused = rows
             .into_iter()
             .map(|row| v1::RowError {
@@ -288,31 +199,127 @@ impl Sim {
         });
     }
 
-    /// Everybody is connected, everything is told and delivered; then compares.
-    pub(super) fn settle(&mut self) {
-        for host in 1..=HOSTS {
-            if self.agents[&host].session.is_none() {
-                self.connect(host);
+    /// The NCM answers a message of questions; gives whether there was one. The answers are not on their way yet.
+    pub(super) fn answer(&mut self, host: u8) -> bool {
+        let now = self.now.since_start;
+        let agent = self.agents.get_mut(&host).unwrap();
+        let (Some(session), Some(message)) = (agent.session, agent.outbox.pop_front()) else {
+            return false;
+        };
+        let directory = self.ncm.directory();
+        let asker = directory.asker(&format!("h{host}"), session).unwrap();
+        let questions = decode_questions(&message).unwrap();
+        let (answers, asked) = directory.resolve(now, &asker, &questions);
+        assert!(asked.rows_looked_at <= asked.questions);
+        agent.answered.push_back(encode_answers(message.id, &answers));
+        true
+    }
+
+    /// Answers that were made are on their way now; gives whether there were any.
+    pub(super) fn relay(&mut self, host: u8) -> bool {
+        let agent = self.agents.get_mut(&host).unwrap();
+        let resolved = agent.answered.pop_front();
+        let any = resolved.is_some();
+        agent.inbox.extend(resolved.map(v1::ncm_message::Body::Resolved));
+        any
+    }
+
+    /// Time passes for those that are there. What is on its way arrives in less time than a lease takes.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.quiet();
+        let step = Duration::from_secs(1);
+        let until = self.now.since_start + time;
+        while self.now.since_start < until {
+            self.now.since_start += step;
+            self.now.unix_us += 1_000_000;
+            for host in 1..=HOSTS {
+                if let Some(session) = self.agents[&host].session {
+                    let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat {});
+                    self.step(Event::Message { session, body });
+                }
+            }
+            self.step(Event::Tick);
+            for agent in self.agents.values_mut() {
+                agent.expire(self.now.since_start);
             }
         }
+    }
+
+    /// Until nothing is left to be told, answered or delivered to those that are there.
+    pub(super) fn quiet(&mut self) {
         for _ in 0..10_000 {
             self.step(Event::Tick);
             self.tell();
             let mut any = !self.untold.is_empty();
             for host in 1..=HOSTS {
+                any |= self.answer(host) | self.relay(host);
                 any |= self.deliver(host);
             }
             if !any {
-                break;
+                return;
             }
         }
+        panic!("it goes on and on");
+    }
+
+    /// Everybody is connected, everything is told and delivered; then compares.
+    pub(super) fn arrive(&mut self) {
+        for host in 1..=HOSTS {
+            if self.agents[&host].session.is_none() {
+                self.connect(host);
+            }
+        }
+        self.quiet();
+        self.compare(false);
+    }
+
+    /// The same, and once more when nobody lingers any more, and when every host has asked for all that there is.
+    pub(super) fn settle(&mut self) {
+        self.arrive();
+        self.pass(self.options.limits.lease * 3);
+        self.quiet();
+        self.compare(true);
+        self.ask_everything();
+        self.quiet();
+        self.compare(true);
+    }
+
+    /// Each host asks for every address of its networks on demand, and one of a network in which it has nothing.
+    fn ask_everything(&mut self) {
+        let now = self.now.since_start;
+        let ports: Vec<_> = self.world.ports.values().cloned().collect();
+        for agent in self.agents.values_mut() {
+            let asked = ports.iter().filter(|port| agent.is_on_demand(port.network_id));
+            let asked = asked.map(|port| Question {
+                network: port.network_id,
+                ip: port.fixed_ips[0].ip_address,
+                port: None,
+            });
+            let asked: Vec<_> = asked.collect();
+            agent.ask(now, asked);
+        }
+    }
+
+    /// Each host has exactly what it must have: of networks on demand its own rows, and of neighbours nothing that is
+    /// wrong. While hosts linger that is said of networks in which they have ports.
+    fn compare(&self, is_over: bool) {
         for (host, agent) in &self.agents {
             let name = format!("h{host}");
-            assert_eq!(
-                agent.has(&name, &self.world),
-                self.world.expected(&name),
-                "{name} has what it must have"
-            );
+            let mut expected = self.world.expected(&name);
+            let mine: BTreeSet<_> = expected.keys().map(RowKey::network_id).collect();
+            let mut has = agent.has(&name, &self.world);
+            has.retain(|key, _| is_over || mine.contains(&key.network_id()));
+            for network in mine {
+                assert_eq!(
+                    agent.is_on_demand(network),
+                    self.ncm.networks[&network].learned,
+                    "{name}"
+                );
+            }
+            let learned =
+                |key: &RowKey| matches!(key, RowKey::Neighbour(..)) && agent.is_on_demand(key.network_id());
+            expected.retain(|key, _| !learned(key) || has.contains_key(key));
+            assert_eq!(has, expected, "{name} has what it must have");
             let state = self.ncm.host_state(&name).unwrap();
             assert_eq!(
                 (state.summary.pending, state.queued),
@@ -360,6 +367,20 @@ pub(super) enum Step {
     },
     RestartNcm,
     Lag,
+    Ask {
+        host: u8,
+        number: u8,
+        ip: u8,
+    },
+    Answer {
+        host: u8,
+    },
+    Relay {
+        host: u8,
+    },
+    Pass {
+        seconds: u8,
+    },
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -375,9 +396,13 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (host.clone(), 1u8..5).prop_map(|(host, count)| Step::Deliver { host, count }),
         1 => host.clone().prop_map(|host| Step::Disconnect { host }),
         2 => host.clone().prop_map(|host| Step::Connect { host }),
-        1 => host.prop_map(|host| Step::RestartAgent { host }),
+        1 => host.clone().prop_map(|host| Step::RestartAgent { host }),
         1 => Just(Step::RestartNcm),
         1 => Just(Step::Lag),
+        6 => (host.clone(), 0u8..6, 1u8..3).prop_map(|(host, number, ip)| Step::Ask { host, number, ip }),
+        4 => host.clone().prop_map(|host| Step::Answer { host }),
+        4 => host.clone().prop_map(|host| Step::Relay { host }),
+        1 => (1u8..12).prop_map(|seconds| Step::Pass { seconds }),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -426,11 +451,25 @@ impl Sim {
                     host,
                     SimAgent {
                         incarnation,
+                        lease: self.options.limits.lease,
                         ..SimAgent::default()
                     },
                 );
             }
             Step::RestartNcm => self.restart_ncm(),
+            Step::Ask { host, number, ip } => {
+                let network = number % 2;
+                let question = Question {
+                    network: id(u128::from(network) + 1000),
+                    ip: IpAddr::from([10, network, number, ip]),
+                    port: None,
+                };
+                let now = self.now.since_start;
+                self.agents.get_mut(&host).unwrap().ask(now, vec![question]);
+            }
+            Step::Answer { host } => drop(self.answer(host)),
+            Step::Relay { host } => drop(self.relay(host)),
+            Step::Pass { seconds } => self.pass(Duration::from_secs(seconds.into())),
             Step::Lag => {
                 self.untold.clear();
                 self.step(Event::Snapshot {

@@ -1,0 +1,162 @@
+//! Hosts: where they are, which ports they have, and what they have learned.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use alcor_model::{Id, Network, Port, Revision};
+use parking_lot::{Mutex, RwLock};
+
+use super::{HostIndex, Key, Moment, NetworkIndex, meter::Meter};
+use crate::core::SessionId;
+
+/// Tables that tunnel addresses are spread over, so that the writer waits for few readers.
+const TUNNEL_SHARDS: usize = 64;
+
+/// The tunnel address of a host, and the revision that last changed the host.
+pub(super) type Tunnel = (IpAddr, Revision);
+
+#[derive(Debug)]
+pub(super) struct Hosts {
+    pub(super) by_name: RwLock<HashMap<Arc<str>, Arc<Host>>>,
+    tunnels: [RwLock<Vec<Option<Tunnel>>>; TUNNEL_SHARDS],
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self {
+            by_name: RwLock::default(),
+            tunnels: std::array::from_fn(|_| RwLock::default()),
+        }
+    }
+}
+
+impl Hosts {
+    fn place(&self, host: HostIndex) -> (&RwLock<Vec<Option<Tunnel>>>, usize) {
+        let number = host.0 as usize;
+        (&self.tunnels[number % TUNNEL_SHARDS], number / TUNNEL_SHARDS)
+    }
+
+    pub(super) fn tunnel(&self, host: HostIndex) -> Option<Tunnel> {
+        let (shard, position) = self.place(host);
+        shard.read().get(position).copied().flatten()
+    }
+
+    pub(super) fn set_tunnel(&self, host: HostIndex, tunnel: Option<Tunnel>) {
+        let (shard, position) = self.place(host);
+        let mut shard = shard.write();
+        if shard.len() <= position {
+            shard.resize(position + 1, None);
+        }
+        shard[position] = tunnel;
+    }
+}
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) index: HostIndex,
+    pub(super) name: Arc<str>,
+    pub(super) state: Mutex<HostState>,
+}
+
+/// The ports that a host has in a network.
+#[derive(Debug)]
+pub(super) struct Own {
+    network: Id<Network>,
+    pub(super) index: NetworkIndex,
+    /// In order.
+    ports: Vec<Id<Port>>,
+}
+
+impl Own {
+    pub(super) fn has(&self, port: Id<Port>) -> bool {
+        self.ports.binary_search(&port).is_ok()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct HostState {
+    /// What was learned belongs to it; nobody else may ask.
+    pub(super) session: Option<SessionId>,
+    /// In the order of their ids.
+    networks: Vec<Own>,
+    /// What the host has learned, and until when it is told of it.
+    pub(super) learned: HashMap<Key, Moment>,
+    /// Each of them once, with when to look whether its time is over.
+    pub(super) due: VecDeque<(Moment, Key)>,
+    pub(super) meter: Meter,
+    /// Of the ports that ask.
+    pub(super) port_meters: BTreeMap<Id<Port>, Meter>,
+}
+
+impl HostState {
+    pub(super) fn own(&self, network: Id<Network>) -> Option<&Own> {
+        let position = self.networks.binary_search_by_key(&network, |own| own.network);
+        position.ok().map(|position| &self.networks[position])
+    }
+
+    pub(super) fn enter(&mut self, network: Id<Network>, index: NetworkIndex, port: Id<Port>) {
+        let position = self.networks.binary_search_by_key(&network, |own| own.network);
+        let position = position.unwrap_or_else(|position| {
+            let own = Own {
+                network,
+                index,
+                ports: Vec::new(),
+            };
+            self.networks.insert(position, own);
+            position
+        });
+        let ports = &mut self.networks[position].ports;
+        if let Err(position) = ports.binary_search(&port) {
+            ports.insert(position, port);
+        }
+    }
+
+    pub(super) fn leave(&mut self, network: Id<Network>, port: Id<Port>) {
+        let Ok(position) = self.networks.binary_search_by_key(&network, |own| own.network) else {
+            return;
+        };
+        self.port_meters.remove(&port);
+        let ports = &mut self.networks[position].ports;
+        if let Ok(at) = ports.binary_search(&port) {
+            ports.remove(at);
+        }
+        if ports.is_empty() {
+            self.networks.remove(position);
+        }
+    }
+
+    pub(super) fn leave_all(&mut self) {
+        self.networks.clear();
+        self.port_meters.clear();
+    }
+
+    /// The host may use what it asked for until then. Later than what is known, never earlier.
+    pub(super) fn learn(&mut self, key: Key, until: Moment) {
+        let known = self.learned.entry(key).or_insert_with(|| {
+            self.due.push_back((until, key));
+            until
+        });
+        *known = until.max(*known);
+    }
+
+    /// Takes out one thing learned whose time is over, of at most `budget` that are looked at.
+    pub(super) fn expired(&mut self, now: Moment, budget: &mut usize) -> Option<Key> {
+        while *budget > 0 && self.due.front().is_some_and(|(at, _)| *at <= now) {
+            *budget -= 1;
+            let (_, key) = self.due.pop_front()?;
+            match self.learned.get(&key) {
+                Some(until) if *until > now => self.due.push_back((*until, key)),
+                Some(_) => {
+                    self.learned.remove(&key);
+                    return Some(key);
+                }
+                None => {}
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,301 @@
+//! The writing end, which only the core has.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use alcor_model::{Id, MacAddr, Network, Port, Revision};
+
+use super::{
+    Directory, HostIndex, Key, Moment, NetworkIndex, Stored,
+    hosts::{Host, HostState, Tunnel},
+};
+use crate::core::SessionId;
+
+/// What is looked at of one host's learned addresses in one sweep.
+const SWEEP: usize = 1_024;
+
+/// An address's row, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The MAC of its port.
+    pub mac: MacAddr,
+    /// The host that the port is on.
+    pub host: HostIndex,
+    /// The port's label; 0 is none.
+    pub label: u16,
+    /// When it was last changed; a later change of the host counts too.
+    pub revision: Revision,
+}
+
+/// An address's row, as hosts are told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The host that the port is on.
+    pub owner: HostIndex,
+    /// Its tunnel address.
+    pub tunnel: IpAddr,
+    /// The MAC of the port.
+    pub mac: MacAddr,
+    /// The port's label; 0 is none.
+    pub label: u16,
+    /// When any of it was last changed.
+    pub revision: Revision,
+}
+
+/// Writes a [`Directory`]. There is one of them.
+#[derive(Debug)]
+pub struct Writer {
+    directory: Arc<Directory>,
+    hosts: Vec<Arc<Host>>,
+    by_name: HashMap<Arc<str>, HostIndex>,
+    networks: HashMap<Id<Network>, NetworkIndex>,
+    next_network: u32,
+}
+
+impl Writer {
+    pub(super) fn new(directory: Arc<Directory>) -> Self {
+        Self {
+            directory,
+            hosts: Vec::new(),
+            by_name: HashMap::new(),
+            networks: HashMap::new(),
+            next_network: 0,
+        }
+    }
+
+    /// What it writes.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The number of a network.
+    pub fn network(&mut self, id: Id<Network>) -> NetworkIndex {
+        let next = &mut self.next_network;
+        *self.networks.entry(id).or_insert_with(|| {
+            let index = NetworkIndex(*next);
+            // Two thousand million networks later the last ones share a number, and only ids tell who may ask.
+            *next = next.saturating_add(1).min(NetworkIndex::MAX);
+            index
+        })
+    }
+
+    /// A network is gone for good.
+    pub fn forget_network(&mut self, id: Id<Network>) {
+        self.networks.remove(&id);
+    }
+
+    /// The number of a host.
+    pub fn host(&mut self, name: &str) -> HostIndex {
+        if let Some(index) = self.by_name.get(name) {
+            return *index;
+        }
+        let index = HostIndex(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX));
+        let name: Arc<str> = Arc::from(name);
+        let host = Arc::new(Host {
+            index,
+            name: Arc::clone(&name),
+            state: parking_lot::Mutex::default(),
+        });
+        self.hosts.push(Arc::clone(&host));
+        self.by_name.insert(Arc::clone(&name), index);
+        self.directory.hosts.by_name.write().insert(name, host);
+        index
+    }
+
+    /// The number of a host that has one.
+    pub fn known(&self, name: &str) -> Option<HostIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Hosts that have a number.
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// The host with this number, counted from 0.
+    pub fn numbered(&self, number: usize) -> Option<HostIndex> {
+        self.hosts.get(number).map(|host| host.index)
+    }
+
+    /// The name of a host.
+    pub fn name(&self, host: HostIndex) -> Option<&Arc<str>> {
+        self.hosts.get(host.0 as usize).map(|host| &host.name)
+    }
+
+    fn with<T: Default>(&self, host: HostIndex, f: impl FnOnce(&mut HostState) -> T) -> T {
+        let host = self.hosts.get(host.0 as usize);
+        host.map(|host| f(&mut host.state.lock())).unwrap_or_default()
+    }
+
+    /// Where a host is.
+    pub fn set_tunnel(&self, host: HostIndex, tunnel: Option<Tunnel>) {
+        self.directory.hosts.set_tunnel(host, tunnel);
+    }
+
+    /// A host has a port in a network: it may ask there.
+    pub fn enter(&self, host: HostIndex, network: (Id<Network>, NetworkIndex), port: Id<Port>) {
+        self.with(host, |state| state.enter(network.0, network.1, port));
+    }
+
+    /// A host does not have a port any more.
+    pub fn leave(&self, host: HostIndex, network: Id<Network>, port: Id<Port>) {
+        self.with(host, |state| state.leave(network, port));
+    }
+
+    /// An address has this row now; gives who has learned it.
+    pub fn put(&self, network: NetworkIndex, ip: IpAddr, entry: Entry) -> Vec<HostIndex> {
+        let key = Key::new(network, ip);
+        let revision = entry.revision.0;
+        let stored = Stored {
+            host: entry.host,
+            revision: [(revision >> 32) as u32, revision as u32],
+            mac: entry.mac,
+            label: entry.label,
+        };
+        let mut shard = self.directory.shard(&key);
+        shard.rows.insert(key, stored);
+        let learners = shard.learners.get(&key);
+        learners
+            .map(|hosts| hosts.iter().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Nobody has an address any more; gives who had learned it. They are not learners any more.
+    pub fn remove(&self, network: NetworkIndex, ip: IpAddr) -> Vec<HostIndex> {
+        let key = Key::new(network, ip);
+        let mut shard = self.directory.shard(&key);
+        shard.rows.remove(&key);
+        let learners = shard.learners.remove(&key);
+        learners
+            .map(|hosts| hosts.into_iter().collect())
+            .unwrap_or_default()
+    }
+
+    /// An address's row, when its host is registered.
+    pub fn row(&self, network: NetworkIndex, ip: IpAddr) -> Option<Known> {
+        let key = Key::new(network, ip);
+        let stored = self.directory.shard(&key).rows.get(&key).copied()?;
+        let (tunnel, host_revision) = self.directory.hosts.tunnel(stored.host)?;
+        Some(Known {
+            owner: stored.host,
+            tunnel,
+            mac: stored.mac,
+            label: stored.label,
+            revision: stored.revision().max(host_revision),
+        })
+    }
+
+    /// Who has learned an address.
+    pub fn learners(&self, network: NetworkIndex, ip: IpAddr) -> Vec<HostIndex> {
+        let key = Key::new(network, ip);
+        let shard = self.directory.shard(&key);
+        let learners = shard.learners.get(&key);
+        learners
+            .map(|hosts| hosts.iter().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Whether a host has learned an address.
+    pub fn has_learned(&self, host: HostIndex, network: NetworkIndex, ip: IpAddr) -> bool {
+        let key = Key::new(network, ip);
+        let shard = self.directory.shard(&key);
+        shard
+            .learners
+            .get(&key)
+            .is_some_and(|hosts| hosts.contains(&host))
+    }
+
+    /// A host with a session has an address's row without having asked, or is told of it: it is told of its changes for at
+    /// least so long.
+    pub fn learn(&self, host: HostIndex, network: NetworkIndex, ip: IpAddr, until: Duration) {
+        let key = Key::new(network, ip);
+        self.with(host, |state| {
+            if state.session.is_some() {
+                state.learn(key, Moment::of(until));
+                let mut shard = self.directory.shard(&key);
+                shard.learners.entry(key).or_default().insert(host);
+            }
+        });
+    }
+
+    /// A host has an address's row no more.
+    pub fn unlearn(&self, host: HostIndex, network: NetworkIndex, ip: IpAddr) {
+        let key = Key::new(network, ip);
+        self.directory.shard(&key).unlearn(&key, host);
+    }
+
+    /// What a host may have learned in a network. What is gone is part of it until its lease is over.
+    pub fn learned_in(&self, host: HostIndex, network: NetworkIndex) -> BTreeSet<IpAddr> {
+        self.with(host, |state| {
+            let keys = state.learned.keys().filter(|key| key.network() == network);
+            keys.map(Key::ip).collect()
+        })
+    }
+
+    /// A host has a new session, which has learned nothing.
+    pub fn open(&self, host: HostIndex, session: SessionId) {
+        self.close(host);
+        self.with(host, |state| state.session = Some(session));
+    }
+
+    /// A host has no session any more: what it learned is forgotten.
+    pub fn close(&self, host: HostIndex) {
+        let learned = self.with(host, |state| {
+            state.session = None;
+            state.due.clear();
+            std::mem::take(&mut state.learned)
+        });
+        // Nobody asks for it until it has a new session, which the writer gives it.
+        for key in learned.into_keys() {
+            self.directory.shard(&key).unlearn(&key, host);
+        }
+    }
+
+    /// A host forgets what it has learned in a network.
+    pub fn unlearn_all(&self, host: HostIndex, network: NetworkIndex) {
+        self.with(host, |state| {
+            let keys = state.learned.keys().filter(|key| key.network() == network);
+            let keys: Vec<Key> = keys.copied().collect();
+            if keys.is_empty() {
+                return;
+            }
+            state.due.retain(|(_, key)| key.network() != network);
+            for key in keys {
+                state.learned.remove(&key);
+                self.directory.shard(&key).unlearn(&key, host);
+            }
+        });
+    }
+
+    /// Forgets what a host has learned and not asked for again in time, or a part of it when that is much.
+    pub fn sweep(&self, now: Duration, host: HostIndex) {
+        let now = Moment::of(now);
+        self.with(host, |state| {
+            let mut budget = SWEEP;
+            while let Some(key) = state.expired(now, &mut budget) {
+                self.directory.shard(&key).unlearn(&key, host);
+            }
+        });
+    }
+
+    /// All rows and places are to be written anew. Until [`Self::loaded`] nobody gets an answer; what hosts have learned stays.
+    pub fn load(&mut self) {
+        self.directory.loading.store(true, Ordering::Release);
+        for shard in &self.directory.shards {
+            shard.lock().rows.clear();
+        }
+        for host in &self.hosts {
+            host.state.lock().leave_all();
+            self.directory.hosts.set_tunnel(host.index, None);
+        }
+    }
+
+    /// Everything is there.
+    pub fn loaded(&self) {
+        self.directory.loading.store(false, Ordering::Release);
+    }
+}
