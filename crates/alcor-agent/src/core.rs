@@ -612,6 +612,7 @@ impl Agent {
         };
         // Also without changes: the receipt must not overtake earlier batches that it relies on.
         self.apply(plan.changes, plan.ports.clone(), Some(receipt), out);
+        self.evict(out);
         for port in plan.removed_ports {
             self.port_removed(now, port, out);
         }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
 
 mod common;
+#[path = "common/world.rs"]
+mod world;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,9 +11,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use alcor_agent::{AgentConfig, AgentError, run};
+use alcor_agent::{AgentConfig, AgentError, core::LEASE_MIN, run};
 use alcor_dataplane::{
-    ConnectionEntry, Dataplane, DataplaneError, Drops, Event, Row, RowChange, Snapshot, model::Model,
+    ConnectionEntry, Dataplane, DataplaneError, Drops, Event, Ingress, PuntReason, Row, RowChange, Snapshot,
+    Verdict, model::Model,
 };
 use alcor_model::{Id, Network, Port, Revision};
 use alcor_proto::v1::{
@@ -20,12 +23,15 @@ use alcor_proto::v1::{
     ncm_message,
     southbound_server::{Southbound, SouthboundServer},
 };
+use alcor_southbound::convert::resolve::{
+    Answer, Question, Verdict as Answered, decode_questions, encode_answers,
+};
 use common::{Key, port_id, row};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -121,9 +127,9 @@ impl Stream {
     }
 }
 
-/// A model that the test keeps a hand on.
+/// A model that the test keeps a hand on; it tells when a packet that was held goes on.
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Model>>);
+struct Shared(Arc<Mutex<Model>>, Arc<Notify>);
 
 impl Dataplane for Shared {
     fn filters(&self) -> bool {
@@ -148,7 +154,9 @@ impl Dataplane for Shared {
         self.0.lock().unwrap().inject(port, frame)
     }
     fn release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError> {
-        self.0.lock().unwrap().release(port, frame)
+        let outcome = self.0.lock().unwrap().release(port, frame);
+        self.1.notify_one();
+        outcome
     }
     fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
         self.0.lock().unwrap().take_used(keys)
@@ -249,6 +257,73 @@ fn rows() -> Vec<Row> {
     let mut rows: Vec<_> = KEYS.iter().map(|key| row(*key, 5)).collect();
     rows.sort_by_key(Row::key);
     rows
+}
+
+#[tokio::test]
+async fn a_packet_is_held_until_its_peer_is_known_and_a_lease_is_renewed_by_use() {
+    let mut world = World::new().await;
+    let agent = world.start();
+    let mut stream = world.streams.recv().await.unwrap();
+    let Row::Network(network) = row(Key::Network(0), 5) else {
+        panic!("not a network");
+    };
+    let on_demand = Row::Network(alcor_dataplane::NetworkRow {
+        on_demand: true,
+        ..network
+    });
+    let on_demand = alcor_southbound::convert::encode_row(Revision(5), &on_demand);
+    let rows = vec![on_demand, wire(Key::Subnet(0), 5), wire(Key::Port(0, 1), 5)];
+    stream.delta(SnapshotPhase::Whole, 5, rows).await;
+    assert_eq!(stream.receipt().await.refused, []);
+    let attach = json!({"attach": {"port_id": port_id(0, 1), "device": "veth7"}}).to_string();
+    assert_eq!(world.ask(&attach).await["condition"], "wired");
+
+    let Row::Neighbour(peer) = row(Key::Neighbour(0, 1), 6) else {
+        panic!("not a neighbour");
+    };
+    let ingress = || Ingress::Port(port_id(0, 1));
+    let frame = world::arp(1, peer.ip);
+    let verdict = world.model.0.lock().unwrap().process(ingress(), &frame);
+    assert_eq!(verdict, Verdict::Punt(PuntReason::Unresolved));
+    let asked = |body| match body {
+        Body::Resolve(resolve) => Some(resolve),
+        _ => None,
+    };
+    let message = stream.next(asked).await;
+    let question = Question {
+        network: common::network_id(0),
+        ip: peer.ip,
+        port: Some(port_id(0, 1)),
+    };
+    assert_eq!(decode_questions(&message), Ok(vec![question]));
+    let answer = Answer {
+        verdict: Answered::Route(Revision(6), peer),
+        lease: LEASE_MIN,
+    };
+    let body = Some(ncm_message::Body::Resolved(encode_answers(message.id, &[answer])));
+    stream.to_agent.send(Ok(v1::NcmMessage { body })).await.unwrap();
+    world.model.1.notified().await;
+    let released = world.model.0.lock().unwrap().take_released();
+    assert!(
+        matches!(released[..], [(port, Verdict::Reply { .. })] if port == port_id(0, 1)),
+        "{released:?}"
+    );
+
+    // It was used, so it is asked for again before its lease is over.
+    let message = stream.next(asked).await;
+    let renewal = Question {
+        port: None,
+        ..question
+    };
+    assert_eq!(decode_questions(&message), Ok(vec![renewal]));
+    let state = world.ask(r#"{"state": {}}"#).await;
+    let learning = &state["learning"];
+    assert_eq!(
+        (&learning["learned"], &learning["released"]),
+        (&json!(1), &json!(1)),
+        "{state}"
+    );
+    agent.stop().await;
 }
 
 #[tokio::test]

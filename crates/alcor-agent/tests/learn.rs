@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use alcor_agent::{
     core::{
-        ANSWER_WITHIN, ASK_AGAIN_AFTER, Dropped, Event, HELD_MAX, HELD_PER_PORT, HOLD_FOR, MESSAGES_MAX,
-        NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S,
+        ANSWER_WITHIN, ASK_AGAIN_AFTER, Dropped, Event, HELD_MAX, HELD_PER_PORT, HOLD_FOR, LEARNED_MAX,
+        MESSAGES_MAX, NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S,
     },
     delta::{FromNcm, Phase},
 };
@@ -623,6 +623,36 @@ fn messages_are_full_and_few() {
     assert_eq!(questions, count as usize);
     assert_eq!(messages, 10);
     assert_eq!(world.learned(), count as usize);
+}
+
+#[test]
+fn of_too_many_neighbours_the_least_recently_used_go() {
+    let mut world = World::new(1);
+    let count = u32::try_from(LEARNED_MAX).unwrap();
+    let neighbours =
+        (0..count + 5).map(|n| Ok((Revision(5), RowChange::Put(Row::Neighbour(neighbour(n, 7))))));
+    world.rig.delta(0, Phase::Delta, 5, neighbours.collect());
+    world.rig.settle();
+    assert_eq!(
+        (world.learned(), world.neighbours().len()),
+        (LEARNED_MAX, LEARNED_MAX)
+    );
+    world.directory = (0..count + 100).map(|n| (n, (5, 7))).collect();
+    for n in 5..15 {
+        assert!(way(&mut world, n).is_some());
+    }
+    world.pass(LEASE * 3 / 4);
+    for n in count + 50..count + 60 {
+        world.look_for(1, n);
+        world.answer_all();
+    }
+    let left: BTreeSet<_> = world.neighbours().iter().map(|row| row.ip).collect();
+    assert_eq!(left.len(), LEARNED_MAX);
+    let has = |n| left.contains(&ip(n));
+    assert!((5..15).all(has), "used");
+    assert!((count + 50..count + 60).all(has), "new");
+    assert!(!(15..25).any(has), "neither");
+    assert_eq!(world.rig.agent.learning().evicted, 15);
 }
 
 #[test]

@@ -253,7 +253,8 @@ impl Agent {
         }
     }
 
-    fn evict(&mut self, out: &mut Vec<Action>) {
+    /// Gives up what is too much. Not before the changes of the same event: they may bring it.
+    pub(super) fn evict(&mut self, out: &mut Vec<Action>) {
         let mut surplus = Vec::new();
         while let Some(key) = self.learned.surplus() {
             self.learned.remove(&key);
