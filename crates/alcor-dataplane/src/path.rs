@@ -59,8 +59,9 @@
 //!    the network that has a gateway: `NoRoute`. The source need not be checked again. `neigh` does not know it:
 //!    unknown. Else TTL/hop limit - 1, source MAC = gateway MAC, destination MAC = the neighbour's,
 //!    on to stage 10.
-//! 9. Else **switch**: `fdb(network, destination MAC)`; not found: the IP destination is unknown, or, when it is a gateway or
-//!    `neigh` knows it under another MAC, `UnknownDestination` (asking would tell nothing new). It is the
+//! 9. Else **switch**: `fdb(network, destination MAC)`. Not found: whoever `neigh` says has the IP destination now, and the
+//!    destination MAC becomes its: the sender's cache is older than the port that has the address, and as nothing floods, nothing
+//!    else would tell it before the cache ends. A gateway's address: `UnknownDestination`; nobody's: unknown. It is the
 //!    port itself: `Loop`.
 //! 10. **Filter out**: [the filter](#the-filter) of the sender, egress, with the label of the peer: a local port's own, else the
 //!     neighbour row's; 0 for the gateway's answer of stage 8. A ping to the gateway is filtered like any packet, its answer is not.

@@ -42,6 +42,8 @@ pub struct Exit {
     label: u16,
     /// Through the gateway to `mac`.
     is_routed: bool,
+    /// To `mac`, which is not what the sender wrote.
+    is_readdressed: bool,
     mac: [u8; 6],
 }
 
@@ -66,6 +68,7 @@ impl Exit {
             family: 0,
             label: 0,
             is_routed: false,
+            is_readdressed: false,
             mac: [0; 6],
         }
     }
@@ -123,7 +126,7 @@ fn switched(work: &Work, exit: &mut Exit) -> Result<(), End> {
         }
         None => {
             let Some(remote) = use_remote_mac(network, &work.packet.destination_mac) else {
-                return Err(nobodys_mac(work));
+                return readdress(work, exit);
             };
             exit.kind = TO_HOST;
             exit.host = remote.host;
@@ -134,22 +137,44 @@ fn switched(work: &Work, exit: &mut Exit) -> Result<(), End> {
     Ok(())
 }
 
-/// What becomes of a frame for a MAC that no row tells: asking helps when no row tells the address either.
+/// A frame for a MAC that no row tells goes to whoever has the address.
 #[inline(always)]
-fn nobodys_mac(work: &Work) -> End {
+fn readdress(work: &Work, exit: &mut Exit) -> Result<(), End> {
     let key = IpKey {
         scope: work.port.network,
         family: work.packet.family,
         ip: work.packet.destination,
     };
-    let is_known = is_gateway(key.scope, key.family, &key.ip)
-        || LOCAL_IPS.get_ptr(&key).is_some()
-        || NEIGHBOURS.get_ptr(&key).is_some();
-    if is_known {
-        End::drop(DropReason::UnknownDestination)
-    } else {
-        End::unknown(work)
+    if is_gateway(key.scope, key.family, &key.ip) {
+        return Err(End::drop(DropReason::UnknownDestination));
     }
+    exit.is_readdressed = true;
+    by_address(work, &key, exit)?;
+    if exit.kind == TO_LOCAL && exit.local.port == work.port.port {
+        return Err(End::drop(DropReason::Loop));
+    }
+    Ok(())
+}
+
+/// To whoever has an address.
+#[inline(always)]
+fn by_address(work: &Work, key: &IpKey, exit: &mut Exit) -> Result<(), End> {
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    if let Some(local) = unsafe { LOCAL_IPS.get(key) } {
+        exit.kind = TO_LOCAL;
+        exit.local = *local_mac(key.scope, &local.mac).ok_or(INTERNAL)?;
+        exit.mac = local.mac;
+    } else {
+        let Some(remote) = use_neighbour(key) else {
+            return Err(End::unknown(work));
+        };
+        exit.kind = TO_HOST;
+        exit.host = remote.host;
+        exit.family = remote.family as u32;
+        exit.label = remote.label;
+        exit.mac = remote.mac;
+    }
+    Ok(())
 }
 
 /// Stage 8, packed.
@@ -185,22 +210,7 @@ fn routed(work: &Work, exit: &mut Exit) -> Result<(), End> {
         ip: work.packet.destination,
     };
     exit.is_routed = true;
-    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
-    if let Some(local) = unsafe { LOCAL_IPS.get(&key) } {
-        exit.kind = TO_LOCAL;
-        exit.local = *local_mac(network, &local.mac).ok_or(INTERNAL)?;
-        exit.mac = local.mac;
-    } else {
-        let Some(remote) = use_neighbour(&key) else {
-            return Err(End::unknown(work));
-        };
-        exit.kind = TO_HOST;
-        exit.host = remote.host;
-        exit.family = remote.family as u32;
-        exit.label = remote.label;
-        exit.mac = remote.mac;
-    }
-    Ok(())
+    by_address(work, &key, exit)
 }
 
 #[inline(always)]
@@ -368,6 +378,8 @@ fn sent(work: &Work, exit: &Exit, label: u16) -> Result<End, End> {
     if exit.is_routed {
         set_ttl(work, work.packet.ttl - 1).ok_or(INTERNAL)?;
         set_macs(work.skb, &exit.mac, &GATEWAY_MAC).ok_or(INTERNAL)?;
+    } else if exit.is_readdressed {
+        work.skb.store(0, &exit.mac, 0).ok_or(INTERNAL)?;
     }
     match exit.kind {
         TO_LOCAL => Ok(hand_over(work.skb, &exit.local, work.packet.was_held)),

@@ -29,16 +29,23 @@ const IPV6_ICMP: usize = ETH_LEN + IPV6_LEN;
 pub(super) fn switch<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {
     let network = context.network;
     let mac = context.ethernet.destination;
-    let known = || network.is_gateway(packet.destination) || network.neigh(packet.destination).is_some();
-    let peer = match network.fdb(mac) {
-        Some(peer) => peer,
-        None if known() => return Err(DropReason::UnknownDestination.into()),
-        None => return Err(End::Unknown(packet.destination)),
+    let mut frame = context.frame.to_vec();
+    let (peer, used) = match network.fdb(mac) {
+        Some(peer) => (peer, Used::ByMac(mac)),
+        None if network.is_gateway(packet.destination) => {
+            return Err(DropReason::UnknownDestination.into());
+        }
+        None => {
+            let peer = network.neigh(packet.destination);
+            let peer = peer.ok_or(End::Unknown(packet.destination))?;
+            put(&mut frame, 0, &peer.mac().0);
+            (peer, Used::ByIp(packet.destination))
+        }
     };
     if matches!(peer, Peer::Local(receiver) if receiver.id == context.port.id) {
         return Err(DropReason::Loop.into());
     }
-    Ok(Exit::Peer(peer, context.frame.to_vec(), Used::ByMac(mac)))
+    Ok(Exit::Peer(peer, frame, used))
 }
 
 pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {

@@ -58,11 +58,23 @@ pub(crate) fn cases() -> Vec<Case> {
             send(STRANGER, "10.0.0.77"),
             Want::Unknown("10.0.0.77"),
         ),
-        drop(
-            "nobody's MAC for an address that another has",
+        case(
+            "nobody's MAC for an address that another has now",
             ALICE,
             send(STRANGER, "10.0.0.12"),
-            UnknownDestination,
+            Want::Deliver(BOB, send(mac(BOB), "10.0.0.12")),
+        ),
+        case(
+            "nobody's MAC for an address that another has now, elsewhere",
+            ALICE,
+            send(STRANGER, "10.0.0.50"),
+            Want::Tunnel(DAVE_HOST, send(DAVE_MAC, "10.0.0.50")),
+        ),
+        drop(
+            "nobody's MAC for the own address",
+            ALICE,
+            send(STRANGER, "10.0.0.11"),
+            Loop,
         ),
         drop(
             "nobody's MAC for the gateway",
