@@ -680,7 +680,7 @@ impl Agent {
                     self.advertise_soon(now, network);
                 }
                 RowKey::Neighbour(network, ip) => neighbours.push((network, ip)),
-                RowKey::Policy(..) | RowKey::Label(..) => {}
+                RowKey::Router(..) | RowKey::Policy(..) | RowKey::Label(..) => {}
             }
         }
         // Ports that the delta named are reported whether anything changed or not.

@@ -5,7 +5,7 @@ mod common;
 #[path = "common/world.rs"]
 mod world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use alcor_agent::{
     core::{
@@ -15,9 +15,10 @@ use alcor_agent::{
     delta::{FromNcm, Phase},
 };
 use alcor_dataplane::{
-    Dataplane, DropReason, Ingress, NeighbourRow, PuntReason, Row, RowChange, Verdict, model::Limits,
+    Dataplane, DropReason, Ingress, InterfaceRow, NeighbourRow, NetworkRow, PuntReason, RouterRow, Row,
+    RowChange, RowKey, Verdict, model::Limits,
 };
-use alcor_model::Revision;
+use alcor_model::{Id, Revision, net::GATEWAY_MAC};
 use alcor_proto::v1;
 use alcor_southbound::convert::resolve::{Answer, QUESTIONS_MAX, Verdict as Answered};
 use common::{Key, network_id, port_id};
@@ -668,11 +669,12 @@ fn packets_of_ports_and_networks_that_are_not_here_are_counted() {
     };
     world.rig.step(event(9, 0));
     world.rig.step(event(1, 1));
-    assert_eq!(dropped(&world, Dropped::UnknownPort), 2);
+    assert_eq!(dropped(&world, Dropped::UnknownPort), 1);
+    assert_eq!(dropped(&world, Dropped::NotOnDemand), 1);
     world.rig.delta(0, Phase::Delta, 5, vec![network(false, 5)]);
     world.rig.settle();
     world.rig.step(event(1, 0));
-    assert_eq!(dropped(&world, Dropped::NotOnDemand), 1);
+    assert_eq!(dropped(&world, Dropped::NotOnDemand), 2);
     assert!(world.rig.asked.is_empty());
     // A device that went while its packet was held.
     world.rig.delta(0, Phase::Delta, 6, vec![network(true, 6)]);
@@ -683,4 +685,78 @@ fn packets_of_ports_and_networks_that_are_not_here_are_counted() {
     world.answer_all();
     assert_eq!(dropped(&world, Dropped::Refused), 1);
     assert_eq!(world.rig.agent.learning().released, 0);
+}
+
+#[test]
+fn an_address_behind_a_router_is_asked_for_in_its_own_network() {
+    let mut world = World::new(1);
+    let far = network_id(1);
+    let router = |revision| {
+        let row = RouterRow {
+            id: Id::from_uuid(uuid::Uuid::from_u128(0x7000)),
+            network_id: network_id(0),
+            admin_state_up: true,
+            interfaces: vec![InterfaceRow {
+                network_id: far,
+                cidr: "172.16.0.0/16".parse().unwrap(),
+                address: IpAddr::from([172, 16, 0, 1]),
+            }],
+            routes: Vec::new(),
+        };
+        Ok((Revision(revision), RowChange::Put(Row::Router(row))))
+    };
+    let Row::Network(row) = common::row(Key::Network(1), 1) else {
+        panic!("not a network");
+    };
+    let (vni, row) = (
+        row.vni,
+        NetworkRow {
+            on_demand: true,
+            ..row
+        },
+    );
+    let row = Ok((Revision(1), RowChange::Put(Row::Network(row))));
+    // A network without ports of this host.
+    world.rig.delta(1, Phase::Whole, 1, vec![row]);
+    world.rig.delta(0, Phase::Delta, 2, vec![router(2)]);
+    world.rig.settle();
+
+    let target = IpAddr::from([172, 16, 0, 9]);
+    assert_eq!(world.send(1, &packet(1, GATEWAY_MAC, target)), HELD);
+    world.rig.settle();
+    let asked = world.questions();
+    let question = (asked[0].network, asked[0].ip, asked[0].port);
+    assert_eq!((asked.len(), question), (1, (far, target, Some(port_id(0, 1)))));
+    world.answer_with(|_| Answer {
+        verdict: Answered::Route(
+            Revision(5),
+            NeighbourRow {
+                network_id: far,
+                ip: target,
+                ..neighbour(9, 7)
+            },
+        ),
+        lease: LEASE,
+    });
+    world.rig.settle();
+    let released = world.released();
+    let [
+        (
+            _,
+            Verdict::Tunnel {
+                host: to, vni: into, ..
+            },
+        ),
+    ] = &released[..]
+    else {
+        panic!("{released:?}");
+    };
+    assert_eq!((*to, *into), (host(7), vni));
+    // The router goes, and with it the way.
+    let gone = RowKey::Router(network_id(0), Id::from_uuid(uuid::Uuid::from_u128(0x7000)));
+    let gone = Ok((Revision(6), RowChange::Remove(gone)));
+    world.rig.delta(0, Phase::Delta, 6, vec![gone]);
+    world.rig.settle();
+    let verdict = world.send(1, &packet(1, GATEWAY_MAC, target));
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoRoute));
 }

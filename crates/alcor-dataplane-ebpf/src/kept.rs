@@ -17,6 +17,7 @@ const SUBNET: u32 = 2;
 const PORT: u32 = 3;
 const POLICY: u32 = 4;
 const LABEL: u32 = 5;
+const ROUTER: u32 = 6;
 
 type Parts = Hash<Plain<KeptKey>, Plain<KeptValue>>;
 
@@ -41,6 +42,7 @@ fn row_id(of: &RowKey) -> Option<RowId> {
     let (kind, id) = match of {
         RowKey::Network(id) => (NETWORK, id.uuid().into_bytes()),
         RowKey::Subnet(_, id) => (SUBNET, id.uuid().into_bytes()),
+        RowKey::Router(_, id) => (ROUTER, id.uuid().into_bytes()),
         RowKey::Port(_, id) => (PORT, id.uuid().into_bytes()),
         RowKey::Policy(_, id) => (POLICY, id.uuid().into_bytes()),
         RowKey::Label(_, label) => (LABEL, u128::from(label.get()).to_be_bytes()),
@@ -182,6 +184,7 @@ fn encode(row: &Row) -> Result<Option<Vec<u8>>, DataplaneError> {
     let text = match row {
         Row::Network(row) => serde_json::to_vec(row),
         Row::Subnet(row) => serde_json::to_vec(row),
+        Row::Router(row) => serde_json::to_vec(row),
         Row::Port(row) => serde_json::to_vec(row),
         Row::Policy(row) => serde_json::to_vec(row),
         Row::Label(row) => serde_json::to_vec(row),
@@ -195,6 +198,7 @@ fn decode(kind: u32, text: &[u8]) -> serde_json::Result<Option<Row>> {
     Ok(match kind {
         NETWORK => Some(Row::Network(serde_json::from_slice(text)?)),
         SUBNET => Some(Row::Subnet(serde_json::from_slice(text)?)),
+        ROUTER => Some(Row::Router(serde_json::from_slice(text)?)),
         PORT => Some(Row::Port(serde_json::from_slice(text)?)),
         POLICY => Some(Row::Policy(serde_json::from_slice(text)?)),
         LABEL => Some(Row::Label(serde_json::from_slice(text)?)),

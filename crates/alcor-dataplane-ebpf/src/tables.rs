@@ -6,7 +6,7 @@ use std::{
 };
 
 use alcor_dataplane::{
-    DataplaneError, NetworkRow, PortRow, Row, RowKey, SubnetRow,
+    DataplaneError, NetworkRow, PortRow, RouterRow, Row, RowKey, SubnetRow,
     rules::{InForce, Rules, Sets},
 };
 use alcor_dataplane_abi::layout::{
@@ -14,7 +14,7 @@ use alcor_dataplane_abi::layout::{
     NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER,
     PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue,
 };
-use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
+use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 
 use crate::{
     device::Device,
@@ -29,6 +29,7 @@ struct NetworkTable {
     row: NetworkRow,
     handle: u32,
     subnets: BTreeMap<Id<Subnet>, SubnetRow>,
+    routers: BTreeMap<Id<Router>, RouterRow>,
     ports: BTreeMap<Id<Port>, (u32, PortRow)>,
     macs: HashMap<MacAddr, Id<Port>>,
     /// Ports that have a fixed IP; the first one answers for it.
@@ -73,6 +74,7 @@ impl Tables {
     /// Says no to a row that cannot be. A row that is accepted can be put, unless its rules do not fit.
     pub(crate) fn check(&self, row: &Row) -> Result<(), DataplaneError> {
         match row {
+            Row::Router(row) => self.network(row.network_id).map(drop).and_then(|()| row.fits()),
             Row::Policy(row) => self.network(row.network_id).map(drop),
             Row::Label(row) => self.network(row.network_id).map(drop),
             Row::Network(row) => match self.vnis.get(&row.vni.get()) {
@@ -134,6 +136,7 @@ impl Tables {
         match key {
             RowKey::Network(_) => Some(Row::Network(network.row.clone())),
             RowKey::Subnet(_, id) => network.subnets.get(id).cloned().map(Row::Subnet),
+            RowKey::Router(_, id) => network.routers.get(id).cloned().map(Row::Router),
             RowKey::Port(_, id) => network.ports.get(id).map(|(_, row)| Row::Port(row.clone())),
             RowKey::Policy(_, id) => network.rules.policies().get(id).cloned().map(Row::Policy),
             RowKey::Label(_, label) => network.rules.labels().get(label).cloned().map(Row::Label),
@@ -182,6 +185,7 @@ impl Tables {
         for network in self.networks.values() {
             rows.push(Row::Network(network.row.clone()));
             rows.extend(network.subnets.values().cloned().map(Row::Subnet));
+            rows.extend(network.routers.values().cloned().map(Row::Router));
             rows.extend(network.rules.policies().values().cloned().map(Row::Policy));
             rows.extend(network.rules.labels().values().cloned().map(Row::Label));
             rows.extend(network.ports.values().map(|(_, row)| Row::Port(row.clone())));
@@ -200,7 +204,8 @@ impl Tables {
         let labels = labels.map(|label| RowKey::Label(id, *label));
         let policies = network.rules.policies().keys();
         let policies = policies.map(|group| RowKey::Policy(id, *group));
-        let within = ports.chain(subnets).chain(labels).chain(policies);
+        let routers = network.routers.keys().map(|router| RowKey::Router(id, *router));
+        let within = ports.chain(routers).chain(subnets).chain(labels).chain(policies);
         within.chain([RowKey::Network(id)]).collect()
     }
 
@@ -214,7 +219,11 @@ impl Tables {
                 let known = self.port_handles.iter().find(|(_, port)| *port == id);
                 known.map_or_else(|| first_free(&self.port_handles), |(handle, _)| *handle)
             }
-            RowKey::Subnet(..) | RowKey::Neighbour(..) | RowKey::Policy(..) | RowKey::Label(..) => 0,
+            RowKey::Subnet(..)
+            | RowKey::Router(..)
+            | RowKey::Neighbour(..)
+            | RowKey::Policy(..)
+            | RowKey::Label(..) => 0,
         }
     }
 
@@ -252,7 +261,7 @@ impl Tables {
                     .filter(|(_, (_, row))| row.filter().is_some());
                 scope.ports.extend(filtered.map(|(port, _)| *port));
             }
-            RowKey::Network(_) | RowKey::Neighbour(..) => {}
+            RowKey::Network(_) | RowKey::Router(..) | RowKey::Neighbour(..) => {}
         }
         scope
     }
@@ -301,6 +310,11 @@ impl Tables {
                     network.subnets.insert(row.id, row);
                 }
             }
+            Row::Router(row) => {
+                if let Some(network) = self.networks.get_mut(&row.network_id) {
+                    network.routers.insert(row.id, row);
+                }
+            }
             Row::Port(row) => return self.put_port(row, handle),
             Row::Neighbour(_) => {}
         }
@@ -319,6 +333,7 @@ impl Tables {
         let table = NetworkTable {
             handle,
             subnets: BTreeMap::new(),
+            routers: BTreeMap::new(),
             ports: BTreeMap::new(),
             macs: HashMap::new(),
             ips: BTreeMap::new(),
@@ -395,6 +410,7 @@ impl Tables {
                     self.subnet_homes.remove(id);
                 }
             }
+            RowKey::Router(_, id) => _ = network.routers.remove(id),
             RowKey::Port(id, port) => {
                 self.take_port(*id, *port);
                 if let Some(network) = self.networks.get_mut(id) {

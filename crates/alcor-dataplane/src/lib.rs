@@ -26,7 +26,9 @@ use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
 pub use connections::{ConnectionEntry, ConnectionState, MAX_LISTED_CONNECTIONS};
 pub use model::Model;
-pub use row::{NeighbourRow, NetworkRow, PortRow, Row, RowChange, RowKey, SubnetRow};
+pub use row::{
+    InterfaceRow, NeighbourRow, NetworkRow, PortRow, RouteRow, RouterRow, Row, RowChange, RowKey, SubnetRow,
+};
 pub use security::{LabelRow, PolicyRow};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -120,7 +122,7 @@ pub enum Event {
     Unresolved {
         /// The port that sent.
         port: Id<Port>,
-        /// Its network.
+        /// The network in which the address is looked for: the port's, or one that a router leads to.
         network: Id<Network>,
         /// The address it looked for.
         address: IpAddr,

@@ -9,10 +9,17 @@
 //!   address and the whole frame, for whoever asks for it and releases the frame then. A frame that was released and is unknown still,
 //!   and any frame in another network: dropped as `UnknownDestination`. The neighbour row that a frame of a port is
 //!   answered with (stages 4 and 6) or sent by (8 and 9) is *used*, whatever a filter says then; a lookup by MAC uses every row with this MAC.
-//! - `gateway(network, ip)`: the subnet row whose `gateway_ip` this is. `link-local gateway`:
+//! - `gateway(network, ip)`: the subnet row whose `gateway_ip` this is, or a router row of the network that is up and one
+//!   of whose interfaces, in whichever network, has this address: all of them are one station. `link-local gateway`:
 //!   `fe80::` EUI-64 of the gateway MAC; it exists in networks that have an IPv6 subnet with a gateway.
 //! - `gateway_mac`: [`alcor_model::net::GATEWAY_MAC`] in every subnet row, for now the same for all;
 //!   the path compares with and answers with that constant.
+//! - `route(network, ip)`: where a routed packet goes, as (*its network*, *next hop*). In a subnet of the network that has a
+//!   gateway: (the network, the address itself). Else the longest match among the interfaces and routes of the router rows of the
+//!   network that are up. An interface: (its network, the address itself); a route: (its network, its next hop). Matches of one
+//!   length: interfaces first, then by the next hop, the id of the router, of the network.
+//! - `translate(from, to, label)`: what a label of network *from* is in network *to*: the same one when they are the same;
+//!   the lowest label of *to* whose row has the same set of groups as the row of *from*; 0 when there is no such row.
 //!
 //! # From a port
 //! 1. No port row, or no device tied to it: `UnknownPort` (counted for no port). Port or network down: `PortDown`.
@@ -55,21 +62,22 @@
 //!    ICMPv6 echo request (type 8 or 128, any code, at least 8 bytes; unfragmented, no IPv4 options, no extension headers) is
 //!    answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums adjusted incrementally
 //!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`.
-//!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). Destination in no subnet of
-//!    the network that has a gateway: `NoRoute`. The source need not be checked again. `neigh` does not know it:
-//!    unknown. Else TTL/hop limit - 1, source MAC = gateway MAC, destination MAC = the neighbour's,
-//!    on to stage 10.
+//!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). `route` finds nothing, or a
+//!    network that is not on this host: `NoRoute`. That network is down: `PortDown`. The source need not be checked again. `neigh` of that
+//!    network does not know the next hop: unknown in that network. Else TTL/hop limit - 1, source MAC = gateway MAC, destination MAC =
+//!    the neighbour's, on to stage 10. The packet has left its sender's network for the one that the route tells.
 //! 9. Else **switch**: `fdb(network, destination MAC)`. Not found: whoever `neigh` says has the IP destination now, and the
 //!    destination MAC becomes its: the sender's cache is older than the port that has the address, and as nothing floods, nothing
 //!    else would tell it before the cache ends. A gateway's address: `UnknownDestination`; nobody's: unknown. It is the
 //!    port itself: `Loop`.
 //! 10. **Filter out**: [the filter](#the-filter) of the sender, egress, with the label of the peer: a local port's own, else the
-//!     neighbour row's; 0 for the gateway's answer of stage 8. A ping to the gateway is filtered like any packet, its answer is not.
-//! 11. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the network's MTU
-//!     (and not a GSO packet whose segments fit): `Oversize`. A local port: down or without a device: `PortDown`. Remote:
-//!     `Tunnel` with the network's VNI and the sender's label.
-//! 12. **Filter in**, for a local port: the filter of the receiver, ingress, with the sender's label. Then `Deliver` (routed back to the
-//!     sender itself: delivered too).
+//!     neighbour row's, translated into the sender's network; 0 for the gateway's answer of stage 8. A ping to the gateway is
+//!     filtered like any packet, its answer is not.
+//! 11. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the MTU of the network that it
+//!     is in now (and not a GSO packet whose segments fit): `Oversize`. A local port: down or without a device: `PortDown`. Remote:
+//!     `Tunnel` with that network's VNI and the sender's label, translated into that network.
+//! 12. **Filter in**, for a local port: the filter of the receiver, ingress, with the sender's label, translated as in stage 11. Then
+//!     `Deliver` (routed back to the sender itself: delivered too).
 //!
 //! Without port security the source checks are skipped where it says so; group source MACs, RAs and what has no
 //! destination are dropped all the same. "Allowed" sources: the port's fixed IPs, and allowed pairs (the source MAC and address both match a pair).
@@ -95,8 +103,9 @@
 //! in, each decision of a filter is one that the rows before a change or after it would make, or stricter.
 //!
 //! A rule matches a packet that goes in its direction, in its family, whose protocol and *point* (destination port; ICMP type and code; 0 in
-//! other protocols) are in its service, and whose other side is in one of its prefixes (by address) or has its group in the label's set. Nothing
-//! else allows; nothing denies. Every group of the port stateful: connections are tracked as follows. One that is not: each
+//! other protocols) are in its service, and whose other side is in one of its prefixes (by address) or has its group in the label's set. A port's
+//! filter knows labels of its own network only: those of other networks are translated before it is asked, so that both directions of a
+//! connection between networks are judged by one set and one table of labels. Nothing else allows; nothing denies. Every group of the port stateful: connections are tracked as follows. One that is not: each
 //! packet must match a rule of its own direction.
 //!
 //! # The filter

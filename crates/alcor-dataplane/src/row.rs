@@ -6,15 +6,19 @@
 use std::{net::IpAddr, num::NonZeroU16};
 
 use alcor_model::{
-    Id, MacAddr, Network, Port, Subnet, Vni,
+    Id, MacAddr, Network, Port, Router, Subnet, Vni,
     resource::{AddressPair, FixedIp, HostRoute},
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::DataplaneError;
 use crate::security::{LabelRow, PolicyRow, SecurityGroup};
 
-/// A network that has ports on this host.
+/// Prefixes of one router row: interfaces and routes together.
+pub const MAX_PREFIXES_PER_ROUTER: usize = 1024;
+
+/// A network that has ports on this host, or shares a router with one that has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRow {
     /// Identity.
@@ -55,6 +59,83 @@ pub struct SubnetRow {
     pub dns_nameservers: Vec<IpAddr>,
     /// Static routes for the ports.
     pub host_routes: Vec<HostRoute>,
+}
+
+/// A router that has a place in the network. The row lies in each of its networks, with all of its places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterRow {
+    /// Identity; with the network, the key.
+    pub id: Id<Router>,
+    /// The network whose ports it routes for, by this row.
+    pub network_id: Id<Network>,
+    /// Down: nothing goes through it.
+    pub admin_state_up: bool,
+    /// Its places, this network's too.
+    pub interfaces: Vec<InterfaceRow>,
+    /// Its further routes.
+    pub routes: Vec<RouteRow>,
+}
+
+impl RouterRow {
+    /// Where it leads: the blocks of its interfaces, and of its routes.
+    pub fn ways(&self) -> impl Iterator<Item = (IpNet, Way)> + '_ {
+        let way = |nexthop, network_id| Way {
+            nexthop,
+            router_id: self.id,
+            network_id,
+        };
+        let interfaces = self.interfaces.iter();
+        let interfaces = interfaces.map(move |to| (to.cidr, way(None, to.network_id)));
+        let routes = self.routes.iter();
+        interfaces.chain(routes.map(move |to| (to.destination, way(Some(to.nexthop), to.network_id))))
+    }
+
+    /// Whether a data plane takes so much.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Full`] beyond [`MAX_PREFIXES_PER_ROUTER`].
+    pub const fn fits(&self) -> Result<(), DataplaneError> {
+        if self.interfaces.len() + self.routes.len() <= MAX_PREFIXES_PER_ROUTER {
+            return Ok(());
+        }
+        Err(DataplaneError::Full {
+            what: "prefix in a router",
+            limit: MAX_PREFIXES_PER_ROUTER,
+        })
+    }
+}
+
+/// Where a router leads. What is less goes before what is more, where both lead to one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The next hop; `None` for an interface: the destination itself.
+    pub nexthop: Option<IpAddr>,
+    /// The router.
+    pub router_id: Id<Router>,
+    /// The network of the next hop.
+    pub network_id: Id<Network>,
+}
+
+/// A router's place in a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InterfaceRow {
+    /// The subnet's network.
+    pub network_id: Id<Network>,
+    /// The subnet's block.
+    pub cidr: IpNet,
+    /// The router's address there.
+    pub address: IpAddr,
+}
+
+/// A route of a router to what lies behind a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// What it leads to.
+    pub destination: IpNet,
+    /// The port's address.
+    pub nexthop: IpAddr,
+    /// The network that the next hop lies in.
+    pub network_id: Id<Network>,
 }
 
 /// A port of this host.
@@ -117,6 +198,8 @@ pub enum Row {
     Network(NetworkRow),
     /// See [`SubnetRow`].
     Subnet(SubnetRow),
+    /// See [`RouterRow`].
+    Router(RouterRow),
     /// See [`PolicyRow`].
     Policy(PolicyRow),
     /// See [`LabelRow`].
@@ -133,6 +216,7 @@ impl Row {
         match self {
             Self::Network(row) => RowKey::Network(row.id),
             Self::Subnet(row) => RowKey::Subnet(row.network_id, row.id),
+            Self::Router(row) => RowKey::Router(row.network_id, row.id),
             Self::Policy(row) => RowKey::Policy(row.network_id, row.group_id),
             Self::Label(row) => RowKey::Label(row.network_id, row.label),
             Self::Port(row) => RowKey::Port(row.network_id, row.id),
@@ -149,6 +233,8 @@ pub enum RowKey {
     Network(Id<Network>),
     /// A subnet of a network.
     Subnet(Id<Network>, Id<Subnet>),
+    /// A router in a network.
+    Router(Id<Network>, Id<Router>),
     /// An address in a network.
     Neighbour(Id<Network>, IpAddr),
     /// The rules of a group in a network.
@@ -165,6 +251,7 @@ impl RowKey {
         match self {
             Self::Network(network)
             | Self::Subnet(network, _)
+            | Self::Router(network, _)
             | Self::Policy(network, _)
             | Self::Label(network, _)
             | Self::Port(network, _)
@@ -177,11 +264,12 @@ impl RowKey {
         matches!(self, Self::Policy(..) | Self::Label(..))
     }
 
-    /// `network`, `subnet`, `policy`, `label`, `port` or `neighbour`.
+    /// `network`, `subnet`, `router`, `policy`, `label`, `port` or `neighbour`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Network(_) => "network",
             Self::Subnet(..) => "subnet",
+            Self::Router(..) => "router",
             Self::Policy(..) => "policy",
             Self::Label(..) => "label",
             Self::Port(..) => "port",

@@ -56,6 +56,18 @@ impl Rules {
         self.sets.get(&label).map(Arc::as_ref)
     }
 
+    /// What a label is in another network: the lowest that means the same set there, 0 when none does.
+    pub fn translate(&self, there: &Self, label: u16) -> u16 {
+        let Some(row) = NonZeroU16::new(label).and_then(|label| self.labels.get(&label)) else {
+            return 0;
+        };
+        let set = |row: &LabelRow| row.groups.iter().copied().collect::<BTreeSet<_>>();
+        let wanted = set(row);
+        let mut labels = there.labels.values();
+        let same = labels.find(|row| set(row) == wanted);
+        same.map_or(0, |row| row.label.get())
+    }
+
     /// Puts a policy row; `used` are the labels that ports have, `epochs` the last epoch that was given out.
     ///
     /// # Errors

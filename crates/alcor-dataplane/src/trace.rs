@@ -11,11 +11,11 @@ use std::{
 };
 
 use alcor_dataplane_abi::connection::Direction;
-use alcor_model::{Id, MacAddr, Port};
+use alcor_model::{Id, MacAddr, Network, Port};
 
 use crate::{
-    Dataplane, DropReason, Ingress, LabelRow, Model, NetworkRow, PolicyRow, PortRow, Row, RowChange,
-    SubnetRow, Verdict,
+    Dataplane, DropReason, Ingress, LabelRow, Model, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row,
+    RowChange, SubnetRow, Verdict,
     compiled::Compiled,
     packet::mac_at,
     probe::{Payload, packet, question},
@@ -109,11 +109,16 @@ impl<'a> Host<'a> {
         })
     }
 
-    fn network(&self) -> Option<&'a NetworkRow> {
+    fn network(&self, test: impl Fn(&NetworkRow) -> bool) -> Option<&'a NetworkRow> {
         self.rows.iter().find_map(|row| match row {
-            Row::Network(row) => Some(row),
+            Row::Network(row) if test(row) => Some(row),
             _ => None,
         })
+    }
+
+    fn is_down(&self, id: Id<Network>) -> bool {
+        self.network(|row| row.id == id)
+            .is_none_or(|row| !row.admin_state_up)
     }
 
     fn subnet(&self, test: impl Fn(&SubnetRow) -> bool) -> Option<&'a SubnetRow> {
@@ -123,18 +128,20 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// Labels that a decision can depend on.
-    fn labels(&self, wanted: [u16; 2]) -> BTreeMap<NonZeroU16, LabelRow> {
+    /// Labels of a network that a decision can depend on.
+    fn labels(&self, network: Id<Network>, wanted: [u16; 2]) -> BTreeMap<NonZeroU16, LabelRow> {
+        let of_network = |row: &LabelRow| row.network_id == network && wanted.contains(&row.label.get());
         let labels = self.rows.iter().filter_map(|row| match row {
-            Row::Label(row) if wanted.contains(&row.label.get()) => Some((row.label, row.clone())),
+            Row::Label(row) if of_network(row) => Some((row.label, row.clone())),
             _ => None,
         });
         labels.collect()
     }
 
-    fn policies(&self, groups: &BTreeSet<Id<SecurityGroup>>) -> Vec<&'a PolicyRow> {
+    fn policies(&self, network: Id<Network>, groups: &BTreeSet<Id<SecurityGroup>>) -> Vec<&'a PolicyRow> {
+        let of_network = |row: &PolicyRow| row.network_id == network && groups.contains(&row.group_id);
         let policies = self.rows.iter().filter_map(|row| match row {
-            Row::Policy(row) if groups.contains(&row.group_id) => Some(row),
+            Row::Policy(row) if of_network(row) => Some(row),
             _ => None,
         });
         policies.collect()
@@ -143,13 +150,13 @@ impl<'a> Host<'a> {
     /// The first rule that allows a packet, and how many were asked.
     fn deciding(&self, port: &PortRow, asked: &Asked) -> (Option<Allowing>, usize) {
         let own = port.filter().unwrap_or_default();
-        let labels = self.labels([own, asked.label]);
+        let labels = self.labels(port.network_id, [own, asked.label]);
         let set = NonZeroU16::new(own).and_then(|own| labels.get(&own));
         let groups = set
             .map(|row| row.groups.iter().copied().collect())
             .unwrap_or_default();
         let mut count = 0;
-        for row in self.policies(&groups) {
+        for row in self.policies(port.network_id, &groups) {
             let rules = match asked.direction {
                 Direction::Ingress => &row.ingress,
                 Direction::Egress => &row.egress,
@@ -321,7 +328,7 @@ impl<'a> Run<'a> {
             Verdict::Drop(reason) => Some(reason),
             _ => None,
         };
-        let down = !port.admin_state_up || self.source.network().is_none_or(|row| !row.admin_state_up);
+        let down = !port.admin_state_up || self.source.is_down(port.network_id);
         if let Some(reason) = dropped.filter(|_| down) {
             return self.ends(Side::Source, "port", reason);
         }
@@ -339,12 +346,13 @@ impl<'a> Run<'a> {
             return None;
         }
         let to = self.probe.to;
-        let local = self
-            .source
-            .port(|row| row.fixed_ips.iter().any(|fixed| fixed.ip_address == to));
-        let label = self.neighbour(local);
+        let (network, hop) = self.route(port, dropped)?;
+        let has = |row: &PortRow| row.fixed_ips.iter().any(|fixed| fixed.ip_address == hop);
+        let local = self.source.port(|row| row.network_id == network && has(row));
+        let label = self.neighbour(port, network, hop, local);
         self.rules(Side::Source, port, Direction::Egress, to, label, dropped)?;
         let own = port.filter().unwrap_or_default();
+        let own = self.source.model.translate(port.network_id, network, own);
         match verdict {
             Verdict::Tunnel {
                 host,
@@ -355,7 +363,7 @@ impl<'a> Run<'a> {
             } => {
                 let detail = format!("to host {host}, VNI {vni}, label {label}");
                 self.stage(Side::Source, "tunnel", true, detail);
-                self.arrive(vni.get(), label, ip, &frame)
+                self.arrive(vni.get(), label, (port.network_id, ip), &frame)
             }
             Verdict::Deliver { port: receiver, .. } => {
                 let row = self.source.port(|row| row.id == receiver)?;
@@ -374,11 +382,36 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Says where the peer is; gives its label.
-    fn neighbour(&mut self, local: Option<&PortRow>) -> u16 {
-        let (to, mac) = (self.probe.to, self.peer_mac);
+    /// The network that the packet is in when it leaves, and the address that it goes to there.
+    fn route(&mut self, port: &PortRow, dropped: Option<DropReason>) -> Option<(Id<Network>, IpAddr)> {
+        let (own, to) = (port.network_id, self.probe.to);
+        let routed = self.source.model.route(own, to);
+        let Some((network, hop)) = routed.filter(|_| self.peer_mac.is_none()) else {
+            // To a station of the network, or to the gateway itself.
+            return Some((own, to));
+        };
+        if let Some(reason) = dropped.filter(|_| self.source.is_down(network)) {
+            self.ends(Side::Source, "router", reason)?;
+        }
+        if network != own || hop != to {
+            let detail = format!("into network {network}, next hop {hop}");
+            self.stage(Side::Source, "router", true, detail);
+        }
+        Some((network, hop))
+    }
+
+    /// Says where the peer is; gives its label in the sender's network.
+    fn neighbour(
+        &mut self,
+        port: &PortRow,
+        network: Id<Network>,
+        hop: IpAddr,
+        local: Option<&PortRow>,
+    ) -> u16 {
+        let mac = self.peer_mac;
+        let wanted = |row: &NeighbourRow| mac.map_or(row.ip == hop, |mac| row.mac == mac);
         let neighbours = self.source.rows.iter().filter_map(|row| match row {
-            Row::Neighbour(row) if mac.map_or(row.ip == to, |mac| row.mac == mac) => Some(*row),
+            Row::Neighbour(row) if row.network_id == network && wanted(row) => Some(*row),
             _ => None,
         });
         let row = neighbours.min_by_key(|row| row.ip);
@@ -394,7 +427,7 @@ impl<'a> Run<'a> {
             (None, None) => ("the gateway".to_owned(), 0),
         };
         self.stage(Side::Source, "neighbour", true, detail);
-        label
+        self.source.model.translate(network, port.network_id, label)
     }
 
     /// A stage of rules. `dropped`: what the model has said about the packet.
@@ -444,7 +477,13 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    fn arrive(&mut self, vni: u32, label: u16, ip: IpAddr, frame: &[u8]) -> Option<()> {
+    fn arrive(
+        &mut self,
+        vni: u32,
+        label: u16,
+        (sender_network, ip): (Id<Network>, IpAddr),
+        frame: &[u8],
+    ) -> Option<()> {
         let Some(host) = &mut self.destination else {
             self.stage(
                 Side::Destination,
@@ -454,11 +493,13 @@ impl<'a> Run<'a> {
             );
             return None;
         };
-        let to = self.probe.to;
-        let receiver = host.port(|row| row.fixed_ips.iter().any(|fixed| fixed.ip_address == to));
+        let network = host.network(|row| row.vni.get() == vni);
+        let mac = mac_at(frame, 0)?;
+        let in_network = |id| network.is_some_and(|network| network.id == id);
+        let receiver = host.port(|row| row.mac == mac && in_network(row.network_id));
         // Which address the sender's host has is told by the neighbour row of the sender on the receiver's host.
         let source = host.rows.iter().find_map(|row| match row {
-            Row::Neighbour(row) if row.ip == ip => Some(row.host),
+            Row::Neighbour(row) if row.ip == ip && row.network_id == sender_network => Some(row.host),
             _ => None,
         });
         let Some(source) = source else {
@@ -473,7 +514,7 @@ impl<'a> Run<'a> {
             forwarded: false,
         };
         let verdict = host.model.process(ingress, frame);
-        let believed = host.network().and_then(|row| row.underlay.as_ref()).map(Vec::len);
+        let believed = network.and_then(|row| row.underlay.as_ref()).map(Vec::len);
         let arrived = match believed {
             Some(blocks) => format!("from {source}, one of {blocks} blocks of hosts that are believed"),
             None => format!("from {source}; every source is believed"),

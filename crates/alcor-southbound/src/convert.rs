@@ -2,6 +2,7 @@
 //! well-formed.
 
 pub mod resolve;
+mod router;
 mod security;
 
 use std::net::IpAddr;
@@ -38,6 +39,9 @@ pub enum DecodeError {
         /// The number.
         got: u64,
     },
+    /// Parts that cannot both be right.
+    #[error("{0} contradict each other")]
+    Contradiction(&'static str),
 }
 
 /// An address as bytes.
@@ -139,6 +143,7 @@ pub fn encode_row(revision: Revision, row: &Row) -> v1::Row {
             underlay: row.underlay.as_deref().map(encode_prefixes),
             on_demand: row.on_demand,
         }),
+        Row::Router(row) => v1::row::Body::Router(router::encode(row)),
         Row::Policy(row) => v1::row::Body::Policy(security::encode_policy(row)),
         Row::Label(row) => v1::row::Body::Label(security::encode_label(row)),
         Row::Subnet(row) => v1::row::Body::Subnet(encode_subnet(row)),
@@ -214,6 +219,7 @@ pub fn encode_tombstone(revision: Revision, key: &RowKey) -> v1::Row {
     let key = match key {
         RowKey::Network(_) => Key::Network(true),
         RowKey::Subnet(_, id) => Key::SubnetId(encode_id(*id)),
+        RowKey::Router(_, id) => Key::RouterId(encode_id(*id)),
         RowKey::Policy(_, id) => Key::PolicyGroupId(encode_id(*id)),
         RowKey::Label(_, label) => Key::Label(u32::from(label.get())),
         RowKey::Port(_, id) => Key::PortId(encode_id(*id)),
@@ -250,6 +256,7 @@ pub fn decode_row(network: Id<Network>, row: &v1::Row) -> Result<(Revision, RowC
                 .transpose()?,
             on_demand: message.on_demand,
         })),
+        v1::row::Body::Router(message) => RowChange::Put(Row::Router(router::decode(network, message)?)),
         v1::row::Body::Policy(message) => {
             RowChange::Put(Row::Policy(security::decode_policy(network, message)?))
         }
@@ -287,6 +294,7 @@ fn decode_tombstone(network: Id<Network>, message: &v1::Tombstone) -> Result<Row
         {
             Key::Network(_) => RowKey::Network(network),
             Key::SubnetId(id) => RowKey::Subnet(network, decode_id("the tombstone's subnet id", id)?),
+            Key::RouterId(id) => RowKey::Router(network, decode_id("the tombstone's router id", id)?),
             Key::PortId(id) => RowKey::Port(network, decode_id("the tombstone's port id", id)?),
             Key::PolicyGroupId(id) => RowKey::Policy(network, decode_id("the tombstone's group id", id)?),
             Key::Label(label) => RowKey::Label(network, security::decode_label_number(*label)?),
@@ -373,7 +381,7 @@ mod tests {
         /// Every row of a generated goal state arrives as it left, and so does its tombstone.
         #[test]
         fn rows_travel(seed: u64, revision: u64) {
-            for row in Scenario::learning(seed).rows {
+            for row in Scenario::routed(seed).rows {
                 let key = row.key();
                 let network = key.network_id();
                 let sent = encode_row(Revision(revision), &row);

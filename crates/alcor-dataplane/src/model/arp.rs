@@ -71,7 +71,7 @@ pub(super) fn answer(context: &Context<'_>) -> End {
             reply(&arp, ethernet.source, peer.mac()),
             Some(Used::ByIp(arp.target_ip)),
         ),
-        None => End::Unknown(arp.target_ip),
+        None => End::Unknown(network.row.id, arp.target_ip),
     }
 }
 

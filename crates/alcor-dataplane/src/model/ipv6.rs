@@ -214,7 +214,7 @@ fn answer_solicitation(context: &Context<'_>, source: IpAddr, message: &[u8]) ->
     } else if let Some(peer) = network.link_local(target_ip) {
         (peer.mac(), 0, Some(Used::ByMac(peer.mac())))
     } else {
-        return End::Unknown(target_ip);
+        return End::Unknown(network.row.id, target_ip);
     };
     End::Reply(advertisement(target, mac, router, source, ethernet.source), used)
 }

@@ -112,6 +112,20 @@ impl Model {
         ended.verdict
     }
 
+    /// Where a packet to the gateway of a network goes: the network that it leaves by, and the address looked for there.
+    pub(crate) fn route(&self, network: Id<Network>, ip: IpAddr) -> Option<(Id<Network>, IpAddr)> {
+        self.tables.network(network)?.route(ip)
+    }
+
+    /// What a label of a network is in another one.
+    pub(crate) fn translate(&self, from: Id<Network>, to: Id<Network>, label: u16) -> u16 {
+        let networks = (self.tables.network(from), self.tables.network(to));
+        let (Some(from), Some(to)) = networks else {
+            return 0;
+        };
+        tables::translate(from, to, label)
+    }
+
     /// Moves the model's clock, which stands still otherwise: connections are forgotten when their time is over.
     pub const fn advance(&mut self, by: Duration) {
         self.now = self.now.saturating_add(by);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{
     arp, flow, ipv4, ipv6, route,
-    tables::{NetworkTables, Peer, Tables, is_allowed_mac},
+    tables::{NetworkTables, Peer, Tables, is_allowed_mac, translate},
     track::{Passing, Tracker},
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
 
 /// What every stage may look at: one frame of a port that is up.
 pub(super) struct Context<'a> {
+    pub(super) tables: &'a Tables,
     pub(super) port: &'a PortRow,
     pub(super) network: &'a NetworkTables,
     pub(super) frame: &'a [u8],
@@ -32,8 +33,19 @@ pub(super) struct Context<'a> {
 pub(super) enum Exit<'a> {
     /// To the gateway; this is its answer.
     Gateway(Vec<u8>),
-    /// To a peer, as it leaves.
-    Peer(Peer<'a>, Vec<u8>, Used),
+    /// To a peer.
+    Peer(Leaving<'a>),
+}
+
+/// A frame on its way to a peer.
+pub(super) struct Leaving<'a> {
+    /// The network that it is in now: the sender's, or one that a router has brought it to.
+    pub(super) network: &'a NetworkTables,
+    /// A station of that network.
+    pub(super) peer: Peer<'a>,
+    /// As it leaves.
+    pub(super) frame: Vec<u8>,
+    pub(super) used: Used,
 }
 
 /// How a peer was found: which neighbour rows that uses, if it is a remote one.
@@ -49,8 +61,8 @@ pub(super) enum End {
     Drop(DropReason),
     /// Dropped, and counted for this port.
     DropAt(Id<Port>, DropReason),
-    /// No row tells this address.
-    Unknown(IpAddr),
+    /// No row tells this address of this network.
+    Unknown(Id<Network>, IpAddr),
     Punt(PuntReason),
     /// Answered, for a peer or for the gateway.
     Reply(Vec<u8>, Option<Used>),
@@ -101,9 +113,9 @@ pub(super) struct Path<'a> {
     pub(super) now: u64,
 }
 
-impl Path<'_> {
+impl<'a> Path<'a> {
     /// The path "from a port".
-    pub(super) fn of_port(&mut self, port: Id<Port>, frame: &[u8]) -> Ended {
+    pub(super) fn of_port(&mut self, port: Id<Port>, frame: &'a [u8]) -> Ended {
         let known = self
             .tables
             .port(port)
@@ -111,7 +123,9 @@ impl Path<'_> {
         let Some((row, network)) = known else {
             return Ended::quiet(Verdict::Drop(DropReason::UnknownPort), None);
         };
-        let ended = stages(row, network, frame).and_then(|exit| self.leave(row, network, exit, frame));
+        let ended = self
+            .stages(row, network, frame)
+            .and_then(|exit| self.leave(row, network, exit, frame));
         let mut event = None;
         let verdict = match ended {
             Ok(verdict) => verdict,
@@ -123,13 +137,13 @@ impl Path<'_> {
                 self.use_rows(network, used);
                 Verdict::Reply { frame: frame.into() }
             }
-            Err(End::Unknown(_)) if self.was_held || !network.row.on_demand => {
+            Err(End::Unknown(network, _)) if self.was_held || !self.is_on_demand(network) => {
                 Verdict::Drop(DropReason::UnknownDestination)
             }
-            Err(End::Unknown(address)) => {
+            Err(End::Unknown(network, address)) => {
                 event = Some(Event::Unresolved {
                     port,
-                    network: network.row.id,
+                    network,
                     address,
                     frame: Bytes::copy_from_slice(frame),
                 });
@@ -151,6 +165,49 @@ impl Path<'_> {
         }
     }
 
+    /// Stages 1 to 9.
+    fn stages(
+        &self,
+        port: &'a PortRow,
+        network: &'a NetworkTables,
+        frame: &'a [u8],
+    ) -> Result<Exit<'a>, End> {
+        if !port.admin_state_up || !network.row.admin_state_up {
+            return Err(DropReason::PortDown.into());
+        }
+        let ethernet = Ethernet::read(frame).ok_or(DropReason::Malformed)?;
+        let spoofed = port.port_security_enabled && !is_allowed_mac(port, ethernet.source);
+        if spoofed || ethernet.source.is_multicast() {
+            return Err(DropReason::SpoofedMac.into());
+        }
+        let context = Context {
+            tables: self.tables,
+            port,
+            network,
+            frame,
+            ethernet,
+        };
+        let packet = match ethernet.ethertype {
+            ETHERTYPE_ARP => return Err(arp::answer(&context)),
+            ETHERTYPE_IPV4 => ipv4::check(&context)?,
+            ETHERTYPE_IPV6 => ipv6::check(&context)?,
+            _ => return Err(DropReason::UnsupportedEtherType.into()),
+        };
+        if is_group(&ethernet, packet.destination) {
+            return Err(DropReason::NoFlood.into());
+        }
+        if ethernet.destination == alcor_model::net::GATEWAY_MAC {
+            route::route(&context, &packet)
+        } else {
+            route::switch(&context, &packet)
+        }
+    }
+
+    fn is_on_demand(&self, network: Id<Network>) -> bool {
+        let network = self.tables.network(network);
+        network.is_some_and(|network| network.row.on_demand)
+    }
+
     /// Stages 10 to 12.
     fn leave(
         &mut self,
@@ -161,21 +218,22 @@ impl Path<'_> {
     ) -> Result<Verdict, End> {
         let label = match &exit {
             Exit::Gateway(_) => 0,
-            Exit::Peer(peer, _, used) => {
-                self.use_rows(network, Some(*used));
-                peer.label()
+            Exit::Peer(leaving) => {
+                self.use_rows(leaving.network, Some(leaving.used));
+                translate(leaving.network, network, leaving.peer.label())
             }
         };
         self.filter(Direction::Egress, port, network, label, frame)?;
-        let (peer, frame) = match exit {
+        let leaving = match exit {
             Exit::Gateway(reply) => return Err(End::Reply(reply, None)),
-            Exit::Peer(peer, frame, _) => (peer, frame),
+            Exit::Peer(leaving) => leaving,
         };
+        let label = translate(network, leaving.network, port.filter().unwrap_or_default());
+        let Leaving { network, frame, .. } = leaving;
         if frame.len() - ETH_LEN.min(frame.len()) > usize::from(network.row.mtu) {
             return Err(DropReason::Oversize.into());
         }
-        let label = port.filter().unwrap_or_default();
-        match peer {
+        match leaving.peer {
             Peer::Local(receiver) => {
                 if !self.is_up(receiver) {
                     return Err(DropReason::PortDown.into());
@@ -288,38 +346,6 @@ impl Path<'_> {
             }
         };
         Ended::quiet(verdict, Some(receiver.id))
-    }
-}
-
-/// Stages 1 to 9.
-fn stages<'a>(port: &'a PortRow, network: &'a NetworkTables, frame: &'a [u8]) -> Result<Exit<'a>, End> {
-    if !port.admin_state_up || !network.row.admin_state_up {
-        return Err(DropReason::PortDown.into());
-    }
-    let ethernet = Ethernet::read(frame).ok_or(DropReason::Malformed)?;
-    let spoofed = port.port_security_enabled && !is_allowed_mac(port, ethernet.source);
-    if spoofed || ethernet.source.is_multicast() {
-        return Err(DropReason::SpoofedMac.into());
-    }
-    let context = Context {
-        port,
-        network,
-        frame,
-        ethernet,
-    };
-    let packet = match ethernet.ethertype {
-        ETHERTYPE_ARP => return Err(arp::answer(&context)),
-        ETHERTYPE_IPV4 => ipv4::check(&context)?,
-        ETHERTYPE_IPV6 => ipv6::check(&context)?,
-        _ => return Err(DropReason::UnsupportedEtherType.into()),
-    };
-    if is_group(&ethernet, packet.destination) {
-        return Err(DropReason::NoFlood.into());
-    }
-    if ethernet.destination == alcor_model::net::GATEWAY_MAC {
-        route::route(&context, &packet)
-    } else {
-        route::switch(&context, &packet)
     }
 }
 

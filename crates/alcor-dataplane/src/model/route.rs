@@ -1,10 +1,10 @@
 //! Stages 8 and 9: to whom the frame goes. The gateway answers pings and forwards between the subnets of one
-//! network; all else is switched by MAC.
+//! network and of networks that share a router; all else is switched by MAC.
 
 use alcor_model::net::GATEWAY_MAC;
 
 use super::{
-    path::{Context, End, Exit, Packet, Used},
+    path::{Context, End, Exit, Leaving, Packet, Used},
     tables::{Peer, is_link_local},
 };
 use crate::{
@@ -37,7 +37,7 @@ pub(super) fn switch<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<
         }
         None => {
             let peer = network.neigh(packet.destination);
-            let peer = peer.ok_or(End::Unknown(packet.destination))?;
+            let peer = peer.ok_or(End::Unknown(network.row.id, packet.destination))?;
             put(&mut frame, 0, &peer.mac().0);
             (peer, Used::ByIp(packet.destination))
         }
@@ -45,7 +45,12 @@ pub(super) fn switch<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<
     if matches!(peer, Peer::Local(receiver) if receiver.id == context.port.id) {
         return Err(DropReason::Loop.into());
     }
-    Ok(Exit::Peer(peer, frame, used))
+    Ok(Exit::Peer(Leaving {
+        network,
+        peer,
+        frame,
+        used,
+    }))
 }
 
 pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {
@@ -62,12 +67,12 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
     if packet.ttl <= 1 {
         return Err(End::Punt(PuntReason::TtlExceeded));
     }
-    if !network.is_routed(packet.destination) {
-        return Err(DropReason::NoRoute.into());
+    let (id, hop) = network.route(packet.destination).ok_or(DropReason::NoRoute)?;
+    let network = context.tables.network(id).ok_or(DropReason::NoRoute)?;
+    if !network.row.admin_state_up {
+        return Err(DropReason::PortDown.into());
     }
-    let peer = network
-        .neigh(packet.destination)
-        .ok_or(End::Unknown(packet.destination))?;
+    let peer = network.neigh(hop).ok_or(End::Unknown(id, hop))?;
     let mut frame = context.frame.to_vec();
     set_ttl(&mut frame, packet, packet.ttl - 1);
     let ethernet = Ethernet {
@@ -76,7 +81,12 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
         ..context.ethernet
     };
     put(&mut frame, 0, &ethernet.bytes());
-    Ok(Exit::Peer(peer, frame, Used::ByIp(packet.destination)))
+    Ok(Exit::Peer(Leaving {
+        network,
+        peer,
+        frame,
+        used: Used::ByIp(hop),
+    }))
 }
 
 fn set_ttl(frame: &mut [u8], packet: &Packet, ttl: u8) {

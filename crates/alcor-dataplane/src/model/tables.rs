@@ -4,16 +4,17 @@
 //! here is in a hurry.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
 };
 
 use alcor_dataplane_abi::layout::ANSWERED_PER_PORT;
-use alcor_model::{Id, MacAddr, Network, Port, Subnet, net::GATEWAY_MAC};
+use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 
 use crate::{
-    DataplaneError, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowChange, RowKey,
-    SubnetRow,
+    DataplaneError, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, RouterRow, Row, RowChange,
+    RowKey, SubnetRow,
     rules::{InForce, Rules},
 };
 
@@ -24,6 +25,8 @@ pub struct Limits {
     pub networks: usize,
     /// Subnets, all networks together.
     pub subnets: usize,
+    /// Routers, once for each network that they have a place in.
+    pub routers: usize,
     /// Local ports, all networks together.
     pub ports: usize,
     /// Neighbours, all networks together.
@@ -43,6 +46,7 @@ impl Default for Limits {
         Self {
             networks: 4096,
             subnets: 16_384,
+            routers: 16_384,
             ports: 4096,
             neighbours: 2_097_152,
             policies: 16_384,
@@ -58,9 +62,19 @@ impl Default for Limits {
 pub(super) struct NetworkTables {
     pub(super) row: NetworkRow,
     subnets: BTreeMap<Id<Subnet>, SubnetRow>,
+    routers: BTreeMap<Id<Router>, RouterRow>,
     ports: BTreeMap<Id<Port>, PortRow>,
     neighbours: BTreeMap<IpAddr, NeighbourRow>,
     rules: Rules,
+}
+
+/// `translate(from, to, label)`.
+pub(super) fn translate(from: &NetworkTables, to: &NetworkTables, label: u16) -> u16 {
+    if from.row.id == to.row.id {
+        label
+    } else {
+        from.rules.translate(&to.rules, label)
+    }
 }
 
 /// Where an address is.
@@ -92,6 +106,7 @@ impl NetworkTables {
         Self {
             row,
             subnets: BTreeMap::new(),
+            routers: BTreeMap::new(),
             ports: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             rules: Rules::default(),
@@ -146,10 +161,30 @@ impl NetworkTables {
         self.fdb(eui64_mac(ip)?)
     }
 
-    /// True for the gateway of a subnet, and for the link-local address of the gateway.
+    /// True for the gateway of a subnet, for the address of a router, and for the link-local address of the gateway.
     pub(super) fn is_gateway(&self, ip: IpAddr) -> bool {
         let mut subnets = self.subnets.values();
-        subnets.any(|subnet| subnet.gateway_ip == Some(ip)) || self.is_link_local_gateway(ip)
+        let mut interfaces = self.live_routers().flat_map(|router| &router.interfaces);
+        subnets.any(|subnet| subnet.gateway_ip == Some(ip))
+            || interfaces.any(|interface| interface.address == ip)
+            || self.is_link_local_gateway(ip)
+    }
+
+    /// The routers that are up.
+    fn live_routers(&self) -> impl Iterator<Item = &RouterRow> {
+        self.routers.values().filter(|router| router.admin_state_up)
+    }
+
+    /// `route(network, ip)`: the network that the address is reached in, and the next hop there.
+    pub(super) fn route(&self, ip: IpAddr) -> Option<(Id<Network>, IpAddr)> {
+        if self.is_routed(ip) {
+            return Some((self.row.id, ip));
+        }
+        self.live_routers()
+            .flat_map(RouterRow::ways)
+            .filter(|(block, _)| block.contains(&ip))
+            .min_by_key(|(block, way)| (Reverse(block.prefix_len()), *way))
+            .map(|(_, way)| (way.network_id, way.nexthop.unwrap_or(ip)))
     }
 
     fn is_link_local_gateway(&self, ip: IpAddr) -> bool {
@@ -158,7 +193,7 @@ impl NetworkTables {
     }
 
     /// True when the address lies in a subnet that has a gateway.
-    pub(super) fn is_routed(&self, ip: IpAddr) -> bool {
+    fn is_routed(&self, ip: IpAddr) -> bool {
         self.subnets
             .values()
             .any(|subnet| subnet.gateway_ip.is_some() && subnet.cidr.contains(&ip))
@@ -226,6 +261,7 @@ pub(super) struct Tables {
     neighbour_count: usize,
     policy_count: usize,
     label_count: usize,
+    router_count: usize,
     /// The last epoch that was given out.
     epochs: u32,
 }
@@ -244,6 +280,10 @@ impl Tables {
 
     pub(super) fn by_vni(&self, vni: u32) -> Option<&NetworkTables> {
         self.networks.get(self.vnis.get(&vni)?)
+    }
+
+    pub(super) fn network(&self, id: Id<Network>) -> Option<&NetworkTables> {
+        self.networks.get(&id)
     }
 
     /// A port's row and its network.
@@ -266,6 +306,7 @@ impl Tables {
             .collect();
         for network in networks {
             rows.extend(network.subnets.values().cloned().map(Row::Subnet));
+            rows.extend(network.routers.values().cloned().map(Row::Router));
             rows.extend(network.rules.policies().values().cloned().map(Row::Policy));
             rows.extend(network.rules.labels().values().cloned().map(Row::Label));
             rows.extend(network.ports.values().cloned().map(Row::Port));
@@ -279,6 +320,7 @@ impl Tables {
         match change {
             RowChange::Put(Row::Network(row)) => self.put_network(row),
             RowChange::Put(Row::Subnet(row)) => self.put_subnet(row),
+            RowChange::Put(Row::Router(row)) => self.put_router(row),
             RowChange::Put(Row::Policy(row)) => self.put_policy(row),
             RowChange::Put(Row::Label(row)) => self.put_label(row),
             RowChange::Put(Row::Port(row)) => self.put_port(row),
@@ -314,6 +356,17 @@ impl Tables {
             self.subnet_count += 1;
         }
         network.subnets.insert(row.id, row.clone());
+        Ok(())
+    }
+
+    fn put_router(&mut self, row: &RouterRow) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        row.fits()?;
+        if !network.routers.contains_key(&row.id) {
+            room("router", self.router_count, self.limits.routers)?;
+            self.router_count += 1;
+        }
+        network.routers.insert(row.id, row.clone());
         Ok(())
     }
 
@@ -397,6 +450,9 @@ impl Tables {
             RowKey::Subnet(_, id) => {
                 self.subnet_count -= usize::from(network.subnets.remove(id).is_some());
             }
+            RowKey::Router(_, id) => {
+                self.router_count -= usize::from(network.routers.remove(id).is_some());
+            }
             RowKey::Policy(_, id) => {
                 self.policy_count -= usize::from(network.rules.remove_policy(*id));
             }
@@ -426,6 +482,7 @@ impl Tables {
         };
         self.vnis.remove(&network.row.vni.get());
         self.subnet_count -= network.subnets.len();
+        self.router_count -= network.routers.len();
         self.neighbour_count -= network.neighbours.len();
         self.policy_count -= network.rules.policies().len();
         self.label_count -= network.rules.labels().len();

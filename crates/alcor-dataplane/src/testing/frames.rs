@@ -6,6 +6,7 @@ use alcor_model::{MacAddr, net::GATEWAY_MAC};
 
 use super::{
     rng::Rng,
+    routing,
     state::{State, address},
     wire::{self, Ip},
 };
@@ -86,6 +87,7 @@ fn sender<'a>(state: &'a State, port: &'a PortRow) -> Option<Sender<'a>> {
         peers.push((address(row.cidr, 33), STRANGER));
     }
     peers.push((GATEWAY_MAC.link_local().into(), GATEWAY_MAC));
+    peers.extend(routing::peers(state, network.id));
     Some(Sender { network, port, peers })
 }
 

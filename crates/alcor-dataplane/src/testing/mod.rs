@@ -6,6 +6,7 @@
 pub mod frames;
 mod learning;
 pub mod rng;
+mod routing;
 mod security;
 pub mod state;
 pub mod wire;
@@ -66,6 +67,18 @@ impl Scenario {
         let mut state = state::generate(&mut rng);
         security::add(&mut rng, &mut state);
         learning::add(&mut rng, &mut state);
+        let mut scenario = Self::of(seed, &mut rng, state);
+        learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
+        scenario
+    }
+
+    /// A scenario of [`Self::learning`] with routers between networks.
+    pub fn routed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut state = state::generate(&mut rng);
+        security::add(&mut rng, &mut state);
+        learning::add(&mut rng, &mut state);
+        routing::add(&mut rng, &mut state);
         let mut scenario = Self::of(seed, &mut rng, state);
         learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
         scenario

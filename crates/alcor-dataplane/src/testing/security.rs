@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     rng::Rng,
+    routing,
     state::{self, State, address},
 };
 use crate::{
@@ -181,9 +182,12 @@ pub(super) fn answer(
     let (ethernet, to_ip) = (Ethernet::read(frame)?, destination(frame)?);
     let mut turned = turn(frame)?;
     let asker = ethernet.source;
-    let local = state.ports(network).into_iter().find(|row| {
-        row.mac == ethernet.destination || row.fixed_ips.iter().any(|fixed| fixed.ip_address == to_ip)
-    });
+    let through_router = ethernet.destination == GATEWAY_MAC && routing::is_routed(state, network);
+    let has_ip = |row: &PortRow| row.fixed_ips.iter().any(|fixed| fixed.ip_address == to_ip);
+    let mut near = state.ports(network).into_iter();
+    let near = near.find(|row| row.mac == ethernet.destination || has_ip(row));
+    let far = || state.all_ports().into_iter().find(|row| has_ip(row));
+    let local = near.or_else(|| far().filter(|_| through_router));
     if let Some(row) = local {
         let through = if ethernet.destination == GATEWAY_MAC {
             GATEWAY_MAC
@@ -194,12 +198,17 @@ pub(super) fn answer(
         put(&mut turned, 6, &row.mac.0);
         return Some((Ingress::Port(row.id), turned));
     }
-    let remote = state
-        .neighbours(network)
-        .into_iter()
-        .find(|row| row.ip == to_ip)?;
+    let mut near = state.neighbours(network).into_iter();
+    let near = near.find(|row| row.ip == to_ip);
+    let far = || state.neighbour_of(to_ip).filter(|_| through_router);
+    let remote = near.or_else(far)?;
+    let from = if remote.network_id == network {
+        remote.mac
+    } else {
+        GATEWAY_MAC
+    };
     put(&mut turned, 0, &asker.0);
-    put(&mut turned, 6, &remote.mac.0);
+    put(&mut turned, 6, &from.0);
     let vni = state.networks().into_iter().find(|row| row.id == network)?.vni;
     let ingress = Ingress::Tunnel {
         source: remote.host,

@@ -73,6 +73,14 @@ impl State {
         })
     }
 
+    /// The neighbour of any network that has this address.
+    pub(super) fn neighbour_of(&self, ip: IpAddr) -> Option<&NeighbourRow> {
+        self.rows.iter().find_map(|row| match row {
+            Row::Neighbour(row) if row.ip == ip => Some(row),
+            _ => None,
+        })
+    }
+
     fn select<'a, T>(&'a self, choose: impl Fn(&'a Row) -> Option<&'a T>) -> Vec<&'a T> {
         self.rows.iter().filter_map(choose).collect()
     }

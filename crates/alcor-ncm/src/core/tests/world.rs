@@ -362,6 +362,7 @@ pub(super) fn text(row: &Row, looks: bool) -> String {
             format!("{blocks:?}")
         }
         Row::Subnet(_) => "subnet".to_owned(),
+        Row::Router(row) => format!("{} {:?} {:?}", row.admin_state_up, row.interfaces, row.routes),
         Row::Policy(row) => {
             let points = row.ingress.iter().filter_map(|rule| rule.service);
             let points: Vec<_> = points.map(|service| service.first).collect();
