@@ -14,7 +14,7 @@ pub const MAX_NETWORKS: u32 = 4096;
 pub const MAX_SUBNETS: u32 = 16_384;
 /// Local ports on a host.
 pub const MAX_PORTS: u32 = 4096;
-/// Neighbours on a host, all networks together.
+/// Neighbours on a host, all networks together, unless the loader is told otherwise.
 pub const MAX_NEIGHBOURS: u32 = 1 << 20;
 /// Fixed IPs of all local ports.
 pub const MAX_FIXED_IPS: u32 = 65_536;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError};
 
 use alcor_dataplane::{
-    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Row, RowChange,
-    RowKey, Snapshot,
+    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, NeighbourRow, Row,
+    RowChange, RowKey, Snapshot,
     rules::{InForce, Sets},
 };
 use alcor_dataplane_abi::layout::Counters;
@@ -57,7 +57,7 @@ impl EbpfDataplane {
     pub fn open(config: &EbpfConfig) -> Result<Self, DataplaneError> {
         let pins = Pins::open(config)?;
         let tunnel_ifindex = device::tunnel(&config.tunnel_device)?;
-        let mut ebpf = object::load(&pins, tunnel_ifindex, config.trace)?;
+        let mut ebpf = object::load(&pins, tunnel_ifindex, config)?;
         let mut kernel = KernelTables::take(&mut ebpf)?;
         let tables = found_tables(&mut kernel)?;
         let neighbours = Neighbours::take(&mut ebpf, |handle| tables.network_of_handle(handle).is_some())?;
@@ -158,14 +158,29 @@ impl EbpfDataplane {
         }
     }
 
+    /// Puts rows of neighbours, in order.
+    fn put_neighbours<'a>(
+        &mut self,
+        rows: impl Iterator<Item = &'a NeighbourRow>,
+    ) -> Vec<Result<(), DataplaneError>> {
+        let (mut outcomes, mut known) = (Vec::new(), Vec::new());
+        for row in rows {
+            let handle = self.tables.network_handle(row.network_id);
+            known.extend(handle.map(|handle| (handle, row)));
+            outcomes.push(match handle {
+                Some(_) => Ok(()),
+                None => Err(DataplaneError::UnknownNetwork(row.network_id)),
+            });
+        }
+        let accepted = outcomes.iter_mut().filter(|outcome| outcome.is_ok());
+        for (place, outcome) in accepted.zip(self.neighbours.put_all(&known)) {
+            *place = outcome;
+        }
+        outcomes
+    }
+
     fn put(&mut self, row: &Row) -> Result<(), DataplaneError> {
         self.tables.check(row)?;
-        if let Row::Neighbour(row) = row {
-            let handle = self.tables.network_handle(row.network_id);
-            return self
-                .neighbours
-                .put(handle.ok_or(DataplaneError::UnknownNetwork(row.network_id))?, row);
-        }
         // A port or subnet lies in one network at a time: a row in another network moves it.
         let moved_from = match row {
             Row::Port(row) => self.tables.home(row.id).map(|home| RowKey::Port(home, row.id)),
@@ -347,6 +362,14 @@ impl EbpfDataplane {
     }
 }
 
+/// The row of a neighbour that comes or changes.
+const fn neighbour(change: &RowChange) -> Option<&NeighbourRow> {
+    match change {
+        RowChange::Put(Row::Neighbour(row)) => Some(row),
+        _ => None,
+    }
+}
+
 /// The clock of the programs, in nanoseconds.
 fn kernel_clock() -> Result<u64, DataplaneError> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
@@ -414,7 +437,19 @@ impl Dataplane for EbpfDataplane {
     }
 
     fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>> {
-        changes.iter().map(|change| self.apply_one(change)).collect()
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let mut rest = changes;
+        while let Some(first) = rest.first() {
+            // Neighbours come in great numbers: those that follow each other go together.
+            let neighbours = rest.iter().map_while(neighbour).count();
+            if neighbours == 0 {
+                outcomes.push(self.apply_one(first));
+            } else {
+                outcomes.extend(self.put_neighbours(rest.iter().map_while(neighbour)));
+            }
+            rest = rest.get(neighbours.max(1)..).unwrap_or_default();
+        }
+        outcomes
     }
 
     fn attach(&mut self, port: Id<Port>, name: &str) -> Result<(), DataplaneError> {

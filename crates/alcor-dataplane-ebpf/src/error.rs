@@ -35,9 +35,15 @@ pub(crate) fn map(what: &'static str, limit: u32, source: MapError) -> Dataplane
     }
 }
 
+/// As [`map`], of an operation of our own.
+pub(crate) fn table(what: &'static str, limit: u32, source: io::Error) -> DataplaneError {
+    map(what, limit, MapError::IoError(source))
+}
+
 fn os_error(error: &MapError) -> Option<i32> {
     match error {
         MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        MapError::IoError(error) => error.raw_os_error(),
         _ => None,
     }
 }

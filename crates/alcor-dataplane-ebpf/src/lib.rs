@@ -41,6 +41,8 @@ pub struct EbpfConfig {
     pub bpffs: PathBuf,
     /// Name of the tunnel device, made if it is not there.
     pub tunnel_device: String,
+    /// Neighbours that the host has room for, all networks together. Tables that are found keep their size.
+    pub max_neighbours: u32,
     /// For tests: the programs tell their verdict and do not meter events.
     pub trace: bool,
 }
@@ -52,6 +54,7 @@ impl EbpfConfig {
             instance: instance.into(),
             bpffs: PathBuf::from("/sys/fs/bpf"),
             tunnel_device: "alcor0".to_owned(),
+            max_neighbours: alcor_dataplane_abi::layout::MAX_NEIGHBOURS,
             trace: false,
         }
     }

@@ -46,10 +46,9 @@ impl Outer {
         let Map::ArrayOfMaps(map) = &self.0 else {
             return Err(error::kernel(ACTION, "it is not in an array of maps"));
         };
-        match syscall::delete(map, &port) {
-            Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(error::kernel(ACTION, source)),
-            _ => Ok(()),
-        }
+        syscall::clear(map, port)
+            .map(drop)
+            .map_err(|source| error::kernel(ACTION, source))
     }
 }
 

@@ -4,12 +4,12 @@
 //! **Use.** Programs write the *time of use*, a number that only grows, into the row that a packet uses, by address or by
 //! MAC. Whoever asks about rows is told those whose number is newer than the one of the last answer, and the number grows.
 
-use std::collections::HashMap;
+mod bulk;
+
+use std::{collections::HashMap, io, net::IpAddr};
 
 use alcor_dataplane::{DataplaneError, NeighbourRow};
-use alcor_dataplane_abi::layout::{
-    IpKey, MAX_NEIGHBOURS, MacKey, NEIGHBOUR_FORWARD, NeighbourValue, RemoteMac,
-};
+use alcor_dataplane_abi::layout::{IpKey, MacKey, NEIGHBOUR_FORWARD, NeighbourValue, RemoteMac};
 use alcor_model::{Id, MacAddr, Network};
 use aya::{
     Ebpf,
@@ -18,12 +18,21 @@ use aya::{
 
 use crate::{
     error,
-    kernel::{Hash, take},
+    kernel::take,
     layout::{Plain, address, ip, ip_key, mac_key},
+    syscall::Table,
 };
 
+type ByIp = Table<Plain<IpKey>, Plain<NeighbourValue>>;
+type ByMac = Table<Plain<MacKey>, Plain<RemoteMac>>;
+
+const BY_IP: &str = "neighbours";
+const BY_MAC: &str = "remote_macs";
+/// The maps that have room for all neighbours.
+pub(crate) const MAPS: [&str; 2] = [BY_IP, BY_MAC];
+
 pub(crate) struct Neighbours {
-    by_ip: Hash<Plain<IpKey>, Plain<NeighbourValue>>,
+    by_ip: ByIp,
     by_mac: ByMac,
     /// Addresses of each (network, MAC).
     uses: HashMap<(u32, [u8; 6]), u32>,
@@ -34,8 +43,8 @@ pub(crate) struct Neighbours {
     told: HashMap<IpKey, u32>,
 }
 
-fn refused(source: MapError) -> DataplaneError {
-    error::map("neighbour", MAX_NEIGHBOURS, source)
+fn refused_time(source: MapError) -> DataplaneError {
+    error::kernel("changing the time of use", source)
 }
 
 const fn remote_mac(value: &NeighbourValue, used: u32) -> RemoteMac {
@@ -63,40 +72,12 @@ fn neighbour(row: &NeighbourRow) -> NeighbourValue {
     }
 }
 
-type ByMac = Hash<Plain<MacKey>, Plain<RemoteMac>>;
-
-fn get_mac(by_mac: &ByMac, key: &MacKey) -> Result<Option<RemoteMac>, DataplaneError> {
-    match by_mac.get(&Plain(*key), 0) {
-        Ok(Plain(value)) => Ok(Some(value)),
-        Err(source) if error::is_missing(&source) => Ok(None),
-        Err(source) => Err(refused(source)),
-    }
-}
-
-/// Makes a MAC's entry agree with a row's; returns when it was used last.
-fn put_mac(by_mac: &mut ByMac, key: &MacKey, value: &NeighbourValue) -> Result<u32, DataplaneError> {
-    let old = get_mac(by_mac, key)?;
-    let used = old.map_or(0, |old| old.used);
-    let new = remote_mac(value, used);
-    if old != Some(new) {
-        by_mac.insert(Plain(*key), Plain(new), 0).map_err(refused)?;
-    }
-    Ok(used)
-}
-
-fn ignore_missing(done: Result<(), MapError>) -> Result<(), DataplaneError> {
-    match done {
-        Err(source) if !error::is_missing(&source) => Err(refused(source)),
-        _ => Ok(()),
-    }
-}
-
 impl Neighbours {
     /// Takes the maps; drops what belongs to no network and puts right what a crash left half done.
     pub(crate) fn take(object: &mut Ebpf, is_network: impl Fn(u32) -> bool) -> Result<Self, DataplaneError> {
         let mut table = Self {
-            by_ip: take(object, "neighbours")?,
-            by_mac: take(object, "remote_macs")?,
+            by_ip: take(object, BY_IP)?,
+            by_mac: take(object, BY_MAC)?,
             uses: HashMap::new(),
             count: 0,
             now: take(object, "use_time")?,
@@ -106,66 +87,83 @@ impl Neighbours {
             // 0 is never.
             table.set_time(1)?;
         }
-        let mut stale = Vec::new();
-        for item in table.by_ip.iter() {
-            let (Plain(key), Plain(value)) = item.map_err(refused)?;
-            if !is_network(key.scope) {
-                stale.push(Plain(key));
-                continue;
+        let (mut stale, mut lost) = (Vec::new(), Vec::new());
+        let (uses, count, by_mac) = (&mut table.uses, &mut table.count, &table.by_mac);
+        let read = table.by_ip.read(|key, Plain(value)| {
+            if !is_network(key.0.scope) {
+                stale.push(*key);
+                return;
             }
-            table.count += 1;
-            *table.uses.entry((key.scope, value.mac)).or_default() += 1;
-            put_mac(&mut table.by_mac, &mac_key(key.scope, value.mac), &value)?;
+            *count += 1;
+            *uses.entry((key.0.scope, value.mac)).or_default() += 1;
+            // A question that fails is one for `put_mac`, which tells why.
+            let mac = mac_key(key.0.scope, value.mac);
+            let known = by_mac.get(&Plain(mac)).ok().flatten();
+            if known.is_none_or(|Plain(known)| known != remote_mac(value, known.used)) {
+                lost.push((mac, *value));
+            }
+        });
+        read.map_err(|source| table.refused(source))?;
+        for (mac, value) in lost {
+            table.put_mac(&mac, &value)?;
         }
-        for key in stale {
-            ignore_missing(table.by_ip.remove(&key))?;
-        }
-        let unused = |key: &MacKey| !table.uses.contains_key(&(key.scope, key.mac));
-        let keys: Result<Vec<Plain<MacKey>>, MapError> = table.by_mac.keys().collect();
-        let stale: Vec<Plain<MacKey>> = keys
-            .map_err(refused)?
-            .into_iter()
-            .filter(|Plain(key)| unused(key))
-            .collect();
-        for key in stale {
-            ignore_missing(table.by_mac.remove(&key))?;
-        }
+        let removed = table.by_ip.remove_all(&stale);
+        removed.map_err(|stopped| table.refused(stopped.error))?;
+        let mut unused = Vec::new();
+        let read = table.by_mac.read(|key, _| {
+            if !table.uses.contains_key(&(key.0.scope, key.0.mac)) {
+                unused.push(*key);
+            }
+        });
+        read.map_err(|source| table.refused(source))?;
+        let removed = table.by_mac.remove_all(&unused);
+        removed.map_err(|stopped| table.refused(stopped.error))?;
         Ok(table)
     }
 
+    fn refused(&self, source: io::Error) -> DataplaneError {
+        error::table("neighbour", self.by_ip.limit(), source)
+    }
+
+    /// Puts one row.
     pub(crate) fn put(&mut self, network: u32, row: &NeighbourRow) -> Result<(), DataplaneError> {
-        let mut value = neighbour(row);
-        let key = Plain(ip_key(network, row.ip));
+        let key = ip_key(network, row.ip);
         let old = self.get(&key)?;
+        self.put_over(key, row, old)
+    }
+
+    /// Puts one row over the one that is there.
+    fn put_over(
+        &mut self,
+        key: IpKey,
+        row: &NeighbourRow,
+        old: Option<NeighbourValue>,
+    ) -> Result<(), DataplaneError> {
+        let mut value = neighbour(row);
         if old.is_some_and(|old| NeighbourValue { used: 0, ..old } == value) {
             return Ok(());
         }
-        if old.is_none() && self.count >= MAX_NEIGHBOURS as usize {
-            return Err(DataplaneError::Full {
-                what: "neighbour",
-                limit: MAX_NEIGHBOURS as usize,
-            });
+        if old.is_none() {
+            self.room(0)?;
         }
-        let mac = mac_key(network, row.mac.0);
         let was_used = match old {
-            Some(old) => self.is_used(&key.0, &old)?,
+            Some(old) => self.is_used(&key, &old)?,
             None => false,
         };
-        let mac_used = put_mac(&mut self.by_mac, &mac, &value)?;
+        let mac_used = self.put_mac(&mac_key(key.scope, value.mac), &value)?;
         if was_used || mac_used > 0 {
             // What used the MAC until now did not use this row; what used the row did.
-            let now = self.time()?;
-            self.set_time(now.wrapping_add(1))?;
-            self.told.insert(key.0, now);
+            let now = self.tick()?;
+            self.told.insert(key, now);
             value.used = if was_used { now.wrapping_add(1) } else { 0 };
         }
-        *self.uses.entry((network, row.mac.0)).or_default() += 1;
-        if let Err(source) = self.by_ip.insert(key, Plain(value), 0) {
-            self.release(network, row.mac.0)?;
-            return Err(refused(source));
+        *self.uses.entry((key.scope, value.mac)).or_default() += 1;
+        if let Err(source) = self.by_ip.put(&Plain(key), &Plain(value)) {
+            self.release(key.scope, value.mac)?;
+            return Err(self.refused(source));
         }
         match old {
-            Some(old) => self.release(network, old.mac),
+            Some(old) => self.release(key.scope, old.mac),
             None => {
                 self.count += 1;
                 Ok(())
@@ -173,26 +171,28 @@ impl Neighbours {
         }
     }
 
-    pub(crate) fn remove(&mut self, network: u32, ip: std::net::IpAddr) -> Result<(), DataplaneError> {
-        let key = Plain(ip_key(network, ip));
-        let Some(old) = self.get(&key)? else {
+    /// Says no when there is no room for one row beside those that are there and `more`.
+    fn room(&self, more: usize) -> Result<(), DataplaneError> {
+        let limit = self.by_ip.limit() as usize;
+        if self.count + more < limit {
             return Ok(());
-        };
-        ignore_missing(self.by_ip.remove(&key))?;
-        self.told.remove(&key.0);
-        self.count -= 1;
-        self.release(network, old.mac)
+        }
+        Err(DataplaneError::Full {
+            what: "neighbour",
+            limit,
+        })
     }
 
-    /// Removes all of a network. Walks the whole table: networks go rarely.
-    pub(crate) fn remove_network(&mut self, network: u32) -> Result<(), DataplaneError> {
-        let keys: Result<Vec<Plain<IpKey>>, MapError> = self.by_ip.keys().collect();
-        for Plain(key) in keys.map_err(refused)? {
-            if key.scope == network {
-                self.remove(network, ip(key.family, key.ip))?;
-            }
-        }
-        Ok(())
+    /// Removes one row.
+    pub(crate) fn remove(&mut self, network: u32, ip: IpAddr) -> Result<(), DataplaneError> {
+        let key = ip_key(network, ip);
+        let taken = self.by_ip.take(&Plain(key));
+        let Some(Plain(old)) = taken.map_err(|source| self.refused(source))? else {
+            return Ok(());
+        };
+        self.told.remove(&key);
+        self.count -= 1;
+        self.release(network, old.mac)
     }
 
     /// All rows of the networks that `id` knows.
@@ -201,19 +201,17 @@ impl Neighbours {
         id: impl Fn(u32) -> Option<Id<Network>>,
     ) -> Result<Vec<NeighbourRow>, DataplaneError> {
         let mut rows = Vec::with_capacity(self.count);
-        for item in self.by_ip.iter() {
-            let (Plain(key), Plain(value)) = item.map_err(refused)?;
-            if let Some(network_id) = id(key.scope) {
-                rows.push(NeighbourRow {
-                    network_id,
-                    ip: ip(key.family, key.ip),
-                    mac: MacAddr(value.mac),
-                    host: ip(u32::from(value.family), value.host),
-                    label: value.label,
-                    forward: value.flags & NEIGHBOUR_FORWARD != 0,
-                });
-            }
-        }
+        let read = self.by_ip.read(|Plain(key), Plain(value)| {
+            rows.extend(id(key.scope).map(|network_id| NeighbourRow {
+                network_id,
+                ip: ip(key.family, key.ip),
+                mac: MacAddr(value.mac),
+                host: ip(u32::from(value.family), value.host),
+                label: value.label,
+                forward: value.flags & NEIGHBOUR_FORWARD != 0,
+            }));
+        });
+        read.map_err(|source| self.refused(source))?;
         Ok(rows)
     }
 
@@ -222,12 +220,11 @@ impl Neighbours {
         &mut self,
         keys: impl Iterator<Item = Option<IpKey>>,
     ) -> Result<Vec<bool>, DataplaneError> {
-        let now = self.time()?;
         // What is used from here on counts for the next time; at worst it is told twice.
-        self.set_time(now.wrapping_add(1))?;
+        let now = self.tick()?;
         keys.map(|key| {
             let Some(key) = key else { return Ok(false) };
-            let Some(value) = self.get(&Plain(key))? else {
+            let Some(value) = self.get(&key)? else {
                 return Ok(false);
             };
             let is_used = self.is_used(&key, &value)?;
@@ -243,36 +240,68 @@ impl Neighbours {
         if value.used > told {
             return Ok(true);
         }
-        let mac = get_mac(&self.by_mac, &mac_key(key.scope, value.mac))?;
+        let mac = self.get_mac(&mac_key(key.scope, value.mac))?;
         Ok(mac.is_some_and(|mac| mac.used > told))
     }
 
     fn time(&self) -> Result<u32, DataplaneError> {
-        self.now.get(&0, 0).map_err(refused)
+        self.now.get(&0, 0).map_err(refused_time)
     }
 
     fn set_time(&mut self, time: u32) -> Result<(), DataplaneError> {
-        self.now.set(0, time, 0).map_err(refused)
+        self.now.set(0, time, 0).map_err(refused_time)
     }
 
-    fn get(&self, key: &Plain<IpKey>) -> Result<Option<NeighbourValue>, DataplaneError> {
-        match self.by_ip.get(key, 0) {
-            Ok(Plain(value)) => Ok(Some(value)),
-            Err(source) if error::is_missing(&source) => Ok(None),
-            Err(source) => Err(refused(source)),
+    /// The time of use, which is over now.
+    fn tick(&mut self) -> Result<u32, DataplaneError> {
+        let now = self.time()?;
+        self.set_time(now.wrapping_add(1))?;
+        Ok(now)
+    }
+
+    /// Makes a MAC's entry agree with a row's; returns when it was used last.
+    fn put_mac(&self, key: &MacKey, value: &NeighbourValue) -> Result<u32, DataplaneError> {
+        let old = self.get_mac(key)?;
+        let used = old.map_or(0, |old| old.used);
+        let new = remote_mac(value, used);
+        if old != Some(new) {
+            let put = self.by_mac.put(&Plain(*key), &Plain(new));
+            put.map_err(|source| self.refused(source))?;
         }
+        Ok(used)
+    }
+
+    fn get_mac(&self, key: &MacKey) -> Result<Option<RemoteMac>, DataplaneError> {
+        let found = self.by_mac.get(&Plain(*key));
+        let found = found.map_err(|source| self.refused(source))?;
+        Ok(found.map(|Plain(value)| value))
+    }
+
+    fn get(&self, key: &IpKey) -> Result<Option<NeighbourValue>, DataplaneError> {
+        let found = self.by_ip.get(&Plain(*key));
+        let found = found.map_err(|source| self.refused(source))?;
+        Ok(found.map(|Plain(value)| value))
     }
 
     /// One address less uses the MAC.
     fn release(&mut self, network: u32, mac: [u8; 6]) -> Result<(), DataplaneError> {
-        let Some(uses) = self.uses.get_mut(&(network, mac)) else {
-            return Ok(());
-        };
-        *uses -= 1;
-        if *uses > 0 {
+        if !self.forget_use(network, mac) {
             return Ok(());
         }
-        self.uses.remove(&(network, mac));
-        ignore_missing(self.by_mac.remove(&Plain(mac_key(network, mac))))
+        let removed = self.by_mac.remove(&Plain(mac_key(network, mac)));
+        removed.map(drop).map_err(|source| self.refused(source))
+    }
+
+    /// Counts one address less; true when it was the last.
+    fn forget_use(&mut self, network: u32, mac: [u8; 6]) -> bool {
+        let Some(uses) = self.uses.get_mut(&(network, mac)) else {
+            return false;
+        };
+        *uses -= 1;
+        if *uses == 0 {
+            self.uses.remove(&(network, mac));
+            return true;
+        }
+        false
     }
 }

@@ -3,7 +3,7 @@
 use alcor_dataplane::DataplaneError;
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 
-use crate::{error, kernel::PINNED, pins::Pins};
+use crate::{EbpfConfig, error, kernel::PINNED, neighbours, pins::Pins};
 
 #[cfg(kernel_programs)]
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("ALCOR_PROGRAMS")));
@@ -18,16 +18,19 @@ pub(crate) const FROM_TUNNEL: &str = "from_tunnel";
 pub(crate) const RELEASED: &str = "released";
 
 /// Loads the programs, with the maps that are pinned or with new ones that are pinned now.
-pub(crate) fn load(pins: &Pins, tunnel_ifindex: u32, trace: bool) -> Result<Ebpf, DataplaneError> {
+pub(crate) fn load(pins: &Pins, tunnel_ifindex: u32, config: &EbpfConfig) -> Result<Ebpf, DataplaneError> {
     let Some(object) = OBJECT else {
         let reason =
             "this alcor was built without kernel programs: run `cargo xtask setup`, then build again";
         return Err(error::kernel("loading the kernel programs", reason));
     };
-    let trace = u32::from(trace);
+    let trace = u32::from(config.trace);
     let mut loader = EbpfLoader::new();
     loader.override_global("TUNNEL_IFINDEX", &tunnel_ifindex, true);
     loader.override_global("TRACE", &trace, true);
+    for name in neighbours::MAPS {
+        loader.map_max_entries(name, config.max_neighbours);
+    }
     for name in PINNED {
         loader.map_pin_path(name, pins.map(name));
     }

@@ -21,6 +21,7 @@ pub fn in_namespace(instance: &str, test: impl FnOnce(&EbpfConfig) + Send) {
     config.trace = true;
     let body = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("needs root: a network namespace of its own");
+        ip(&["link", "set", "dev", "lo", "up"]);
         EbpfDataplane::purge(&config).unwrap();
         test(&config);
         EbpfDataplane::purge(&config).unwrap();
