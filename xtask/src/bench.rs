@@ -2,6 +2,7 @@
 //! object as the last line of standard output with `--json`.
 
 mod dataplane;
+mod first_packet;
 mod ovn;
 mod programming;
 mod security;
@@ -43,6 +44,8 @@ enum Name {
     Security,
     /// The last part of `security`: throughput and connections per second with 0 to 1,000 rules a port (root).
     SecurityDataplane,
+    /// Round trips of the first packets to 200 peers that a host has to ask for, beside later ones (root).
+    FirstPacket,
     /// TCP, small packets and round trips beside the kernel's own vxlan and bridge (root).
     Dataplane,
 }
@@ -65,6 +68,7 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
             Value::Object(figures).to_string()
         }
         Name::SecurityDataplane => Value::Object(security_dataplane::bench(flags.quick)?).to_string(),
+        Name::FirstPacket => Value::Object(first_packet::bench(flags.quick)?).to_string(),
         Name::Dataplane => Value::Object(dataplane::bench(flags.quick)?).to_string(),
     };
     if flags.json {

@@ -20,10 +20,11 @@ pub enum For {
 }
 
 /// Command, Debian package, what for.
-const PACKAGES: [(&str, &str, &str); 7] = [
+const PACKAGES: [(&str, &str, &str); 8] = [
     ("cc", "build-essential", "links programs, compiles SQLite"),
     ("ip", "iproute2", "network namespaces and links"),
     ("ping", "iputils-ping", "the first packet"),
+    ("fping", "fping", "many first packets at once"),
     ("iperf3", "iperf3", "TCP between VMs"),
     ("udhcpc", "udhcpc", "a real DHCP client in the VMs"),
     ("nsenter", "util-linux", "runs processes inside namespaces"),

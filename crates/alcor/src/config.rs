@@ -5,6 +5,7 @@
 
 mod auth;
 mod metrics;
+mod ncm;
 mod nova;
 
 use std::{
@@ -25,6 +26,7 @@ pub use auth::AuthConfig;
 #[cfg(test)]
 pub use auth::AuthMode;
 pub use metrics::MetricsConfig;
+pub use ncm::NcmConfig;
 pub use nova::NovaConfig;
 
 use crate::cli::{Cli, Command, Role};
@@ -43,6 +45,8 @@ pub struct Config {
     pub nova: NovaConfig,
     /// What the process counts of itself.
     pub metrics: MetricsConfig,
+    /// Who is told of what.
+    pub ncm: NcmConfig,
 }
 
 /// `[log]`
@@ -189,6 +193,7 @@ impl Default for Config {
             },
             nova: NovaConfig::default(),
             metrics: MetricsConfig::default(),
+            ncm: NcmConfig::default(),
         }
     }
 }

@@ -39,7 +39,7 @@ impl Roles {
         let mut parts = JoinSet::new();
         metrics::start(&config.metrics, self.controller, &stop, &mut parts).await?;
         if self.controller {
-            controller::start(&config.controller, &config.nova, &stop, &mut parts).await?;
+            controller::start(&config.controller, &config.nova, &config.ncm, &stop, &mut parts).await?;
         }
         if self.agent {
             agent::start(&config.agent, &stop, &mut parts)?;

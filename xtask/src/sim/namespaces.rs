@@ -115,7 +115,9 @@ pub fn simulate(scenario: &Scenario, seed: u64, build: Build) -> anyhow::Result<
         scenario.hosts.count
     );
     clean_hosts(LAB, HOSTS_MAX)?;
-    let cloud = Cloud::start(LAB, build)?;
+    let eager = scenario.ncm.eager_rows_max;
+    let configuration = eager.map(|rows| format!("[ncm]\neager_rows_max = {rows}\n"));
+    let cloud = Cloud::start_with(LAB, build, &configuration.unwrap_or_default())?;
     let mut world = World {
         scenario,
         rng: Rng::new(seed),

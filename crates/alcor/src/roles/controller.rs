@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alcor_api::ApiState;
 use alcor_model::Vni;
-use alcor_ncm::{NcmHandle, Options};
+use alcor_ncm::NcmHandle;
 use alcor_region::{Region, RegionConfig};
 use alcor_store::SqliteEngine;
 use anyhow::Context as _;
@@ -15,7 +15,7 @@ use super::{
     link::{self, Directory, Link},
     nova,
 };
-use crate::config::{ControllerConfig, NovaConfig};
+use crate::config::{ControllerConfig, NcmConfig, NovaConfig};
 
 /// The database's file in the data folder.
 const DATABASE: &str = "alcor.sqlite";
@@ -27,6 +27,7 @@ const DATABASE: &str = "alcor.sqlite";
 pub async fn start(
     config: &ControllerConfig,
     nova_config: &NovaConfig,
+    ncm_config: &NcmConfig,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -36,7 +37,7 @@ pub async fn start(
     }
     let region = open_region(config)?;
     nova::start(nova_config, &config.auth, region.clone(), stop, parts)?;
-    let ncm = NcmHandle::start(Options::default(), Arc::new(Link(region.clone())));
+    let ncm = NcmHandle::start(ncm_config.options(), Arc::new(Link(region.clone())));
 
     let southbound = listen(config.southbound_listen, "southbound_listen").await?;
     let api = listen(config.api_listen, "api_listen").await?;
