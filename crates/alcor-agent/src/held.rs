@@ -10,8 +10,8 @@ use std::{
 use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
 
-/// Most packets of one port that are held.
-pub const HELD_PER_PORT: usize = 64;
+/// Most packets of one port that are held: a machine that talks to a few hundred others at once loses none.
+pub const HELD_PER_PORT: usize = 256;
 /// Most packets that are held on the host.
 pub const HELD_MAX: usize = 4_096;
 /// Most bytes of packets that are held on the host.
