@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::{
     asking::Asking,
-    delta::{Delta, FromNcm},
+    delta::{Delta, FromNcm, Phase},
     devices::Link,
     held::{Held, Key},
     learned::Learned,
@@ -579,7 +579,14 @@ impl Agent {
     }
 
     fn delta(&mut self, now: Now, from: u64, delta: Delta, out: &mut Vec<Action>) {
-        let (sequence, network, phase) = (delta.sequence, delta.network, delta.phase);
+        let (sequence, network) = (delta.sequence, delta.network);
+        let ends_snapshot = matches!(delta.phase, Phase::End | Phase::Whole);
+        let neighbours = delta.rows.iter().flatten();
+        let neighbours = neighbours.filter_map(|(_, change)| match change.key() {
+            RowKey::Neighbour(_, ip) => Some(ip),
+            _ => None,
+        });
+        let neighbours = neighbours.collect();
         let was_on_demand = self.table.is_on_demand(network);
         let plan = match self.table.plan(delta) {
             Ok(plan) => plan,
@@ -591,15 +598,10 @@ impl Agent {
         if plan.retry {
             self.retry_later(now);
         }
-        let neighbours = plan
-            .changes
-            .iter()
-            .filter_map(|planned| match planned.change.key() {
-                RowKey::Neighbour(_, ip) => Some(ip),
-                _ => None,
-            });
-        let neighbours = neighbours.collect();
-        self.neighbours_told(now, (network, was_on_demand), phase, neighbours, out);
+        self.neighbours_told(now, network, was_on_demand, neighbours);
+        if ends_snapshot {
+            self.doubt_neighbours(now, network, plan.unnamed, out);
+        }
         let refused = plan
             .refused
             .into_iter()

@@ -71,9 +71,9 @@ impl Learned {
         );
     }
 
-    /// The host has this neighbour without having asked. One that has a lease keeps it.
+    /// The NCM tells of this neighbour without having been asked. A lease that it knows of goes on.
     pub(crate) fn tell(&mut self, now: Duration, key: Key, length: Duration) {
-        if !self.leases.contains_key(&key) {
+        if !self.leases.get(&key).is_some_and(|lease| lease.is_confirmed) {
             self.grant(now, key, length);
         }
     }

@@ -74,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) retry: bool,
     /// Local ports that went.
     pub(crate) removed_ports: Vec<Id<Port>>,
+    /// Neighbours that stay although the snapshot that ends did not name them: their network is on demand.
+    pub(crate) unnamed: Vec<IpAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -306,8 +308,14 @@ impl Table {
         let not_newer = |entry: &Entry| entry.revision.is_none_or(|known| known <= revision);
         // Neighbours that were asked for are in no snapshot: they have leases.
         let leased = self.is_on_demand(id);
-        let kept = |key: &RowKey| named.contains(key) || leased && matches!(key, RowKey::Neighbour(..));
-        for key in self.live(id, |key, entry| !kept(key) && not_newer(entry)) {
+        for key in self.live(id, |key, _| !named.contains(key)) {
+            if let (RowKey::Neighbour(_, ip), true) = (key, leased) {
+                draft.plan.unnamed.push(ip);
+                continue;
+            }
+            if !self.entry(&key).is_some_and(not_newer) {
+                continue;
+            }
             self.set(key, Some(revision), RowChange::Remove(key), None, draft);
         }
     }

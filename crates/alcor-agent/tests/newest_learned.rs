@@ -79,7 +79,9 @@ impl Ncm {
             let live = self.truth.iter().filter(|(_, (_, live))| *live);
             rows.extend(live.map(|(n, _)| self.change_of(*n)));
         }
-        self.deltas.push_back((Phase::Whole, self.revision, rows));
+        let rest = rows.split_off(rows.len() / 2);
+        self.deltas.push_back((Phase::Begin, 0, rows));
+        self.deltas.push_back((Phase::End, self.revision, rest));
     }
 
     fn switch(&mut self) {

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::{Action, Agent, Now};
 use crate::{
-    delta::Phase,
     held::{Dropped, Key},
     learned::{LEASE_DEFAULT, Next},
     table::State,
@@ -264,38 +263,10 @@ impl Agent {
         self.remove_neighbours(surplus, out);
     }
 
-    /// A delta of a network came, which was on demand before or not, with these neighbours.
-    pub(super) fn neighbours_told(
-        &mut self,
-        now: Now,
-        (network, was): (Id<Network>, bool),
-        phase: Phase,
-        changed: Vec<IpAddr>,
-        out: &mut Vec<Action>,
-    ) {
+    /// A delta of a network came, which was on demand before or not, and named these neighbours.
+    pub(super) fn neighbours_told(&mut self, now: Now, network: Id<Network>, was: bool, named: Vec<IpAddr>) {
         let is = self.table.is_on_demand(network);
-        for ip in changed.iter().filter(|_| is) {
-            let key = (network, *ip);
-            self.asking.tell(&key);
-            if self.table.neighbour(&key).is_none() {
-                self.learned.remove(&key);
-            }
-        }
         match (was, is) {
-            // Other changes may have been left out, and the snapshot does not tell.
-            (_, true) if matches!(phase, Phase::Begin | Phase::Whole) => {
-                for ip in self.table.neighbours(network) {
-                    self.learned.doubt(now.since_start, (network, ip));
-                }
-                self.asking.ask_again(network);
-                self.check_leases(now, out);
-            }
-            (true, true) => {
-                let keys = changed.into_iter().map(|ip| (network, ip));
-                for key in keys.filter(|key| self.table.neighbour(key).is_some()) {
-                    self.learned.tell(now.since_start, key, LEASE_DEFAULT);
-                }
-            }
             // What the host has gets leases that do not end all at once.
             (false, true) => {
                 for ip in self.table.neighbours(network) {
@@ -307,8 +278,30 @@ impl Agent {
                 self.learned.remove_network(network);
                 self.asking.abandon(network);
             }
-            (false, false) => {}
+            (true, true) | (false, false) => {}
         }
+        for key in named.into_iter().map(|ip| (network, ip)).filter(|_| is) {
+            self.asking.tell(&key);
+            match self.table.neighbour(&key) {
+                Some(_) => self.learned.tell(now.since_start, key, LEASE_DEFAULT),
+                None => self.learned.remove(&key),
+            }
+        }
+    }
+
+    /// A snapshot ended, which may stand for changes that were left out, and did not name these.
+    pub(super) fn doubt_neighbours(
+        &mut self,
+        now: Now,
+        network: Id<Network>,
+        unnamed: Vec<IpAddr>,
+        out: &mut Vec<Action>,
+    ) {
+        for ip in unnamed {
+            self.learned.doubt(now.since_start, (network, ip));
+        }
+        self.asking.ask_again(network);
+        self.check_leases(now, out);
     }
 
     /// Time has passed.
