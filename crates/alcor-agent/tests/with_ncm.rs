@@ -2,21 +2,18 @@
 //! in the region.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
 
+#[path = "common/region.rs"]
+mod region;
+
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use alcor_agent::{AgentConfig, run};
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DataplaneError, Drops, Row, RowChange, RowKey, Snapshot, model::Model,
 };
-use alcor_model::{
-    Change, Host, HostRuntime, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet, Vni,
-    resource::{AllocationPool, Binding, BindingState, FixedIp, PortStatus, Standard},
-};
-use alcor_ncm::{
-    core::{Options, PortReport},
-    service::{BoxFuture, NcmHandle, RegionLink},
-};
-use jiff::Timestamp;
+use alcor_model::{Change, Id, Network, Port, Resource, ResourceKey, Revision, resource::PortStatus};
+use alcor_ncm::{core::Options, service::NcmHandle};
+use region::{Region, host, network, port, put, subnet};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, UnixStream},
@@ -69,128 +66,6 @@ impl Dataplane for Told {
     fn drops(&mut self) -> Result<Drops, DataplaneError> {
         self.model.drops()
     }
-}
-
-/// A region that hands on what it is told.
-struct Region(mpsc::UnboundedSender<PortReport>);
-
-impl RegionLink for Region {
-    fn register_host(&self, _: String, _: IpAddr, _: String) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
-        for report in reports {
-            let _ = self.0.send(report);
-        }
-        Box::pin(async { Ok(()) })
-    }
-    fn note_hosts(&self, _: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
-fn standard() -> Standard {
-    Standard {
-        project_id: "p".to_owned(),
-        name: String::new(),
-        description: String::new(),
-        tags: Vec::new(),
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: Timestamp::UNIX_EPOCH,
-        revision_number: 0,
-    }
-}
-
-fn host(name: &str, tunnel_ip: &str) -> Resource {
-    Resource::Host(Arc::new(Host {
-        name: name.to_owned(),
-        revision: Revision(1),
-        tunnel_ip: tunnel_ip.parse().unwrap(),
-        created_at: Timestamp::UNIX_EPOCH,
-        admin_state_up: true,
-        description: String::new(),
-        availability_zone: "nova".to_owned(),
-    }))
-}
-
-fn network(id: Id<Network>) -> Resource {
-    Resource::Network(Arc::new(Network {
-        id,
-        revision: Revision(2),
-        standard: standard(),
-        admin_state_up: true,
-        mtu: 1450,
-        port_security_enabled: true,
-        segmentation_id: Vni::try_from(7).unwrap(),
-        external: false,
-        is_default: false,
-        availability_zone_hints: Vec::new(),
-    }))
-}
-
-fn subnet(id: Id<Subnet>, network_id: Id<Network>) -> Resource {
-    let pool = AllocationPool {
-        start: "10.0.0.2".parse().unwrap(),
-        end: "10.0.0.254".parse().unwrap(),
-    };
-    Resource::Subnet(Arc::new(Subnet {
-        id,
-        revision: Revision(3),
-        standard: standard(),
-        network_id,
-        cidr: "10.0.0.0/24".parse().unwrap(),
-        gateway_ip: Some("10.0.0.1".parse().unwrap()),
-        allocation_pools: vec![pool],
-        dns_nameservers: Vec::new(),
-        host_routes: Vec::new(),
-        enable_dhcp: true,
-        ipv6_address_mode: None,
-        ipv6_ra_mode: None,
-        subnetpool_id: None,
-        service_types: Vec::new(),
-        dns_publish_fixed_ip: false,
-    }))
-}
-
-fn port(network_id: Id<Network>, subnet_id: Id<Subnet>, last: u8, host: &str, revision: u64) -> Port {
-    Port {
-        id: Id::generate(),
-        revision: Revision(revision),
-        standard: standard(),
-        network_id,
-        mac_address: alcor_model::MacAddr([0xfa, 0x16, 0x3e, 0, 0, last]),
-        fixed_ips: vec![FixedIp {
-            subnet_id,
-            ip_address: IpAddr::from([10, 0, 0, last]),
-        }],
-        allowed_address_pairs: Vec::new(),
-        admin_state_up: true,
-        device_id: String::new(),
-        device_owner: String::new(),
-        port_security_enabled: true,
-        security_groups: Vec::new(),
-        label: None,
-        dns_name: String::new(),
-        binding: Binding {
-            host_id: host.to_owned(),
-            vnic_type: "normal".to_owned(),
-            profile: serde_json::Map::new(),
-            since: Revision::ZERO,
-            state: BindingState::Bound,
-        },
-        standby: Vec::new(),
-        unaddressed: false,
-        dns_domain: String::new(),
-        extra_dhcp_opts: Vec::new(),
-        data_plane_status: None,
-    }
-}
-
-fn put(port: &Port) -> Change {
-    Change::Put(Resource::Port(Arc::new(port.clone())))
 }
 
 async fn ask(socket: &Path, line: String) -> serde_json::Value {

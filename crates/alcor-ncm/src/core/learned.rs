@@ -232,6 +232,7 @@ impl Ncm {
             if view.left.lingers(&host) || view.by_host.contains_key(&host) {
                 continue;
             }
+            view.passed_on.insert(host.clone());
             if let Some(pending) = self.pend(&host, network) {
                 pending.forget = true;
             }

@@ -135,6 +135,9 @@ impl Ncm {
             view.neighbour_rows(&new, tunnel, true),
         );
         self.tell_old_host(&moved, &new, &forwarding);
+        if let Some(host) = moved.from.as_ref().filter(|_| moved.left) {
+            self.reach(host, network, revision);
+        }
         if news != News::Nothing {
             let still: BTreeSet<RowKey> = plain.iter().map(|row| row.key).collect();
             let gone = had.iter().filter(|key| !still.contains(key));
@@ -310,11 +313,7 @@ impl Ncm {
         self.bury_old(&moved, new);
         self.change_hosts(&mut moved, new);
         self.write_addresses(&mut moved, new);
-        let moved_hosts = [(moved.left, &moved.from), (moved.entered, &moved.to)];
-        for host in moved_hosts
-            .into_iter()
-            .filter_map(|(changed, host)| host.as_ref().filter(|_| changed))
-        {
+        if let Some(host) = moved.to.as_ref().filter(|_| moved.entered) {
             self.reach(host, new.network_id, new.revision);
         }
         if moved.left {

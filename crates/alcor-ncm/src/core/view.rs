@@ -97,6 +97,9 @@ pub(super) struct NetworkView {
     pub loaded: Revision,
     /// Where tunnel packets may come from, and since when.
     pub underlay: Underlay,
+    /// Hosts that pass nothing on any more. Their addresses go out of `underlay` with its next change: there is no
+    /// revision for one of their own.
+    pub passed_on: BTreeSet<String>,
     pub underlay_revision: Revision,
     /// Hosts whose rules ask for labels of neighbours, with the groups that do.
     pub lookers: BTreeMap<String, BTreeSet<Id<SecurityGroup>>>,
@@ -130,6 +133,7 @@ impl NetworkView {
             group_hosts: BTreeMap::new(),
             loaded: Revision::ZERO,
             underlay: Underlay::default(),
+            passed_on: BTreeSet::new(),
             underlay_revision: Revision::ZERO,
             lookers: BTreeMap::new(),
             untold: Untold::default(),
@@ -301,12 +305,19 @@ impl Ncm {
         }
     }
 
-    /// A host has come into the network, has left it, or has another tunnel address.
+    /// A host has come into the network, has left it, or has another tunnel address. One that a port has left lately may
+    /// pass packets on, and is among those that packets come from.
     pub(super) fn reach(&mut self, host: &str, network: Id<Network>, revision: Revision) {
         let tunnel = self.tunnel(host).map(|(ip, _)| ip);
         let view = self.touch(network, revision);
-        let here = view.by_host.contains_key(host);
-        if view.underlay.set(host, tunnel.filter(|_| here)) {
+        let sends =
+            |view: &NetworkView, host: &str| view.by_host.contains_key(host) || view.left.lingers(host);
+        let here = sends(view, host);
+        let mut changes = view.underlay.set(host, tunnel.filter(|_| here));
+        for host in std::mem::take(&mut view.passed_on) {
+            changes |= !sends(view, &host) && view.underlay.set(&host, None);
+        }
+        if changes {
             view.underlay_revision = view.underlay_revision.max(revision);
             self.pend_network(network);
         }

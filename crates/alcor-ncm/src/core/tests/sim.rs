@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::{
     super::*,
     agent::SimAgent,
-    world::{GROUPS, World, id},
+    world::{GROUPS, World, filters, id},
 };
 
 pub(super) fn receipt(sequence: u64) -> v1::Receipt {
@@ -300,6 +300,25 @@ impl Sim {
         }
     }
 
+    /// Packets are taken from the hosts of a network, and from those that pass packets on or did lately.
+    fn compare_underlay(&self, host: &str, network: Id<Network>, expected: &mut BTreeMap<RowKey, String>) {
+        let view = &self.ncm.networks[&network];
+        let blocks: BTreeSet<String> = view.underlay.blocks().iter().map(ToString::to_string).collect();
+        let hosts = self.world.underlay(network);
+        assert!(blocks.is_superset(&hosts), "{blocks:?} of {hosts:?}");
+        let lately: BTreeSet<_> = view.left.hosts().chain(&view.passed_on).collect();
+        assert!(
+            blocks.len() <= hosts.len() + lately.len(),
+            "{blocks:?} of {hosts:?}, {lately:?}"
+        );
+        let row = expected
+            .get_mut(&RowKey::Network(network))
+            .filter(|_| filters(host));
+        if let Some(row) = row {
+            *row = format!("{:?}", Some(blocks));
+        }
+    }
+
     /// Each host has exactly what it must have: of networks on demand its own rows, and of neighbours nothing that is
     /// wrong. While hosts linger that is said of networks in which they have ports.
     fn compare(&self, is_over: bool) {
@@ -310,6 +329,7 @@ impl Sim {
             let mut has = agent.has(&name, &self.world);
             has.retain(|key, _| is_over || mine.contains(&key.network_id()));
             for network in mine {
+                self.compare_underlay(&name, network, &mut expected);
                 assert_eq!(
                     agent.is_on_demand(network),
                     self.ncm.networks[&network].learned,

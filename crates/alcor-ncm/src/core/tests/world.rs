@@ -139,7 +139,7 @@ impl World {
     }
 
     /// The addresses that tunnel packets of a network may come from.
-    fn underlay(&self, network: Id<Network>) -> BTreeSet<String> {
+    pub(super) fn underlay(&self, network: Id<Network>) -> BTreeSet<String> {
         let ports = self.ports.values().filter(|port| port.network_id == network);
         let hosts = ports.filter_map(|port| self.hosts.get(&port.binding.host_id));
         hosts.map(|host| format!("{}/32", host.tunnel_ip)).collect()
