@@ -36,6 +36,17 @@ pub struct Flags {
     namespaces: bool,
 }
 
+impl Flags {
+    /// What `cargo xtask test` runs.
+    pub fn of_test() -> Self {
+        Self {
+            scenario: root().join("scenarios/namespaces.toml"),
+            seed: None,
+            namespaces: true,
+        }
+    }
+}
+
 /// Builds what is needed and runs a scenario.
 ///
 /// # Errors

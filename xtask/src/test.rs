@@ -10,6 +10,7 @@ use crate::{
     openstack::{self, venv::Venv},
     setup::{For, setup},
     shell::{cargo, output, root, run},
+    sim,
 };
 
 /// Runs all tests.
@@ -31,6 +32,8 @@ pub fn test() -> anyhow::Result<()> {
     let openstack = Venv::prepare()?.program("openstack");
     eprintln!("\nthe demo, and the openstack command against it");
     demo::look_at_kept(|endpoint| openstack_works(&openstack, endpoint))?;
+    eprintln!("\neight hosts with real packets");
+    sim::sim(&sim::Flags::of_test())?;
     // The features switch on what needs root (`root-tests`) and the `openstack` client.
     let mut tests = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
     let hits = fresh(&root().join("target/route-hits"))?;
