@@ -3,6 +3,7 @@
 
 mod agent;
 mod cost;
+mod learned;
 mod memory;
 mod sim;
 mod trace;
