@@ -1,6 +1,7 @@
 //! The deciding part: `step(now, event) -> actions`. Every map here is bounded by the resources of the region or by
 //! [`Options`].
 
+mod admission;
 mod labels;
 mod learned;
 mod memory;
@@ -27,9 +28,10 @@ use alcor_proto::v1;
 use prost::Message as _;
 
 use self::{
+    admission::Admission,
     learned::Lingering,
     security::SecurityView,
-    session::{Outgoing, Session},
+    session::{Next, Outgoing, Session},
     status::HostStatus,
     view::NetworkView,
 };
@@ -61,6 +63,8 @@ pub struct Options {
     pub message_rows: usize,
     /// Deletions kept per network for hosts that come back; older ones make a snapshot necessary.
     pub tombstones: usize,
+    /// Snapshots that are made and on their way at once, over all hosts; the others wait in the order in which they came.
+    pub snapshots_at_once: usize,
     /// Hosts times neighbours up to which every host of a network is told of every neighbour. Beyond it hosts ask for what they
     /// use, until it is less than half of this.
     pub eager_rows_max: usize,
@@ -77,6 +81,7 @@ impl Default for Options {
             queue_rows: 50_000,
             message_rows: 2_000,
             tombstones: 4_096,
+            snapshots_at_once: 64,
             eager_rows_max: 65_536,
             limits: Limits::default(),
         }
@@ -262,6 +267,7 @@ pub struct Ncm {
     swept: usize,
     /// Networks in which hosts settle, with when to look at numbers that rest there.
     settling: BTreeSet<(Duration, Id<Network>)>,
+    admission: Admission,
     /// The time of the step, since the NCM started.
     clock: Duration,
     pending: BTreeMap<(String, Id<Network>), Pending>,
@@ -293,6 +299,7 @@ impl Ncm {
             lingering: VecDeque::new(),
             swept: 0,
             settling: BTreeSet::new(),
+            admission: Admission::default(),
             clock: Duration::ZERO,
             pending: BTreeMap::new(),
             resting: BTreeSet::new(),
@@ -360,6 +367,7 @@ impl Ncm {
             Event::Closed { session } => self.closed(session),
             Event::Tick => self.tick(now, &mut actions),
         }
+        self.admit(now, &mut actions);
         (actions, self.work)
     }
 
@@ -570,34 +578,58 @@ impl Ncm {
         };
         let mut met = Vec::new();
         while session.has_room(&self.options) {
-            if let Some((network, message)) = session.next_queued(now) {
-                let first = session.tells(network) && self.host_entry(host).status.is_told(network);
-                met.extend(first.then_some(network));
-                self.work.deltas += 1;
-                self.work.rows_sent += message.rows.len() as u64;
-                self.work.bytes += message.encoded_len() as u64;
-                actions.push(Action::Send {
-                    session: session.id,
-                    message: v1::NcmMessage {
-                        body: Some(v1::ncm_message::Body::Delta(message)),
-                    },
-                });
-            } else if let Some(network) = session.next_resync() {
-                let parts = self.snapshot_of(host, network, now.unix_us);
-                self.host_entry(host).status.resyncs += 1;
-                self.work.resyncs += 1;
-                session.push_snapshot(parts);
-            } else {
-                break;
+            let (id, at_once) = (session.id, self.options.snapshots_at_once);
+            let may_snapshot = |network| self.admission.admits(id, network, at_once);
+            match session.next(now, may_snapshot) {
+                Some(Next::Delta(network, message)) => {
+                    let first = session.tells(network) && self.host_entry(host).status.is_told(network);
+                    met.extend(first.then_some(network));
+                    self.work.deltas += 1;
+                    self.work.rows_sent += message.rows.len() as u64;
+                    self.work.bytes += message.encoded_len() as u64;
+                    actions.push(Action::Send {
+                        session: session.id,
+                        message: v1::NcmMessage {
+                            body: Some(v1::ncm_message::Body::Delta(message)),
+                        },
+                    });
+                }
+                Some(Next::Snapshot(network)) => {
+                    let parts = self.snapshot_of(host, network, now.unix_us);
+                    if parts.iter().any(Outgoing::is_snapshot) {
+                        self.admission.begin(session.id, network, self.clock);
+                    }
+                    self.host_entry(host).status.resyncs += 1;
+                    self.work.resyncs += 1;
+                    session.push_snapshot(network, parts);
+                }
+                None => {
+                    if session.waits_for_snapshot() {
+                        self.admission.wait(session.id);
+                    }
+                    break;
+                }
             }
         }
+        self.admission
+            .settle(session.id, |network| session.is_in_snapshot(network));
         self.host_entry(host).session = Some(session);
         for network in met {
             self.completed(host, network);
         }
     }
 
+    /// Makes snapshots for those that wait, as many as there may be.
+    fn admit(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some(session) = self.admission.next(self.options.snapshots_at_once) {
+            if let Some(host) = self.sessions.get(&session).cloned() {
+                self.pump(now, &host, actions);
+            }
+        }
+    }
+
     fn closed(&mut self, session: SessionId) {
+        self.admission.close(session);
         if let Some(host) = self.sessions.remove(&session)
             && let Some(entry) = self.hosts.get_mut(&host)
             && entry.session.as_ref().is_some_and(|known| known.id == session)
@@ -611,6 +643,7 @@ impl Ncm {
     }
 
     fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.admission.tick(self.clock);
         self.sweep_learned();
         self.end_of_lingering();
         self.flush(now, now.unix_us, actions);

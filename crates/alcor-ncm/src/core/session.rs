@@ -1,8 +1,10 @@
 //! One agent's session: a window of deltas on their way, a bounded queue behind it, and networks that need a full
 //! snapshot. Overflow of the queue turns into snapshots, so a slow host costs a bounded amount and nobody else.
+//! Networks take turns, so that a burst in one does not delay the others of a host.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,7 +33,8 @@ pub(super) struct Outgoing {
     network: Id<Network>,
     revision: Revision,
     phase: v1::SnapshotPhase,
-    rows: Vec<v1::Row>,
+    /// Shared by all hosts that are told the same.
+    rows: Vec<Arc<v1::Row>>,
     own: Vec<OwnRow>,
     committed_us: u64,
 }
@@ -84,6 +87,20 @@ impl Outgoing {
         )
     }
 
+    fn is_forget(&self) -> bool {
+        self.phase == v1::SnapshotPhase::Forget
+    }
+
+    /// Whether its rows count against the bound of what waits.
+    fn is_counted(&self) -> bool {
+        self.phase == v1::SnapshotPhase::Delta
+    }
+
+    /// Whether it is part of a snapshot.
+    pub(super) fn is_snapshot(&self) -> bool {
+        is_snapshot(self.phase)
+    }
+
     /// The rows of a snapshot in messages of at most `message_rows`.
     pub(super) fn snapshot(
         network: Id<Network>,
@@ -109,6 +126,10 @@ impl Outgoing {
         };
         chunks.into_iter().enumerate().map(part).collect()
     }
+}
+
+fn is_snapshot(phase: v1::SnapshotPhase) -> bool {
+    !matches!(phase, v1::SnapshotPhase::Delta | v1::SnapshotPhase::Forget)
 }
 
 /// A delta on its way.
@@ -137,6 +158,23 @@ impl Sent {
     }
 }
 
+/// What waits for a host of one network.
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<Outgoing>,
+    /// After that, a full snapshot.
+    resync: bool,
+}
+
+/// What is next for a host.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This delta of this network.
+    Delta(Id<Network>, v1::Delta),
+    /// To make a snapshot of this network.
+    Snapshot(Id<Network>),
+}
+
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: SessionId,
@@ -144,10 +182,12 @@ pub(super) struct Session {
     pub heard_at: Duration,
     sequence: u64,
     on_the_way: VecDeque<Sent>,
-    queue: VecDeque<Outgoing>,
-    /// Rows in `queue` that count against the bound: snapshots do not, they are made when there is room.
+    /// What waits, network by network.
+    lanes: BTreeMap<Id<Network>, Lane>,
+    /// Those networks, in the order in which it is their turn.
+    turns: VecDeque<Id<Network>>,
+    /// Rows that wait and count against the bound: those of snapshots do not, they are made when there is room.
     queued_rows: usize,
-    resyncs: BTreeSet<Id<Network>>,
     /// Networks of which the host may have learned rows that it has not asked for again, until when; nothing as long
     /// as it is not known that its leases run.
     settling: BTreeMap<Id<Network>, Option<Duration>>,
@@ -163,9 +203,9 @@ impl Session {
             heard_at,
             sequence: 0,
             on_the_way: VecDeque::new(),
-            queue: VecDeque::new(),
+            lanes: BTreeMap::new(),
+            turns: VecDeque::new(),
             queued_rows: 0,
-            resyncs: BTreeSet::new(),
             settling: held.map(|network| (network, None)).collect(),
         }
     }
@@ -201,18 +241,30 @@ impl Session {
         self.on_the_way.len() < options.window_deltas
     }
 
-    /// Deltas that wait.
+    /// Deltas and snapshots that wait.
     pub(super) fn queued(&self) -> usize {
-        self.queue.len() + self.resyncs.len()
+        let lanes = self.lanes.values();
+        lanes
+            .map(|lane| lane.queue.len() + usize::from(lane.resync))
+            .sum()
+    }
+
+    fn lane(&mut self, network: Id<Network>) -> &mut Lane {
+        let turns = &mut self.turns;
+        self.lanes.entry(network).or_insert_with(|| {
+            turns.push_back(network);
+            Lane::default()
+        })
     }
 
     /// Puts a delta behind the others. A network that waits for a snapshot needs no deltas before it.
     pub(super) fn push(&mut self, options: &Options, delta: Outgoing) {
-        if delta.rows.is_empty() || self.resyncs.contains(&delta.network) {
+        let waits = |lane: &Lane| lane.resync;
+        if delta.rows.is_empty() || self.lanes.get(&delta.network).is_some_and(waits) {
             return;
         }
         self.queued_rows += delta.rows.len();
-        self.queue.push_back(delta);
+        self.lane(delta.network).queue.push_back(delta);
         if self.queued_rows > options.queue_rows {
             self.overflow();
         }
@@ -220,60 +272,83 @@ impl Session {
 
     /// Forgets what waits: all of its networks get a snapshot later.
     fn overflow(&mut self) {
-        let waiting = std::mem::take(&mut self.queue);
         self.queued_rows = 0;
-        for delta in waiting {
-            if delta.phase == v1::SnapshotPhase::Forget {
-                self.queue.push_back(delta);
-            } else {
-                self.resyncs.insert(delta.network);
-            }
+        for lane in self.lanes.values_mut() {
+            let waiting = lane.queue.len();
+            lane.queue.retain(Outgoing::is_forget);
+            lane.resync |= lane.queue.len() < waiting;
         }
     }
 
     /// The network needs a full snapshot; what waits of it is of no use any more. A word to forget is in a learned network:
     /// a snapshot of that does not take away what the host has learned.
     pub(super) fn resync(&mut self, network: Id<Network>, learned: bool) {
-        let forget = |delta: &Outgoing| delta.network == network && delta.phase == v1::SnapshotPhase::Forget;
-        let forgets = learned && self.queue.iter().any(forget);
-        self.drop_waiting(network);
-        if forgets {
-            self.queue.push_back(Outgoing::forget(network, 0));
-        }
-        self.resyncs.insert(network);
+        let lane = self.drop_waiting(network, |delta| learned && delta.is_forget());
+        lane.resync = true;
     }
 
     pub(super) fn forget(&mut self, network: Id<Network>, committed_us: u64) {
-        self.drop_waiting(network);
-        self.resyncs.remove(&network);
-        self.queue.push_back(Outgoing::forget(network, committed_us));
+        let lane = self.drop_waiting(network, |_| false);
+        lane.resync = false;
+        lane.queue.push_back(Outgoing::forget(network, committed_us));
     }
 
-    fn drop_waiting(&mut self, network: Id<Network>) {
-        let dropped: usize = self
-            .queue
-            .iter()
-            .filter(|delta| delta.network == network)
-            .map(|delta| delta.rows.len())
-            .sum();
+    fn drop_waiting(&mut self, network: Id<Network>, keep: impl Fn(&Outgoing) -> bool) -> &mut Lane {
+        let lane = self.lanes.get(&network).map(|lane| &lane.queue);
+        let counted = lane.into_iter().flatten().filter(|delta| delta.is_counted());
+        let dropped: usize = counted.map(|delta| delta.rows.len()).sum();
         self.queued_rows = self.queued_rows.saturating_sub(dropped);
-        self.queue.retain(|delta| delta.network != network);
+        let lane = self.lane(network);
+        lane.queue.retain(keep);
+        lane
     }
 
-    pub(super) fn next_resync(&mut self) -> Option<Id<Network>> {
-        self.resyncs.pop_first()
-    }
-
-    pub(super) fn push_snapshot(&mut self, parts: Vec<Outgoing>) {
-        let counted = parts.iter().filter(|part| part.phase == v1::SnapshotPhase::Delta);
+    /// Rows of a network, in place of the snapshot that was to be made.
+    pub(super) fn push_snapshot(&mut self, network: Id<Network>, parts: Vec<Outgoing>) {
+        let counted = parts.iter().filter(|part| part.is_counted());
         self.queued_rows += counted.map(|part| part.rows.len()).sum::<usize>();
-        self.queue.extend(parts);
+        self.lane(network).queue.extend(parts);
     }
 
-    /// The next delta, with its sequence, and the network it is about.
-    pub(super) fn next_queued(&mut self, now: Now) -> Option<(Id<Network>, v1::Delta)> {
-        let delta = self.queue.pop_front()?;
-        if delta.phase == v1::SnapshotPhase::Delta {
+    /// What is next. Snapshots are made only of networks of which they may be.
+    pub(super) fn next(&mut self, now: Now, may_snapshot: impl Fn(Id<Network>) -> bool) -> Option<Next> {
+        for _ in 0..self.turns.len() {
+            let network = self.turns.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&network) else {
+                continue;
+            };
+            let delta = lane.queue.pop_front();
+            if delta.is_none() && lane.resync && may_snapshot(network) {
+                // Its parts come into this lane.
+                lane.resync = false;
+                self.turns.push_back(network);
+                return Some(Next::Snapshot(network));
+            }
+            match lane.queue.is_empty() && !lane.resync {
+                true => drop(self.lanes.remove(&network)),
+                false => self.turns.push_back(network),
+            }
+            if let Some(delta) = delta {
+                return Some(Next::Delta(network, self.send(now, delta)));
+            }
+        }
+        None
+    }
+
+    /// Whether a part of a snapshot of a network waits or is on its way.
+    pub(super) fn is_in_snapshot(&self, network: Id<Network>) -> bool {
+        let waits = self.lanes.get(&network).into_iter().flat_map(|lane| &lane.queue);
+        let sent = |sent: &Sent| sent.network == network && is_snapshot(sent.phase);
+        waits.into_iter().any(Outgoing::is_snapshot) || self.on_the_way.iter().any(sent)
+    }
+
+    /// Whether a snapshot waits to be made.
+    pub(super) fn waits_for_snapshot(&self) -> bool {
+        self.lanes.values().any(|lane| lane.resync)
+    }
+
+    fn send(&mut self, now: Now, delta: Outgoing) -> v1::Delta {
+        if delta.is_counted() {
             self.queued_rows = self.queued_rows.saturating_sub(delta.rows.len());
         }
         self.sequence += 1;
@@ -289,16 +364,15 @@ impl Session {
                 ..Timing::default()
             },
         });
-        let message = v1::Delta {
+        v1::Delta {
             sequence: self.sequence,
             network_id: encode_id(delta.network),
             revision: delta.revision.0,
             snapshot: delta.phase.into(),
-            rows: delta.rows,
+            rows: delta.rows.into_iter().map(Arc::unwrap_or_clone).collect(),
             committed_us: delta.committed_us,
             sent_us: now.unix_us,
-        };
-        Some((delta.network, message))
+        }
     }
 
     /// Whether rows of a network are on their way.

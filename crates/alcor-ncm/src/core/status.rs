@@ -111,6 +111,7 @@ impl Ncm {
             .replace(Session::new(id, now.since_start, &hello.held))
             .map(|session| session.id);
         if let Some(previous) = previous {
+            self.admission.close(previous);
             self.sessions.remove(&previous);
             actions.push(Action::Close {
                 session: previous,

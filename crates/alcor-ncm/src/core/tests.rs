@@ -5,6 +5,7 @@ mod agent;
 mod cost;
 mod learned;
 mod memory;
+mod session;
 mod sim;
 mod trace;
 mod world;
@@ -28,7 +29,7 @@ proptest! {
     #[test]
     fn overflow_becomes_a_resync(steps in steps()) {
         let options =
-            Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, ..Options::default() };
+            Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, snapshots_at_once: 1, ..Options::default() };
         run(options, steps);
     }
 
@@ -41,7 +42,7 @@ proptest! {
     #[test]
     fn every_host_learns_what_is_right_when_everything_overflows(steps in steps()) {
         let options =
-            Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, ..Options::default() };
+            Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, snapshots_at_once: 1, ..Options::default() };
         run(learning(options), steps);
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct KeyedRow {
     /// A tombstone.
     pub gone: bool,
     pub revision: Revision,
-    pub row: alcor_proto::v1::Row,
+    /// Encoded once for all hosts that are told of it.
+    pub row: Arc<alcor_proto::v1::Row>,
 }
 
 impl KeyedRow {
@@ -31,7 +32,7 @@ impl KeyedRow {
             key: row.key(),
             gone: false,
             revision,
-            row: encode_row(revision, row),
+            row: Arc::new(encode_row(revision, row)),
         }
     }
 
@@ -40,7 +41,7 @@ impl KeyedRow {
             key: *key,
             gone: true,
             revision,
-            row: encode_tombstone(revision, key),
+            row: Arc::new(encode_tombstone(revision, key)),
         }
     }
 }

@@ -1,0 +1,161 @@
+//! Many sessions at once, and many networks in one.
+
+use alcor_southbound::convert::{decode_id, encode_ip};
+
+use super::{
+    super::*,
+    sim::receipt,
+    world::{World, id, tunnel_ip},
+};
+
+const HOSTS: u8 = 20;
+
+/// Hosts with a port in each of two networks, none of them connected.
+fn place(options: Options) -> (Ncm, World) {
+    let mut world = World::default();
+    let mut changes = vec![world.network(0), world.network(1)];
+    changes.extend((0..HOSTS).map(|host| world.host(host, false)));
+    for network in 0..2 {
+        for host in 0..HOSTS {
+            let number = u128::from(network) * 100 + u128::from(host);
+            changes.push(world.port(number, network, Some(host), 1));
+        }
+    }
+    let mut ncm = Ncm::new(options);
+    tell(&mut ncm, changes);
+    (ncm, world)
+}
+
+fn tell(ncm: &mut Ncm, changes: Vec<Change>) -> Vec<Action> {
+    let committed_us = 1;
+    let event = Event::Changes {
+        changes,
+        committed_us,
+    };
+    ncm.step(Now::default(), event).0
+}
+
+fn hello(ncm: &mut Ncm, host: u8) -> Vec<Action> {
+    let hello = v1::Hello {
+        host: format!("h{host}"),
+        incarnation: 1,
+        tunnel_ip: encode_ip(tunnel_ip(host)),
+        filters: true,
+        ..v1::Hello::default()
+    };
+    let session = host.into();
+    ncm.step(Now::default(), Event::Hello { session, hello }).0
+}
+
+fn deltas(actions: Vec<Action>) -> Vec<(SessionId, v1::Delta)> {
+    let deltas = actions.into_iter().filter_map(|action| match action {
+        Action::Send {
+            session,
+            message:
+                v1::NcmMessage {
+                    body: Some(v1::ncm_message::Body::Delta(delta)),
+                },
+        } => Some((session, delta)),
+        _ => None,
+    });
+    deltas.collect()
+}
+
+fn take(ncm: &mut Ncm, session: SessionId, sequence: u64) -> Vec<(SessionId, v1::Delta)> {
+    let body = v1::agent_message::Body::Receipt(receipt(sequence));
+    deltas(ncm.step(Now::default(), Event::Message { session, body }).0)
+}
+
+/// All hosts come back at once: three snapshots are on their way at any time, whoever takes one lets the next in, in order,
+/// and one that takes nothing does not keep its place.
+#[test]
+fn hosts_that_come_back_together_are_admitted_in_waves() {
+    let options = Options {
+        snapshots_at_once: 3,
+        ..Options::default()
+    };
+    let (mut ncm, mut world) = place(options);
+    let mut sent: VecDeque<(SessionId, v1::Delta)> = VecDeque::new();
+    for host in 0..HOSTS {
+        sent.extend(deltas(hello(&mut ncm, host)));
+    }
+    let sessions = |sent: &VecDeque<(SessionId, v1::Delta)>| {
+        let sessions = sent.iter().map(|(session, _)| *session);
+        sessions.collect::<Vec<_>>()
+    };
+    assert_eq!(sessions(&sent), [0, 0, 1]);
+    // What changes meanwhile reaches those who have their snapshots, and is part of those that come.
+    let changed = world.port(3, 0, Some(3), 2);
+    sent.extend(deltas(tell(&mut ncm, vec![changed])));
+    assert_eq!(sessions(&sent), [0, 0, 1, 0, 1]);
+    let mut served = BTreeMap::new();
+    while let Some((session, delta)) = sent.pop_front() {
+        if delta.snapshot() == v1::SnapshotPhase::Whole {
+            *served.entry(session).or_insert(0) += 1;
+        }
+        sent.extend(take(&mut ncm, session, delta.sequence));
+        let on_their_way = sent
+            .iter()
+            .filter(|(_, delta)| delta.snapshot() == v1::SnapshotPhase::Whole);
+        assert!(on_their_way.count() <= 3);
+    }
+    assert_eq!(
+        served,
+        (0..u64::from(HOSTS)).map(|session| (session, 2)).collect()
+    );
+}
+
+#[test]
+fn a_host_that_takes_nothing_keeps_no_place() {
+    let options = Options {
+        snapshots_at_once: 1,
+        ..Options::default()
+    };
+    let (mut ncm, _) = place(options);
+    assert_eq!(deltas(hello(&mut ncm, 0)).len(), 1);
+    assert_eq!(deltas(hello(&mut ncm, 1)).len(), 0);
+    let mut let_in = |seconds: u64| {
+        let now = Now {
+            since_start: Duration::from_secs(seconds),
+            unix_us: seconds * 1_000_000,
+        };
+        for session in 0..2 {
+            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat {});
+            ncm.step(now, Event::Message { session, body });
+        }
+        let sent = deltas(ncm.step(now, Event::Tick).0).into_iter();
+        sent.map(|(session, _)| session).collect::<Vec<_>>()
+    };
+    assert!(let_in(4).is_empty());
+    assert_eq!(let_in(5), [0], "its other network, which waits longer");
+    assert_eq!(let_in(10), [1]);
+}
+
+/// A burst in one network does not delay the other: they take turns.
+#[test]
+fn networks_of_a_host_take_turns() {
+    let options = Options {
+        window_deltas: 2,
+        ..Options::default()
+    };
+    let (mut ncm, mut world) = place(options);
+    let mut sent: VecDeque<_> = deltas(hello(&mut ncm, 0)).into();
+    while let Some((session, delta)) = sent.pop_front() {
+        sent.extend(take(&mut ncm, session, delta.sequence));
+    }
+    for number in 0..50 {
+        let change = world.port(1, 0, Some(1), number % 2 + 1);
+        sent.extend(deltas(tell(&mut ncm, vec![change])));
+    }
+    let change = world.port(101, 1, Some(1), 2);
+    sent.extend(deltas(tell(&mut ncm, vec![change])));
+    assert_eq!(sent.len(), 2, "the window");
+    let mut order = Vec::new();
+    while let Some((session, delta)) = sent.pop_front() {
+        order.push(decode_id::<Network>("network", &delta.network_id).unwrap());
+        sent.extend(take(&mut ncm, session, delta.sequence));
+    }
+    assert_eq!(order.len(), 50, "the first change says nothing new");
+    let other = order.iter().position(|network| *network == id(1001));
+    assert!(other <= Some(3), "{other:?}");
+}
