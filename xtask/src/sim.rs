@@ -31,6 +31,9 @@ pub struct Flags {
     /// What the run is random by, instead of the scenario's own seed.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Compare with the JSON of an earlier run.
+    #[arg(long, value_name = "PATH", conflicts_with = "namespaces")]
+    baseline: Option<PathBuf>,
     /// With real packets: hosts are namespaces with agents and the eBPF data plane (root).
     #[arg(long)]
     namespaces: bool,
@@ -42,6 +45,7 @@ impl Flags {
         Self {
             scenario: root().join("scenarios/namespaces.toml"),
             seed: None,
+            baseline: None,
             namespaces: true,
         }
     }
@@ -63,6 +67,10 @@ pub fn sim(flags: &Flags) -> anyhow::Result<()> {
     let mut command = Command::new(Build::Release.program("alcor-sim"));
     command.arg("run").arg(&flags.scenario);
     command.arg("--json").arg(result("json"));
+    command.arg("--html").arg(result("html"));
+    if let Some(baseline) = &flags.baseline {
+        command.arg("--baseline").arg(baseline);
+    }
     if let Some(seed) = flags.seed {
         command.args(["--seed", &seed.to_string()]);
     }

@@ -7,12 +7,15 @@ use std::{
 
 use alcor_sim::{
     engine::{Progress, Sim},
-    report::{Machine, Report},
+    report::{Machine, Point, Report},
     scenario::Scenario,
 };
 use anyhow::{Context as _, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Points of time that are kept of a run.
+const POINTS_MAX: usize = 400;
 
 /// `alcor-sim run`
 #[derive(Debug, Args)]
@@ -26,6 +29,12 @@ pub struct Run {
     /// Write the result as JSON.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+    /// Write the result as a page with plots.
+    #[arg(long, value_name = "PATH")]
+    html: Option<PathBuf>,
+    /// Compare with the JSON of an earlier run.
+    #[arg(long, value_name = "PATH", requires = "html")]
+    baseline: Option<PathBuf>,
 }
 
 /// `alcor-sim replay`
@@ -45,19 +54,28 @@ pub struct Replay {
 /// Runs a scenario; an error when something was violated or a threshold is not kept.
 pub fn run(arguments: &Run) -> anyhow::Result<()> {
     let (scenario, name) = read(&arguments.scenario, arguments.seed)?;
+    let baseline = arguments.baseline.as_deref().map(read_report).transpose()?;
     let bar = bar(&scenario)?;
     let began = Instant::now();
-    let outcome = Sim::new(scenario.clone()).run(&mut |progress| show(&bar, &progress));
+    let mut timeline = Vec::new();
+    let outcome = Sim::new(scenario.clone()).run(&mut |progress| {
+        show(&bar, &progress);
+        note(&mut timeline, &progress);
+    });
     bar.finish_and_clear();
     let machine = Machine {
         wall_s: began.elapsed().as_secs_f64(),
-        peak_rss_mib: peak_rss_mib(),
+        peak_rss_mib: rss_mib("VmHWM:"),
+        timeline,
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let report = Report::new(&name, &scenario, &outcome, &machine);
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report)?;
         write(path, &text)?;
+    }
+    if let Some(path) = &arguments.html {
+        write(path, &report.html(baseline.as_ref()))?;
     }
     print(&report);
     if !report.passed() {
@@ -87,6 +105,12 @@ fn read(path: &Path, seed: Option<u64>) -> anyhow::Result<(Scenario, String)> {
     let mut scenario = Scenario::read(path)?;
     scenario.seed = seed.unwrap_or(scenario.seed);
     Ok((scenario, path.display().to_string()))
+}
+
+fn read_report(path: &Path) -> anyhow::Result<Report> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not a result of `alcor-sim run`", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -123,10 +147,23 @@ fn show(bar: &ProgressBar, progress: &Progress) {
     ));
 }
 
-/// The largest resident memory of this process, from the kernel.
-fn peak_rss_mib() -> Option<f64> {
+/// Keeps a point, and every other one when there are too many.
+fn note(timeline: &mut Vec<Point>, progress: &Progress) {
+    let rss_mib = rss_mib("VmRSS:").unwrap_or_default();
+    timeline.push(Point::new(progress, rss_mib));
+    if timeline.len() > POINTS_MAX {
+        let mut is_kept = false;
+        timeline.retain(|_| {
+            is_kept = !is_kept;
+            is_kept
+        });
+    }
+}
+
+/// Resident memory of this process, from the kernel.
+fn rss_mib(which: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(which))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024.0)
 }
@@ -147,22 +184,13 @@ fn print(report: &Report) {
             .value
             .map_or("nothing".to_owned(), |value| format!("{value:.1}"));
         let word = if judged.passed { "pass" } else { "FAIL" };
-        let bound = match (judged.min, judged.max) {
-            (Some(min), Some(max)) => format!("{min} to {max}"),
-            (Some(min), None) => format!("at least {min}"),
-            (None, Some(max)) => format!("at most {max}"),
-            (None, None) => String::new(),
-        };
-        println!("  {word}  {} {value} ({bound})", judged.figure);
+        println!("  {word}  {} {value} ({})", judged.figure, judged.bounds());
     }
     for violation in &report.violations {
         println!("  VIOLATED after event {}: {}", violation.event, violation.what);
         for line in &violation.before {
             println!("      {line}");
         }
-        println!(
-            "    replay: alcor-sim replay {} --seed {} --event {}",
-            report.scenario, report.seed, violation.event
-        );
+        println!("    {}", report.replay(violation.event));
     }
 }

@@ -454,7 +454,8 @@ impl Sim {
     fn message_delay(&mut self) -> Us {
         let delays = &self.scenario.delays;
         let (usual, slow, share) = (delays.message_us, delays.slow_us, delays.slow_share);
-        match share > 0.0 && self.rng.chance(share) {
+        // When faults rest, the way is good.
+        match share > 0.0 && self.now < self.busy_until && self.rng.chance(share) {
             true => self.rng.between(slow),
             false => self.rng.between(usual),
         }

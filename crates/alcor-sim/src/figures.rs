@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use alcor_ncm::Work;
+use alcor_southbound::convert::resolve::{Answer, Verdict};
 use serde::Serialize;
 
 use crate::clock::Us;
@@ -99,6 +100,7 @@ pub struct Figures {
     over_size: BTreeMap<(Over, u64), Samples>,
     all: BTreeMap<Over, Samples>,
     cpu: Duration,
+    asking: Duration,
 }
 
 /// Sizes are told apart by their power of ten.
@@ -132,6 +134,8 @@ impl Figures {
         self.add("bytes_sent", work.bytes);
         self.add("resyncs", work.resyncs);
         self.add("receipts", work.receipts);
+        self.add("learners_told", work.learners_told);
+        self.add("network_switches", work.switches);
         self.add("rows_refused", work.refused);
         let Some(size) = change else { return };
         self.sample(Over::HostsPerChange, size, work.hosts_touched);
@@ -139,6 +143,20 @@ impl Figures {
         self.sample(Over::LookedAtPerChange, size, work.rows_looked_at);
         let ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         self.sample(Over::CpuNsPerChange, size, ns);
+    }
+
+    /// Questions were answered.
+    pub(crate) fn asked(&mut self, answers: &[Answer], cpu: Duration) {
+        self.asking += cpu;
+        for answer in answers {
+            let name = match answer.verdict {
+                Verdict::Route(..) => "answers_route",
+                Verdict::Unknown => "answers_unknown",
+                Verdict::Deny => "answers_deny",
+                Verdict::Busy => "answers_busy",
+            };
+            self.add(name, 1);
+        }
     }
 
     pub(crate) fn active(&mut self, size: u64, us: Us) {
@@ -152,6 +170,11 @@ impl Figures {
     /// CPU time of all steps of the NCM.
     pub const fn cpu(&self) -> Duration {
         self.cpu
+    }
+
+    /// CPU time of all answers.
+    pub const fn asking_cpu(&self) -> Duration {
+        self.asking
     }
 
     /// Totals by name.

@@ -3,6 +3,7 @@
 mod commands;
 
 use std::{
+    process::ExitCode,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -45,11 +46,18 @@ struct Sockets {
     prefix: String,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
         Command::Run(arguments) => commands::run(&arguments),
         Command::Replay(arguments) => commands::replay(&arguments),
         Command::Sockets(arguments) => run_sockets(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("alcor-sim: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! What a run came to, as one JSON object, with the judgement of its thresholds. Pages with plots are made of it.
 
+mod html;
+mod plot;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::Outcome,
+    engine::{Outcome, Progress},
     figures::{Over, Summary},
     scenario::Scenario,
 };
@@ -36,6 +39,18 @@ pub struct Judged {
     pub passed: bool,
 }
 
+impl Judged {
+    /// What the figure must be, for people.
+    pub fn bounds(&self) -> String {
+        match (self.min, self.max) {
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            (Some(min), None) => format!("at least {min}"),
+            (None, Some(max)) => format!("at most {max}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
 /// What did not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violated {
@@ -47,6 +62,34 @@ pub struct Violated {
     pub what: String,
     /// The events before, oldest first.
     pub before: Vec<String>,
+}
+
+/// How far a run was at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Virtual seconds.
+    pub virtual_s: f64,
+    /// Events.
+    pub events: f64,
+    /// Ports.
+    pub ports: f64,
+    /// Hosts that have a session.
+    pub sessions: f64,
+    /// Resident memory of the process, MiB.
+    pub rss_mib: f64,
+}
+
+impl Point {
+    /// What a run tells of itself, with the memory that its process has then.
+    pub fn new(progress: &Progress, rss_mib: f64) -> Self {
+        Self {
+            virtual_s: number(progress.at_us) / 1e6,
+            events: number(progress.events),
+            ports: number(progress.ports),
+            sessions: number(progress.sessions),
+            rss_mib,
+        }
+    }
 }
 
 /// The whole result.
@@ -70,6 +113,8 @@ pub struct Report {
     pub figures: BTreeMap<String, f64>,
     /// Distributions by size of the network.
     pub series: Vec<Series>,
+    /// How it went.
+    pub timeline: Vec<Point>,
     /// The scenario's thresholds.
     pub thresholds: Vec<Judged>,
     /// What did not hold.
@@ -79,7 +124,7 @@ pub struct Report {
 }
 
 /// What the machine says of the run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Machine {
     /// Seconds that it took.
     pub wall_s: f64,
@@ -87,6 +132,8 @@ pub struct Machine {
     pub peak_rss_mib: Option<f64>,
     /// CPUs.
     pub cpus: usize,
+    /// How the run went.
+    pub timeline: Vec<Point>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures are far below 2^53")]
@@ -125,6 +172,10 @@ fn figures(outcome: &Outcome, machine: &Machine) -> BTreeMap<String, f64> {
     let violations = outcome.violations.len() as u64;
     figures.insert("violations".to_owned(), number(violations));
     figures.insert("ncm_cpu_s".to_owned(), outcome.figures.cpu().as_secs_f64());
+    figures.insert(
+        "resolve_cpu_s".to_owned(),
+        outcome.figures.asking_cpu().as_secs_f64(),
+    );
     figures.insert("wall_s".to_owned(), machine.wall_s);
     if let Some(mib) = machine.peak_rss_mib {
         figures.insert("peak_rss_mib".to_owned(), mib);
@@ -172,11 +223,25 @@ impl Report {
                     summary,
                 })
                 .collect(),
+            timeline: machine.timeline.clone(),
             thresholds: scenario.thresholds.iter().map(judge).collect(),
             violations: violations.collect(),
             repeat: format!("alcor-sim run {name} --seed {}", outcome.seed),
             figures,
         }
+    }
+
+    /// The command that shows what led to an event.
+    pub fn replay(&self, event: u64) -> String {
+        format!(
+            "alcor-sim replay {} --seed {} --event {event}",
+            self.scenario, self.seed
+        )
+    }
+
+    /// The result as one page, compared with an earlier one.
+    pub fn html(&self, baseline: Option<&Self>) -> String {
+        html::page(self, baseline)
     }
 
     /// Whether nothing was violated and every threshold is kept.

@@ -52,6 +52,18 @@ fn a_region_with_faults_seeds_140_to_209() {
 }
 
 #[test]
+fn networks_that_are_learned() {
+    hold("learned", 0..3);
+}
+
+/// A host came back into a network, was told to forget it and then all of it; of the ports that had left it before it was told no
+/// more, though it passed on by what it was told.
+#[test]
+fn a_host_is_told_of_changes_of_all_that_a_snapshot_named() {
+    hold("learned", 3..4);
+}
+
+#[test]
 fn a_seed_gives_the_same_run_again() {
     let once = || {
         let outcome = run(scenario("faults", 5));

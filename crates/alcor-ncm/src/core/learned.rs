@@ -123,6 +123,21 @@ impl Ncm {
         self.pend_rows(name, network, std::slice::from_ref(row));
     }
 
+    /// A host is sent neighbours in a learned network that it did not ask for, in a snapshot or because it comes back: it is
+    /// told of their changes as long as it may go by them, whoever it was told by before.
+    pub(super) fn sends_unasked(&self, host: &str, network: Id<Network>, rows: &[KeyedRow]) {
+        let (Some(host), Some(view)) = (self.directory.known(host), self.networks.get(&network)) else {
+            return;
+        };
+        for ip in rows
+            .iter()
+            .filter(|row| !row.gone)
+            .filter_map(KeyedRow::neighbour)
+        {
+            self.directory.learn(host, view.index, ip, self.told_until());
+        }
+    }
+
     /// The number of hosts or neighbours of a network has changed: is it eager or learned now?
     pub(super) fn weigh(&mut self, network: Id<Network>, revision: Revision) {
         let max = self.options.eager_rows_max;

@@ -164,6 +164,7 @@ impl Ncm {
         for network in held.keys().filter(|id| !interest.contains(id)) {
             let view = self.networks.get(network).filter(|view| view.left.lingers(host));
             let lingering = view.map(|view| self.lingering_rows(host, view));
+            self.sends_unasked(host, *network, lingering.as_deref().unwrap_or_default());
             self.with_session(host, |session, options| match lingering {
                 // It is not complete to anything by that.
                 Some(rows) => session.push(
@@ -187,6 +188,9 @@ impl Ncm {
                 self.note_held(host, network, revision);
             }
             let learned = self.is_learned(network);
+            if learned {
+                self.sends_unasked(host, network, rows.as_deref().unwrap_or_default());
+            }
             self.with_session(host, |session, options| match rows {
                 Some(rows) => {
                     if !learned {

@@ -443,6 +443,7 @@ impl Ncm {
         };
         if !view.by_host.contains_key(host) && view.left.lingers(host) {
             let rows = self.lingering_rows(host, view);
+            self.sends_unasked(host, network, &rows);
             return vec![Outgoing::delta(network, Revision::ZERO, rows, now_us)];
         }
         let neighbours = match view.learned {
@@ -458,6 +459,9 @@ impl Ncm {
             false => self.neighbours_of(host, view),
         };
         let rows = self.intended_with(host, network, view, neighbours);
+        if view.learned {
+            self.sends_unasked(host, network, &rows);
+        }
         self.work.rows_looked_at += rows.len() as u64;
         match rows.is_empty() {
             true => vec![Outgoing::forget(network, now_us)],

@@ -18,13 +18,25 @@ use alcor_model::{
 use alcor_region::RegionState;
 
 use super::{Kind, Sim};
-use crate::host::{self, light};
+use crate::{
+    figures::Over,
+    host::{self, light},
+};
 
 /// Differences of one host that are told.
 const TOLD: usize = 5;
 
 /// The rows of a host and network: digest of key to digest of body, label, and the key for people.
 type Digests = BTreeMap<u64, (u64, u16, Option<RowKey>)>;
+
+/// What a host goes by in a network.
+#[derive(Default)]
+struct Has {
+    rows: Digests,
+    /// It asks for neighbours.
+    asks: bool,
+    neighbours: u64,
+}
 
 /// What of a network is the same for all of its hosts.
 struct Base {
@@ -110,29 +122,39 @@ impl Sim {
             put(&mut expected, &row);
         }
         let mut has = self.has(actor, network);
+        if has.asks {
+            // It has what it uses; of that, all must be true.
+            let is_neighbour = |row: &Option<RowKey>| matches!(row, Some(RowKey::Neighbour(..)));
+            expected.retain(|key, (.., row)| !is_neighbour(row) || has.rows.contains_key(key));
+            let size = self.people.size_of(network).unwrap_or_default();
+            self.figures.sample(Over::LearnedPerHost, size, has.neighbours);
+        }
         if !looks {
-            for (_, label, _) in has.values_mut() {
+            for (_, label, _) in has.rows.values_mut() {
                 *label = 0;
             }
         }
-        self.compare(when, actor, network, &expected, &has);
+        self.compare(when, actor, network, &expected, &has.rows);
         self.check_underlay(when, actor, network, base);
     }
 
-    fn has(&mut self, actor: u32, network: Id<Network>) -> Digests {
-        let mut has = Digests::new();
+    /// What a host goes by in a network.
+    fn has(&mut self, actor: u32, network: Id<Network>) -> Has {
+        let (mut has, now) = (Has::default(), self.now);
         match &mut self.actor(actor).kind {
             Kind::Full(full) => {
                 for row in full.rows().iter().filter(|row| row.key().network_id() == network) {
-                    put(&mut has, row);
+                    has.asks |= matches!(row, Row::Network(row) if row.on_demand);
+                    has.neighbours += u64::from(matches!(row, Row::Neighbour(_)));
+                    put(&mut has.rows, row);
                 }
             }
             Kind::Light(light) => {
-                has.extend(
-                    light
-                        .rows(network)
-                        .map(|(key, body, label)| (key, (body, label, None))),
-                );
+                has.asks = light.asks(network);
+                has.neighbours = light.neighbours(network, now) as u64;
+                let rows = light.rows(network, now);
+                has.rows
+                    .extend(rows.map(|(key, body, label)| (key, (body, label, None))));
             }
             Kind::Liar(_) => {}
         }
@@ -186,7 +208,8 @@ impl Sim {
         }
     }
 
-    /// Nobody has anything of a network in which he has no ports.
+    /// Nobody has anything of a network in which he has no ports, and had none for as long as what still comes for them may
+    /// have to be passed on.
     fn check_nothing_else(&mut self, when: &str, needed: &BTreeMap<u32, BTreeSet<Id<Network>>>) {
         for actor in 0..self.scenario.hosts.count {
             let has: BTreeSet<Id<Network>> = match &mut self.actor(actor).kind {
@@ -195,7 +218,12 @@ impl Sim {
                 Kind::Liar(_) => BTreeSet::new(),
             };
             let may = needed.get(&actor);
-            let more = has.iter().find(|id| may.is_none_or(|may| !may.contains(*id)));
+            let lingers = |id: &Id<Network>| {
+                let left = self.ledger.left(actor, *id);
+                left.is_some_and(|left| self.now < left + 2 * self.ncm.kept_us())
+            };
+            let may = |id: &Id<Network>| may.is_some_and(|may| may.contains(id)) || lingers(id);
+            let more = has.iter().find(|id| !may(id)).copied();
             if let Some(network) = more {
                 let name = host::name(actor);
                 self.violate(format!(

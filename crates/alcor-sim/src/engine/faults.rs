@@ -1,9 +1,14 @@
 //! What goes wrong: sessions, hosts, agents, the NCM, the controller, clocks, and agents that lie.
 
+use std::net::Ipv4Addr;
+
 use alcor_agent::core::Event as AgentEvent;
 use alcor_model::{Id, Port};
 use alcor_proto::v1::{self, agent_message::Body, ncm_message};
-use alcor_southbound::convert::{encode_id, encode_ip};
+use alcor_southbound::convert::{
+    encode_id, encode_ip,
+    resolve::{QUESTIONS_MAX, Question, encode_questions},
+};
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -291,7 +296,8 @@ impl Sim {
                 };
                 self.send_up(actor, Up::Body(Body::PortReport(report)));
             }
-            4 | 5 => self.lying_receipt(actor),
+            4 => self.lying_receipt(actor),
+            5 => self.lying_question(actor),
             _ => self.lying_report(actor),
         }
     }
@@ -300,10 +306,6 @@ impl Sim {
         self.drop_session(actor);
         let foreign = self.any_actor();
         let is_foreign = self.rng.chance(self.scenario.faults.impersonating_share);
-        let name = match is_foreign {
-            true => host::name(foreign),
-            false => format!("liar{actor}"),
-        };
         let held = (0..self.rng.below(HELD_LIES)).map(|_| {
             let known = self.rng.place(self.people.networks.len() * 2);
             let id = self.people.networks.get(known).map(|network| network.id);
@@ -316,7 +318,7 @@ impl Sim {
         let held = held.collect();
         self.actor(actor).kind = Kind::Liar(is_foreign.then_some(foreign));
         let hello = v1::Hello {
-            host: name,
+            host: self.session_name(actor),
             // A real host's incarnation is never 0, so this one is older.
             incarnation: if is_foreign { 0 } else { u64::from(u32::MAX) },
             tunnel_ip: encode_ip(host::tunnel_ip(actor)),
@@ -327,6 +329,34 @@ impl Sim {
             availability_zone: String::new(),
         };
         self.open(actor, hello);
+    }
+
+    /// The name that an actor says hello with.
+    pub(super) fn session_name(&self, actor: u32) -> String {
+        match self.actors[actor as usize].kind {
+            Kind::Liar(None) => format!("liar{actor}"),
+            Kind::Liar(Some(host)) => host::name(host),
+            Kind::Full(_) | Kind::Light(_) => host::name(actor),
+        }
+    }
+
+    /// Asks in networks in which it has no ports, sometimes more than anybody may.
+    fn lying_question(&mut self, actor: u32) {
+        let network = self.rng.place(self.people.networks.len());
+        let network = self.people.networks[network].id;
+        let count = if self.rng.chance(0.1) {
+            QUESTIONS_MAX + 1
+        } else {
+            3
+        };
+        let ip = |number: usize| Ipv4Addr::from(0x0b00_0000 + u32::try_from(number).unwrap_or_default());
+        let questions = (0..count).map(|number| Question {
+            network,
+            ip: ip(number).into(),
+            port: None,
+        });
+        let message = encode_questions(self.rng.next(), &questions.collect::<Vec<_>>());
+        self.send_up(actor, Up::Body(Body::Resolve(message)));
     }
 
     fn lying_receipt(&mut self, actor: u32) {
@@ -365,8 +395,14 @@ impl Sim {
 
     /// A liar is told something: nothing of any network, for it has no ports, unless it has the name of one that has.
     pub(super) fn liar_hears(&mut self, actor: u32, message: &v1::NcmMessage) {
+        let has_none = matches!(self.actor(actor).kind, Kind::Liar(None));
+        if let Some(ncm_message::Body::Resolved(resolved)) = &message.body
+            && has_none
+            && resolved.answers.iter().any(|answer| answer.row.is_some())
+        {
+            self.violate(format!("liar {actor} is told where ports of others are"));
+        }
         if let Some(ncm_message::Body::Delta(delta)) = &message.body {
-            let has_none = matches!(self.actor(actor).kind, Kind::Liar(None));
             if has_none && delta.snapshot() != v1::SnapshotPhase::Forget {
                 self.violate(format!("liar {actor} is told rows: {} of them", delta.rows.len()));
             }

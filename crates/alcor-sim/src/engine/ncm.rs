@@ -9,7 +9,10 @@ use std::{
 use alcor_model::{Change, HostRuntime, Id, Label, Network, Port, ResourceKey, Revision};
 use alcor_ncm::core::{Action, Event as NcmEvent, Ncm, Now, Options, PortReport};
 use alcor_proto::v1::{self, agent_message::Body, ncm_message};
-use alcor_southbound::convert::decode_id;
+use alcor_southbound::convert::{
+    decode_id,
+    resolve::{decode_questions, encode_answers},
+};
 
 use super::{Event, Sim, wires::Down};
 use crate::{clock::Us, host, scenario::NcmBounds};
@@ -18,12 +21,10 @@ use crate::{clock::Us, host, scenario::NcmBounds};
 const TICK_US: Us = 1_000_000;
 /// When something that the region did not take is tried again, as in the shell.
 const RETRY_US: Us = 1_000_000;
+/// Messages to one host beyond the window of deltas: welcome, answers, the end of the session.
+const TO_AGENT_SPARE: usize = 24;
 /// Reports written by one command, as in the shell.
 const REPORTS_AT_ONCE: usize = 1_000;
-
-/// How long hosts pass on what comes for ports that have left, unless a scenario says so: less than the usual five minutes, for
-/// nothing is at rest before.
-const LEASE: Duration = Duration::from_secs(20);
 
 /// Changes of one commit on their way.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl NcmActor {
         options.message_rows = bounds.message_rows.unwrap_or(options.message_rows);
         options.tombstones = bounds.tombstones.unwrap_or(options.tombstones);
         options.eager_rows_max = bounds.eager_rows_max.unwrap_or(options.eager_rows_max);
-        options.limits.lease = ms(bounds.lease_ms, LEASE);
+        options.limits.lease = ms(bounds.lease_ms, options.limits.lease);
         Self {
             options,
             core: None,
@@ -103,6 +104,11 @@ impl NcmActor {
         self.last_session
     }
 
+    /// How long hosts keep what they have learned, or have of a port that left them, at most.
+    pub(super) fn kept_us(&self) -> Us {
+        u64::try_from(self.options.limits.kept().as_micros()).unwrap_or(Us::MAX / 2)
+    }
+
     pub(super) fn sessions(&self) -> usize {
         self.sessions.len()
     }
@@ -121,10 +127,6 @@ impl NcmActor {
         self.epoch
     }
 
-    pub(super) const fn core(&self) -> Option<&Ncm> {
-        self.core.as_ref()
-    }
-
     /// Why it is not at rest, if it is not.
     pub(super) fn restless(&self) -> Option<&'static str> {
         let Some(core) = &self.core else {
@@ -135,9 +137,6 @@ impl NcmActor {
         }
         if !self.waiting.is_empty() {
             return Some("the NCM has more for the region");
-        }
-        if core.lingering() > 0 {
-            return Some("hosts pass on what comes for ports that have left");
         }
         (core.depths().queued > 0).then_some("deltas wait in the NCM")
     }
@@ -248,9 +247,31 @@ impl Sim {
     }
 
     pub(super) fn ncm_hears(&mut self, session: u64, body: Body) {
-        if self.ncm.sessions.contains_key(&session) {
-            self.step_ncm(NcmEvent::Message { session, body });
+        let Some(actor) = self.ncm.sessions.get(&session).copied() else {
+            return;
+        };
+        match body {
+            Body::Resolve(questions) => self.ncm_is_asked(actor, session, &questions),
+            body => self.step_ncm(NcmEvent::Message { session, body }),
         }
+    }
+
+    /// The shell answers from the directory, beside the core; who asks what cannot be read loses his session.
+    fn ncm_is_asked(&mut self, actor: u32, session: u64, message: &v1::Resolve) {
+        self.figures.add("resolve_messages", 1);
+        let name = self.session_name(actor);
+        let now = self.ncm_now().since_start;
+        let Some(core) = &self.ncm.core else { return };
+        let asker = core.directory().asker(&name, session);
+        let (Ok(questions), Some(asker)) = (decode_questions(message), asker) else {
+            return self.cut(actor);
+        };
+        let began = Instant::now();
+        let (answers, _) = core.directory().resolve(now, &asker, &questions);
+        self.figures.asked(&answers, began.elapsed());
+        let resolved = encode_answers(message.id, &answers);
+        let body = Some(ncm_message::Body::Resolved(resolved));
+        self.ncm_sends(session, v1::NcmMessage { body });
     }
 
     pub(super) fn ncm_closed(&mut self, session: u64) {
@@ -350,7 +371,7 @@ impl Sim {
         }
         self.send_down(actor, Down::Message(message));
         let coming = self.actor(actor).wire.coming();
-        if coming > self.ncm.options.window_deltas + 2 {
+        if coming > self.ncm.options.window_deltas + TO_AGENT_SPARE {
             self.violate(format!(
                 "{coming} messages are on their way to {}",
                 host::name(actor)
@@ -358,21 +379,23 @@ impl Sim {
         }
     }
 
-    /// Nobody is told to forget a network that he has had ports in for as long as the NCM, or its memory, can know.
+    /// Nobody is told to forget a network of which he has a port in force that is still his.
     fn check_forget(&mut self, actor: u32, delta: &v1::Delta) {
         let Ok(network) = decode_id::<Network>("the network", &delta.network_id) else {
             return self.violate("a delta of no network".to_owned());
         };
-        let known = self.ncm.core().map_or(Revision::ZERO, Ncm::revision);
-        let started = self.ledger.revision_at(self.ncm.started_at);
         let name = host::name(actor);
-        let port = self.cloud.state().ports_on(&name).find(|port| {
-            port.network_id == network && port.is_bound() && port.binding.since <= known.max(started)
-        });
+        let is_his = |port: &Port| {
+            let said = self.ledger.said(port.id, actor);
+            port.network_id == network
+                && port.is_bound()
+                && said.is_some_and(|said| said >= port.binding.since)
+        };
+        let port = self.cloud.state().ports_on(&name).find(|port| is_his(port));
         if let Some(port) = port {
             let what = format!(
-                "{name} is told to forget network {network}, in which it has had port {} since {}; the NCM knows the region up to {}",
-                port.id, port.binding.since.0, known.0
+                "{name} is told to forget network {network}, in which it has port {} in force since {}",
+                port.id, port.binding.since.0
             );
             self.violate(what);
         }

@@ -3,16 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use alcor_model::{Change, Id, Port, PortRuntime, Resource, Revision, resource::PortStatus};
+use alcor_model::{Change, Id, Network, Port, PortRuntime, Resource, Revision, resource::PortStatus};
 use alcor_proto::v1;
 use alcor_region::{command, host, host_runtime, label, port_runtime};
 use alcor_southbound::convert::decode_id;
 
 use super::{Event, Sim, churn::Done, ncm::Waiting};
 use crate::{clock::Us, host as hosts};
-
-/// How often the ledger notes which revision the region was at.
-const MARK_US: Us = 100_000;
 
 /// What the API answered and what hosts said.
 #[derive(Debug, Default)]
@@ -25,8 +22,8 @@ pub(super) struct Ledger {
     said: BTreeMap<(Id<Port>, u32), Revision>,
     /// What is waited for: port, its revision, when the command came, size of its network.
     watched: BTreeMap<Id<Port>, Watched>,
-    /// When which revision was durable.
-    marks: Vec<(Us, Revision)>,
+    /// When a port last left a host, for each network.
+    left: BTreeMap<(u32, Id<Network>), Us>,
     /// Counts the controller's starts.
     life: u32,
     is_commit_arranged: bool,
@@ -42,11 +39,14 @@ struct Watched {
 }
 
 impl Ledger {
-    /// The newest revision that was durable some time before.
-    pub(super) fn revision_at(&self, at: Us) -> Revision {
-        let place = self.marks.partition_point(|(marked, _)| *marked < at);
-        let mark = place.checked_sub(1).and_then(|place| self.marks.get(place));
-        mark.map_or(Revision::ZERO, |(_, revision)| *revision)
+    /// The newest revision at which a host said that a port is wired there.
+    pub(super) fn said(&self, port: Id<Port>, host: u32) -> Option<Revision> {
+        self.said.get(&(port, host)).copied()
+    }
+
+    /// When a port of a network last left a host.
+    pub(super) fn left(&self, host: u32, network: Id<Network>) -> Option<Us> {
+        self.left.get(&(host, network)).copied()
     }
 
     pub(super) fn promise(&mut self, done: Done) {
@@ -83,14 +83,6 @@ impl Sim {
                 self.check_status(runtime);
             }
         }
-        if self
-            .ledger
-            .marks
-            .last()
-            .is_none_or(|(at, _)| at + MARK_US <= self.now)
-        {
-            self.ledger.marks.push((self.now, self.cloud.durable()));
-        }
         for done in std::mem::take(&mut self.ledger.unanswered) {
             self.answer(done);
         }
@@ -102,7 +94,13 @@ impl Sim {
         match done {
             Done::Put(put) => {
                 self.ledger.answered.insert(put.port, Some(put.revision));
-                if let Some(host) = put.host.filter(|_| put.is_new_place) {
+                if let Some(from) = put.from.filter(|from| Some(*from) != put.host) {
+                    let network = self.people.networks[put.network].id;
+                    self.ledger.left.insert((from, network), self.now);
+                }
+                // What comes at the beginning waits for NCM and hosts to start: nothing to be measured.
+                let is_measured = put.is_new_place && !self.people.is_loading();
+                if let Some(host) = put.host.filter(|_| is_measured) {
                     self.ledger.watched.insert(
                         put.port,
                         Watched {

@@ -12,13 +12,15 @@ use alcor_model::{
     Id, Network, Port, SecurityGroup,
     resource::{Direction, Ethertype, Protocol, Remote},
 };
+use alcor_proto::v1::agent_message::Body;
+use alcor_southbound::convert::resolve::Question;
 use bytes::Bytes;
 use etherparse::PacketBuilder;
 
-use super::{Event, Kind, Progress, Sim, churn::SERVICES};
+use super::{Event, Kind, Progress, Sim, churn::SERVICES, wires::Up};
 use crate::{
     clock::Us,
-    host::{self, light},
+    host::{self, light::Route},
 };
 
 /// Packets that are remembered, to see whether one is delivered twice.
@@ -31,7 +33,9 @@ const SOURCE_PORTS: (u16, u16) = (10_000, 60_000);
 /// A packet on its way.
 #[derive(Debug)]
 struct Sent {
+    from: Id<Port>,
     to: Id<Port>,
+    to_ip: IpAddr,
     network: Id<Network>,
     /// It must arrive; else, it must not.
     must: Option<bool>,
@@ -123,11 +127,8 @@ impl Sim {
         }
     }
 
-    fn way(&mut self, from: Id<Port>, to: Id<Port>) -> Option<Way> {
-        self.wayfarers.last += 1;
-        let number = self.wayfarers.last;
-        let service = self.rng.between((SERVICES.0.into(), SERVICES.1.into()));
-        let service = u16::try_from(service).ok()?;
+    fn way(&self, number: u64, from: Id<Port>, to: Id<Port>) -> Option<Way> {
+        let service = SERVICES.0 + u16::try_from(number % u64::from(SERVICES.1 - SERVICES.0 + 1)).ok()?;
         let state = self.cloud.state();
         let (from, to) = (state.ports().get(&from)?, state.ports().get(&to)?);
         let (ip, to_ip) = (
@@ -158,7 +159,10 @@ impl Sim {
     }
 
     fn send(&mut self, from: Id<Port>, to: Id<Port>, is_probe: bool) {
-        let Some(way) = self.way(from, to) else { return };
+        self.wayfarers.last += 1;
+        let Some(way) = self.way(self.wayfarers.last, from, to) else {
+            return;
+        };
         if !self.actor(way.host).is_on {
             return;
         }
@@ -175,7 +179,9 @@ impl Sim {
         self.wayfarers.sent.insert(
             way.number,
             Sent {
+                from,
                 to,
+                to_ip: way.to_ip,
                 network: way.network,
                 must,
                 delivered: 0,
@@ -194,37 +200,79 @@ impl Sim {
         }
     }
 
-    /// A host without a data plane: it sends when its row of the other side is the true one.
+    /// A host without a data plane sends where its row says, and asks when it must.
     fn send_light(&mut self, way: Way) {
-        let Some(host) = self.host_of_port(way.to) else {
+        let now = self.now;
+        let Kind::Light(light) = &mut self.actor(way.host).kind else {
             return;
         };
-        if host == way.host {
-            return self.arrive_light(host, way.number, way.to);
+        if light.has(&RowKey::Port(way.network, way.to)) {
+            return self.delivered(way.number, way.to);
         }
-        let key = light::key_digest(&RowKey::Neighbour(way.network, way.to_ip));
-        let Kind::Light(known) = &self.actor(way.host).kind else {
-            return;
+        let to = match light.route(way.network, way.to_ip, now) {
+            Route::To(to) => to,
+            Route::Unknown => return self.note(way.number, "the sender's host does not know the address"),
+            Route::Ask => {
+                let question = Question {
+                    network: way.network,
+                    ip: way.to_ip,
+                    port: Some(way.from),
+                };
+                let asks = light.ask(question, way.number);
+                self.note(way.number, "asks");
+                if let Some(message) = asks {
+                    self.send_up(way.host, Up::Body(Body::Resolve(message)));
+                }
+                return;
+            }
         };
-        let there = known.rows(way.network).any(|(row, ..)| row == key);
-        if !there {
-            return self.note(way.number, "the sender's host does not know the address");
-        }
-        let packet = Box::new(InTunnel {
+        let packet = InTunnel {
             number: way.number,
             source: host::tunnel_ip(way.host),
             vni: way.vni,
             label: way.label,
             forwarded: false,
             frame: way.frame.into(),
-        });
-        let delay = self.message_delay();
-        self.after(delay, Event::Packet { host, packet });
+        };
+        self.tunnel(way.host, to, packet);
     }
 
-    fn host_of_port(&self, port: Id<Port>) -> Option<u32> {
-        let port = self.cloud.state().ports().get(&port)?;
-        port.binding.host().and_then(host::number)
+    /// Packets of a host without a data plane go on, after an answer.
+    pub(super) fn send_again(&mut self, packets: Vec<u64>) {
+        for number in packets {
+            let sent = self.wayfarers.sent.get(&number);
+            let Some((from, to)) = sent.map(|sent| (sent.from, sent.to)) else {
+                continue;
+            };
+            if let Some(way) = self.way(number, from, to) {
+                self.send_light(way);
+            }
+        }
+    }
+
+    /// A frame that was held has gone on.
+    pub(super) fn released(&mut self, at: u32, verdict: Verdict) {
+        let frame = match &verdict {
+            Verdict::Deliver { frame, .. } | Verdict::Tunnel { frame, .. } => frame,
+            _ => return,
+        };
+        self.figures.add("packets_released", 1);
+        if let Some(number) = number_of(frame) {
+            self.verdict(at, number, verdict);
+        }
+    }
+
+    fn tunnel(&mut self, at: u32, to: IpAddr, packet: InTunnel) {
+        let Some(to) = host::of_tunnel_ip(to).filter(|to| *to < self.scenario.hosts.count) else {
+            return self.note(packet.number, &format!("into a tunnel to nobody: {to}"));
+        };
+        self.note(
+            packet.number,
+            &format!("into the tunnel from {} to {}", host::name(at), host::name(to)),
+        );
+        let packet = Box::new(packet);
+        let delay = self.message_delay();
+        self.after(delay, Event::Packet { host: to, packet });
     }
 
     fn note(&mut self, number: u64, fate: &str) {
@@ -244,23 +292,15 @@ impl Sim {
                 frame,
                 forwarded,
             } => {
-                let Some(to) = host::of_tunnel_ip(to).filter(|to| *to < self.scenario.hosts.count) else {
-                    return self.note(number, &format!("into a tunnel to nobody: {to}"));
-                };
-                self.note(
-                    number,
-                    &format!("into the tunnel from {} to {}", host::name(at), host::name(to)),
-                );
-                let packet = Box::new(InTunnel {
+                let packet = InTunnel {
                     number,
                     source: host::tunnel_ip(at),
                     vni: vni.get(),
                     label,
                     forwarded,
                     frame,
-                });
-                let delay = self.message_delay();
-                self.after(delay, Event::Packet { host: to, packet });
+                };
+                self.tunnel(at, to, packet);
             }
             Verdict::Reply { .. } => self.note(number, "answered by the data plane"),
             Verdict::Punt(reason) => self.note(number, reason.as_str()),
@@ -292,27 +332,40 @@ impl Sim {
                 self.verdict(host, packet.number, verdict);
                 self.pass_on(host);
             }
-            Kind::Light(_) => {
-                if let Some(to) = self.wayfarers.sent.get(&packet.number).map(|sent| sent.to) {
-                    self.arrive_light(host, packet.number, to);
-                }
-            }
+            Kind::Light(_) => self.packet_at_light(host, packet),
             Kind::Liar(_) => {}
         }
     }
 
-    fn arrive_light(&mut self, host: u32, number: u64, to: Id<Port>) {
-        let network = self.wayfarers.sent.get(&number).map(|sent| sent.network);
-        let Kind::Light(known) = &self.actor(host).kind else {
+    /// It has the port, or passes on what comes for it.
+    fn packet_at_light(&mut self, host: u32, packet: &InTunnel) {
+        let sent = self.wayfarers.sent.get(&packet.number);
+        let Some((to, ip, network)) = sent.map(|sent| (sent.to, sent.to_ip, sent.network)) else {
             return;
         };
-        let has = network.is_some_and(|network| {
-            let key = light::key_digest(&RowKey::Port(network, to));
-            known.rows(network).any(|(row, ..)| row == key)
-        });
-        match has {
-            true => self.delivered(number, to),
-            false => self.note(number, &format!("{} does not have the port", host::name(host))),
+        let Kind::Light(light) = &self.actor(host).kind else {
+            return;
+        };
+        if light.has(&RowKey::Port(network, to)) {
+            return self.delivered(packet.number, to);
+        }
+        match light.forwards(network, ip).filter(|_| !packet.forwarded) {
+            Some(next) => {
+                self.figures.add("packets_forwarded", 1);
+                let packet = InTunnel {
+                    number: packet.number,
+                    source: host::tunnel_ip(host),
+                    vni: packet.vni,
+                    label: packet.label,
+                    forwarded: true,
+                    frame: packet.frame.clone(),
+                };
+                self.tunnel(host, next, packet);
+            }
+            None => self.note(
+                packet.number,
+                &format!("{} does not have the port", host::name(host)),
+            ),
         }
     }
 
@@ -389,4 +442,9 @@ fn frame(from: ([u8; 6], Ipv4Addr, u16), to: ([u8; 6], Ipv4Addr, u16), number: u
         frame.clear();
     }
     frame
+}
+
+/// The number that a frame of [`frame`] carries.
+fn number_of(frame: &[u8]) -> Option<u64> {
+    frame.last_chunk().map(|number| u64::from_be_bytes(*number))
 }

@@ -185,16 +185,26 @@ impl Sim {
     }
 
     fn light_hears(&mut self, actor: u32, message: v1::NcmMessage) {
-        let now_us = self.unix_us();
+        let (now, now_us) = (self.now, self.unix_us());
         let Kind::Light(light) = &mut self.actor(actor).kind else {
             return;
         };
-        let Some(ncm_message::Body::Delta(delta)) = message.body else {
-            // Welcome: the NCM may have missed what was said before.
-            let ports = light.ports();
-            return self.light_reports(actor, ports);
+        let delta = match message.body {
+            Some(ncm_message::Body::Delta(delta)) => delta,
+            Some(ncm_message::Body::Resolved(resolved)) => {
+                return match light.answered(&resolved, now) {
+                    Ok(packets) => self.send_again(packets),
+                    Err(error) => self.violate(format!("{}: {error}", host::name(actor))),
+                };
+            }
+            // The NCM may have missed what was said before.
+            Some(ncm_message::Body::Welcome(_)) => {
+                let ports = light.ports();
+                return self.light_reports(actor, ports);
+            }
+            None => return,
         };
-        let taken = match light.take(&delta, now_us) {
+        let taken = match light.take(&delta, now, now_us) {
             Ok(taken) => taken,
             Err(error) => return self.violate(format!("{}: {error}", host::name(actor))),
         };
@@ -289,9 +299,12 @@ impl Sim {
         }
         let Kind::Full(full) = &mut known.kind else { return };
         let told = full.work(unix_us);
-        let more = full.has_work();
+        let (released, more) = (full.released(), full.has_work());
         if more {
             self.work_soon(actor);
+        }
+        for (_, verdict) in released {
+            self.released(actor, verdict);
         }
         if let Some(event) = told {
             self.agent(actor, event);

@@ -191,8 +191,24 @@ impl Full {
                 let refused = self.model.inject(port, &frame).is_err();
                 refused.then_some(Event::InjectRefused)
             }
+            Action::Release { frames } => {
+                let refused = frames
+                    .iter()
+                    .filter(|(port, frame)| self.model.release(*port, frame).is_err());
+                let packets = refused.count() as u64;
+                (packets > 0).then_some(Event::ReleaseRefused { packets })
+            }
+            Action::TakeUsed { keys } => {
+                let outcome = self.model.take_used(&keys).map_err(|error| error.to_string());
+                Some(Event::Used { keys, outcome })
+            }
             _ => None,
         }
+    }
+
+    /// What became of frames that were held and sent on since the last call.
+    pub(crate) fn released(&mut self) -> Vec<(Id<Port>, Verdict)> {
+        self.model.take_released()
     }
 
     pub(crate) fn has_work(&self) -> bool {
