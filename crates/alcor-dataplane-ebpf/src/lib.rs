@@ -30,6 +30,8 @@ mod trace;
 
 use std::path::PathBuf;
 
+/// The usual [`EbpfConfig::max_neighbours`].
+pub use alcor_dataplane_abi::layout::MAX_NEIGHBOURS;
 pub use dataplane::EbpfDataplane;
 
 /// Where a data plane lives.
@@ -54,7 +56,7 @@ impl EbpfConfig {
             instance: instance.into(),
             bpffs: PathBuf::from("/sys/fs/bpf"),
             tunnel_device: "alcor0".to_owned(),
-            max_neighbours: alcor_dataplane_abi::layout::MAX_NEIGHBOURS,
+            max_neighbours: MAX_NEIGHBOURS,
             trace: false,
         }
     }

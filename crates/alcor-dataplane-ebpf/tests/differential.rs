@@ -13,6 +13,7 @@ use alcor_dataplane::{
     Verdict,
     testing::{Scenario, rng::Rng},
 };
+use alcor_dataplane_abi::layout::PUNT_BYTES;
 use alcor_dataplane_ebpf::EbpfDataplane;
 use alcor_model::{Id, Port};
 use traced::{in_namespace, ip};
@@ -264,11 +265,14 @@ fn an_unknown_vni_is_dropped_and_counted_for_no_port() {
             label: 0,
             forwarded: false,
         };
-        let verdict = ebpf.trace(&ingress, &[2; 60]).unwrap();
-        assert_eq!(verdict, Verdict::Drop(DropReason::UnknownVni));
+        // The longest that is held can be run, and so released.
+        for len in [60, PUNT_BYTES] {
+            let verdict = ebpf.trace(&ingress, &vec![2; len]).unwrap();
+            assert_eq!(verdict, Verdict::Drop(DropReason::UnknownVni));
+        }
         assert_eq!(
             ebpf.drops().unwrap(),
-            BTreeMap::from([((None, DropReason::UnknownVni), 1)])
+            BTreeMap::from([((None, DropReason::UnknownVni), 2)])
         );
     });
 }

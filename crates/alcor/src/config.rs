@@ -149,6 +149,9 @@ pub struct AgentConfig {
     pub ncm: String,
     /// Data plane to drive.
     pub dataplane: DataplaneKind,
+    /// Neighbours that the kernel's tables have room for, all networks together; 32 bytes of the kernel's memory for each,
+    /// used or not. Tables that an earlier agent left keep their size.
+    pub max_neighbours: u32,
     /// The local socket for attaching devices.
     pub socket: PathBuf,
 }
@@ -189,6 +192,7 @@ impl Default for Config {
                 availability_zone: alcor_model::resource::DEFAULT_ZONE.into(),
                 ncm: "http://127.0.0.1:9697".into(),
                 dataplane: DataplaneKind::Ebpf,
+                max_neighbours: alcor_dataplane_ebpf::MAX_NEIGHBOURS,
                 socket: "/run/alcor/agent.sock".into(),
             },
             nova: NovaConfig::default(),

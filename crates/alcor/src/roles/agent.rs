@@ -40,7 +40,10 @@ fn open(config: &AgentConfig) -> anyhow::Result<Box<dyn Dataplane>> {
     match config.dataplane {
         DataplaneKind::Model => Ok(Box::new(Model::default())),
         DataplaneKind::Ebpf => {
-            let config = EbpfConfig::new(instance(&config.host));
+            let config = EbpfConfig {
+                max_neighbours: config.max_neighbours,
+                ..EbpfConfig::new(instance(&config.host))
+            };
             Ok(Box::new(
                 EbpfDataplane::open(&config).context("opening the eBPF data plane")?,
             ))
