@@ -140,6 +140,7 @@ pub(crate) mod doc {
             ("ports", number()),
             ("pending", number()),
             ("errors", number()),
+            ("stale", json!({"type": "boolean"})),
         ]
     }
 
@@ -197,6 +198,7 @@ pub(crate) mod doc {
             ("intended_revision", number()),
             ("applied_revision", nullable(number())),
             ("timing", timing()),
+            ("stale", json!({"type": "boolean"})),
         ]);
         Operation::new("Shows how a port's last change travelled")
             .component("PortState", state)

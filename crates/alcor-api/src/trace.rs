@@ -35,7 +35,7 @@ const PARAMETERS: [&str; 7] = [
 ///
 /// # Errors
 /// 403 for callers who are not admins, 400 for what is no packet, 404 for a port that is not there, 409 for one that is
-/// bound to no host.
+/// bound to no host, 503 while the NCM is away.
 pub async fn trace(
     State(api): State<ApiState>,
     who: Who,
@@ -53,6 +53,11 @@ pub async fn trace(
         Err(error @ TraceError::NotBound(_)) => Err(ApiError::new(
             StatusCode::CONFLICT,
             "PortNotBound",
+            error.to_string(),
+        )),
+        Err(error @ TraceError::NoNcm) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
             error.to_string(),
         )),
     }

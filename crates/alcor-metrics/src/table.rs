@@ -56,6 +56,15 @@ metrics! {
     Gauge STORE_REVISION [] = "alcor_store_revision",
         "Number of the last commit.";
 
+    Gauge LINK_FEEDS [] = "alcor_link_feeds",
+        "NCMs in other processes that follow the controller's feed.";
+    Counter LINK_SUBSCRIPTIONS ["began"] = "alcor_link_subscriptions_total",
+        "Feeds that NCMs in other processes asked for, by how they began: resumed (from where the NCM was), snapshot.";
+    Counter LINK_LAGGED [] = "alcor_link_lagged_total",
+        "Feeds whose NCM fell behind what is retained, and got a snapshot.";
+    Counter LINK_ROWS ["in"] = "alcor_link_rows_total",
+        "Rows sent to NCMs in other processes, by what they were in: snapshot, change.";
+
     Gauge NCM_REVISION [] = "alcor_ncm_revision",
         "Commit that the NCM's views are of.";
     Gauge NCM_HOSTS [] = "alcor_ncm_hosts",

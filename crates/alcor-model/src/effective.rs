@@ -30,6 +30,9 @@ pub struct HostSummary {
     pub pending: usize,
     /// Resources that the host refused.
     pub errors: usize,
+    /// The NCM does not answer: this is what was last kept, and whether the host lives is not known.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// `GET /alcor/v1/hosts/{name}`: everything the NCM knows of one host.
@@ -101,6 +104,9 @@ pub struct PortState {
     pub applied_revision: Option<Revision>,
     /// How long the way took.
     pub timing: Option<Timing>,
+    /// The NCM does not answer: this is what was last kept.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// The four times of a delta, in microseconds since the Unix epoch. The first two are the NCM's clock, the last

@@ -21,7 +21,7 @@ mod subnet_pool;
 
 pub use address_group::AddressGroup;
 pub use auto_topology::AutoAllocatedTopology;
-pub use host::{DEFAULT_ZONE, Host, HostNetwork, HostRuntime, RefusedRow};
+pub use host::{DEFAULT_ZONE, Host, HostNetwork, HostRuntime, KnownRow, RefusedRow};
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;
 pub use label::Label;

@@ -84,7 +84,7 @@ pub struct TracedHost {
 }
 
 /// Why a packet cannot be traced.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TraceError {
     /// There is no such port.
     #[error("Port {0} could not be found.")]
@@ -92,4 +92,7 @@ pub enum TraceError {
     /// The port lies nowhere.
     #[error("Port {0} is bound to no host, so no host would do anything with its packets.")]
     NotBound(Id<Port>),
+    /// Nobody is there who knows what hosts must have.
+    #[error("The NCM, which has the rows of all hosts, does not answer; try again.")]
+    NoNcm,
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use alcor_model::{
-    Change, Host, HostRuntime, Id, Label, Network, Port, Resource, ResourceKey, Revision, Subnet,
+    Change, Host, HostRuntime, Id, Kind, Label, Network, Port, Resource, ResourceKey, Revision, Subnet,
     effective::Timing, resource::PortStatus,
 };
 use alcor_proto::v1;
@@ -87,6 +87,19 @@ impl Default for Options {
         }
     }
 }
+
+/// The kinds of rows that an NCM needs, in an order in which they can be loaded. Changes of others are of no use to it.
+pub const KINDS: &[Kind] = &[
+    Kind::Host,
+    Kind::HostRuntime,
+    Kind::Network,
+    Kind::Subnet,
+    Kind::AddressGroup,
+    Kind::SecurityGroup,
+    Kind::SecurityGroupRule,
+    Kind::Label,
+    Kind::Port,
+];
 
 /// Names one session of one agent.
 pub type SessionId = u64;
@@ -318,6 +331,11 @@ impl Ncm {
     /// What hosts may ask for, from any thread.
     pub fn directory(&self) -> &Arc<Directory> {
         self.directory.directory()
+    }
+
+    /// The region is at this commit: what came after the last change that was told is none of an NCM's business.
+    pub fn reached(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
     }
 
     /// How full it is; looks at every host.

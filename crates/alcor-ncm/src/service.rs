@@ -21,7 +21,10 @@ use alcor_southbound::{
     server::{Accepted, Acceptor, FromAgent},
 };
 use prost::Message as _;
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, Notify, mpsc, oneshot},
+    task::JoinSet,
+};
 use tonic::Status;
 
 use crate::{
@@ -37,12 +40,14 @@ const FROM_AGENT_QUEUE: usize = 64;
 /// Messages to one agent beyond the window of deltas: welcome, the end of the session, and answers to as many messages of
 /// questions as an agent has on their way.
 const TO_AGENT_SPARE: usize = 16;
+/// Hosts that are registered at the same time, so that their commits are one.
+const REGISTRATIONS_AT_ONCE: usize = 256;
 /// Reports written by one command.
 const REPORTS_AT_ONCE: usize = 1_000;
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
-/// When a report that could not be stored is tried again.
-const REPORT_RETRY: Duration = Duration::from_secs(1);
+/// When a report that could not be stored is tried again, at first and at the longest.
+const REPORT_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// A boxed future, as traits without generics need.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -84,6 +89,7 @@ enum Request {
         revision: Revision,
         rows: Vec<Resource>,
     },
+    Reached(Revision),
     Hosts(oneshot::Sender<Vec<HostSummary>>),
     Host(String, oneshot::Sender<Option<HostState>>),
     Port(Id<Port>, oneshot::Sender<Option<PortState>>),
@@ -127,6 +133,11 @@ impl NcmHandle {
     /// All of the region.
     pub async fn snapshot(&self, revision: Revision, rows: Vec<Resource>) {
         self.send(Request::Snapshot { revision, rows }).await;
+    }
+
+    /// The region is at this commit, which says nothing that hosts must have.
+    pub async fn reached(&self, revision: Revision) {
+        self.send(Request::Reached(revision)).await;
     }
 
     /// One line a host.
@@ -195,6 +206,7 @@ struct Waiting {
 }
 
 async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
+    let mut retry = REPORT_RETRY.0;
     loop {
         let (hosts, reports, labels, known) = {
             let mut waiting = outbox.waiting.lock().await;
@@ -219,25 +231,7 @@ async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
             outbox.filled.notified().await;
             continue;
         }
-        let mut failed = false;
-        for (name, (tunnel_ip, zone)) in hosts {
-            let registered = region.register_host(name.clone(), tunnel_ip, zone.clone());
-            if let Err(error) = registered.await {
-                tracing::warn!(
-                    host = name,
-                    error,
-                    "the host could not be registered; trying again"
-                );
-                outbox
-                    .waiting
-                    .lock()
-                    .await
-                    .hosts
-                    .entry(name)
-                    .or_insert((tunnel_ip, zone));
-                failed = true;
-            }
-        }
+        let mut failed = !register(&outbox, &region, hosts).await;
         if !reports.is_empty()
             && let Err(error) = region.report_ports(reports.values().cloned().collect()).await
         {
@@ -259,10 +253,58 @@ async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
             failed = true;
         }
         failed |= !note_hosts(&outbox, region.as_ref(), known).await;
-        if failed {
-            tokio::time::sleep(REPORT_RETRY).await;
+        retry = match failed {
+            true => {
+                tokio::time::sleep(retry).await;
+                (retry * 2).min(REPORT_RETRY.1)
+            }
+            false => REPORT_RETRY.0,
+        };
+    }
+}
+
+/// Has the region register hosts, several at a time. False when it could not register all of them.
+async fn register(
+    outbox: &Outbox,
+    region: &Arc<dyn RegionLink>,
+    mut hosts: BTreeMap<String, (IpAddr, String)>,
+) -> bool {
+    let mut calls = JoinSet::new();
+    let mut failures = Vec::new();
+    loop {
+        // Once one has failed the others would too: they wait for the next time.
+        while failures.is_empty()
+            && calls.len() < REGISTRATIONS_AT_ONCE
+            && let Some((name, (tunnel_ip, zone))) = hosts.pop_first()
+        {
+            let region = Arc::clone(region);
+            calls.spawn(async move {
+                let registered = region.register_host(name.clone(), tunnel_ip, zone.clone()).await;
+                registered.map_err(|error| (name, (tunnel_ip, zone), error))
+            });
+        }
+        match calls.join_next().await {
+            Some(Ok(Err(failure))) => failures.push(failure),
+            Some(_) => {}
+            None => break,
         }
     }
+    let Some((host, _, error)) = failures.first() else {
+        return true;
+    };
+    let waiting = failures.len() + hosts.len();
+    tracing::warn!(
+        host,
+        error,
+        waiting,
+        "hosts could not be registered; trying again"
+    );
+    hosts.extend(failures.into_iter().map(|(name, host, _)| (name, host)));
+    let mut waiting = outbox.waiting.lock().await;
+    for (name, host) in hosts {
+        waiting.hosts.entry(name).or_insert(host);
+    }
+    false
 }
 
 /// Has the region keep what is known of hosts. False when it could not; newer words about a host are not overwritten.
@@ -348,6 +390,7 @@ impl Shell {
                 .await;
             }
             Request::Snapshot { revision, rows } => self.step(Event::Snapshot { revision, rows }).await,
+            Request::Reached(revision) => self.core.reached(revision),
             // Who asked may be gone; then nobody wants the answer.
             Request::Hosts(reply) => drop(reply.send(self.core.host_summaries())),
             Request::Host(name, reply) => drop(reply.send(self.core.host_state(&name))),

@@ -86,6 +86,11 @@ impl Region {
         &self.env.config
     }
 
+    /// The number of the region's database: revisions of regions that differ in it cannot be compared.
+    pub fn identity(&self) -> u64 {
+        self.shard.identity()
+    }
+
     /// The newest durable state.
     pub fn snapshot(&self) -> Arc<Snapshot<RegionState>> {
         self.shard.snapshot()

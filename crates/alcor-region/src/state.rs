@@ -145,10 +145,13 @@ macro_rules! tables {
                 ($(&self.$group,)*)
             }
 
+        }
+
+        impl RegionState {
             /// All rows of a kind.
-            pub(crate) fn rows(&self, kind: alcor_model::Kind) -> Vec<Resource> {
+            pub fn rows(&self, kind: alcor_model::Kind) -> Box<dyn Iterator<Item = Resource> + Send + '_> {
                 match kind {
-                    $(alcor_model::Kind::$row => self.$table.iter().cloned().map(Resource::$row).collect(),)*
+                    $(alcor_model::Kind::$row => Box::new(self.$table.iter().cloned().map(Resource::$row)),)*
                 }
             }
         }

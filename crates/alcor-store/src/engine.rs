@@ -46,6 +46,12 @@ pub trait Engine: Send + 'static {
         sink: &mut dyn FnMut(StoredRow) -> Result<(), EngineError>,
     ) -> Result<Revision, EngineError>;
 
+    /// A number that the database was given when it was made: revisions of databases that differ in it cannot be compared.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn identity(&mut self) -> Result<u64, EngineError>;
+
     /// The revision of the last durable commit, without reading rows: what tells, after a failed commit, whether
     /// the batch is there.
     ///

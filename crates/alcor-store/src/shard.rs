@@ -103,6 +103,7 @@ pub struct Shard<S> {
     commands: mpsc::Sender<Command<S>>,
     published: Arc<ArcSwap<Snapshot<S>>>,
     feed: Arc<Feed>,
+    identity: u64,
 }
 
 impl<S> Clone for Shard<S> {
@@ -111,6 +112,7 @@ impl<S> Clone for Shard<S> {
             commands: self.commands.clone(),
             published: Arc::clone(&self.published),
             feed: Arc::clone(&self.feed),
+            identity: self.identity,
         }
     }
 }
@@ -121,6 +123,7 @@ impl<S: State> Shard<S> {
     /// # Errors
     /// When the database cannot be read, or no thread can be started.
     pub fn open(mut engine: Box<dyn Engine>, options: ShardOptions) -> Result<Self, EngineError> {
+        let identity = engine.identity()?;
         let snapshot = load::<S>(engine.as_mut())?;
         let feed = Arc::new(load_feed(engine.as_mut(), &snapshot)?);
         let published = Arc::new(ArcSwap::from_pointee(snapshot.clone()));
@@ -141,7 +144,13 @@ impl<S: State> Shard<S> {
             commands,
             published,
             feed,
+            identity,
         })
+    }
+
+    /// The database's own number: see [`Engine::identity`].
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// The newest durable state.

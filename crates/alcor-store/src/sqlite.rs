@@ -61,7 +61,7 @@ impl SqliteEngine {
             .map_err(database)?;
         tx.execute_batch(SCHEMA).map_err(database)?;
         tx.execute(
-            "INSERT OR IGNORE INTO meta VALUES ('schema', ?1), ('epoch', 0), ('revision', 0)",
+            "INSERT OR IGNORE INTO meta VALUES ('schema', ?1), ('epoch', 0), ('revision', 0), ('identity', random())",
             [SCHEMA_VERSION],
         )
         .map_err(database)?;
@@ -146,6 +146,10 @@ impl Engine for SqliteEngine {
             }
         }
         Ok(Revision(meta(&tx, "revision")?.unsigned_abs()))
+    }
+
+    fn identity(&mut self) -> Result<u64, EngineError> {
+        Ok(meta(&self.db, "identity")?.cast_unsigned())
     }
 
     fn feed(&mut self) -> Result<Vec<FeedEntry>, EngineError> {

@@ -120,6 +120,10 @@ impl Engine for FaultyEngine {
         self.inner.load(sink)
     }
 
+    fn identity(&mut self) -> Result<u64, EngineError> {
+        self.inner.identity()
+    }
+
     fn committed(&mut self) -> Result<Revision, EngineError> {
         if self.switch.is(Fault::Dead) || self.switch.is(Fault::Silent) {
             return Err(EngineError::Database("the disk is gone".into()));

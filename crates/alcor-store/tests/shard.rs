@@ -240,6 +240,9 @@ impl Engine for Capped {
     ) -> Result<Revision, EngineError> {
         self.inner.load(sink)
     }
+    fn identity(&mut self) -> Result<u64, EngineError> {
+        self.inner.identity()
+    }
     fn committed(&mut self) -> Result<Revision, EngineError> {
         self.inner.committed()
     }

@@ -20,6 +20,7 @@ use serde::{Serialize, Serializer};
     after_help = "Examples:\n  \
     alcor controller --data-dir /var/lib/alcor\n  \
     alcor all --noauth --data-dir /tmp/alcor\n  \
+    alcor ncm --controller http://127.0.0.1:9695 --listen 127.0.0.1:9697\n  \
     alcor agent --host node-1 --tunnel-ip 192.0.2.11 --ncm http://192.0.2.1:9697\n  \
     alcor --config /etc/alcor.toml --print-config\n  \
     alcor show ports --json\n  \
@@ -114,8 +115,16 @@ pub struct TraceFlags {
 pub enum Role {
     /// Controller, NCM and agent in one process: a region on one machine.
     All(AllFlags),
-    /// The API, the store and the NCM.
-    Controller(ControllerFlags),
+    /// The API, the store and the NCM; with --ncm, without the NCM.
+    #[command(after_help = "Examples:\n  alcor controller --data-dir /var/lib/alcor\n  \
+        alcor controller --feed-listen 127.0.0.1:9695 --ncm http://127.0.0.1:9694")]
+    Controller(AloneFlags),
+    /// An NCM as a process of its own, which follows a controller that was started with --ncm.
+    #[command(
+        after_help = "Agents connect to it as to a controller that has its own. It goes on serving them while the controller is away.\n\n\
+        Example:\n  alcor ncm --controller http://127.0.0.1:9695 --listen 127.0.0.1:9697 --directory-listen 127.0.0.1:9694"
+    )]
+    Ncm(NcmFlags),
     /// The agent of this host.
     Agent(AgentFlags),
 }
@@ -155,7 +164,7 @@ pub struct ControllerFlags {
     #[arg(long)]
     #[serde(rename = "auth", serialize_with = "no_auth", skip_serializing_if = "Not::not")]
     pub noauth: bool,
-    /// Where agents connect to.
+    /// Where agents connect to, when the NCM is in this process.
     #[arg(long, value_name = "ADDRESS:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub southbound_listen: Option<SocketAddr>,
@@ -167,6 +176,47 @@ pub struct ControllerFlags {
     #[arg(long, value_name = "WHICH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_defaults: Option<String>,
+}
+
+/// Flags of `alcor controller`.
+#[derive(Debug, Args)]
+pub struct AloneFlags {
+    /// The controller's.
+    #[command(flatten)]
+    pub controller: ControllerFlags,
+    /// Those about an NCM elsewhere.
+    #[command(flatten)]
+    pub elsewhere: ElsewhereFlags,
+}
+
+/// Where the NCM is, when it is a process of its own; each flag overrides the key of the same name in `[controller]`.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct ElsewhereFlags {
+    /// The NCM is a process of its own, and answers questions about hosts here (its --directory-listen).
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ncm: Option<String>,
+    /// Where an NCM that is a process of its own follows this controller.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feed_listen: Option<SocketAddr>,
+}
+
+/// NCM flags; each overrides the key of the same name in `[ncm]`.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct NcmFlags {
+    /// The controller to follow (its --feed-listen).
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
+    /// Where agents connect to.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Where controllers ask about hosts.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory_listen: Option<SocketAddr>,
 }
 
 /// The flag as the part of the configuration that it stands for.

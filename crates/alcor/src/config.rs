@@ -39,14 +39,14 @@ pub struct Config {
     pub log: LogConfig,
     /// The controller role.
     pub controller: ControllerConfig,
+    /// Which hosts are told of what; and the NCM role, when it is a process of its own.
+    pub ncm: NcmConfig,
     /// The agent role.
     pub agent: AgentConfig,
     /// Whether the controller tells Nova of its servers' ports, and how.
     pub nova: NovaConfig,
     /// What the process counts of itself.
     pub metrics: MetricsConfig,
-    /// Who is told of what.
-    pub ncm: NcmConfig,
 }
 
 /// `[log]`
@@ -75,8 +75,13 @@ pub enum LogFormat {
 pub struct ControllerConfig {
     /// Where the HTTP API listens; loopback only when there is no authentication.
     pub api_listen: SocketAddr,
-    /// Where agents connect to.
+    /// Where agents connect to, when the NCM is in this process.
     pub southbound_listen: SocketAddr,
+    /// The NCM is a process of its own, and answers questions about hosts at this URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ncm: Option<String>,
+    /// Where such an NCM follows this controller.
+    pub feed_listen: SocketAddr,
     /// Folder of the database.
     pub data_dir: PathBuf,
     /// The project that every caller acts for when there is no authentication.
@@ -177,6 +182,8 @@ impl Default for Config {
             controller: ControllerConfig {
                 api_listen: SocketAddr::new(loopback, 9696),
                 southbound_listen: SocketAddr::new(loopback, 9697),
+                ncm: None,
+                feed_listen: SocketAddr::new(loopback, 9695),
                 data_dir: "/var/lib/alcor".into(),
                 project_id: "default".into(),
                 underlay_mtu: 1500,
@@ -186,6 +193,7 @@ impl Default for Config {
                 quotas: BTreeMap::new(),
                 auth: AuthConfig::default(),
             },
+            ncm: NcmConfig::default(),
             agent: AgentConfig {
                 host: kernel_host_name(),
                 tunnel_ip: loopback,
@@ -197,7 +205,6 @@ impl Default for Config {
             },
             nova: NovaConfig::default(),
             metrics: MetricsConfig::default(),
-            ncm: NcmConfig::default(),
         }
     }
 }
@@ -245,7 +252,10 @@ impl Config {
                 Role::All(flags) => figment
                     .merge(Serialized::default("controller", &flags.controller))
                     .merge(Serialized::default("agent", &flags.agent)),
-                Role::Controller(flags) => figment.merge(Serialized::default("controller", flags)),
+                Role::Controller(flags) => figment
+                    .merge(Serialized::default("controller", &flags.controller))
+                    .merge(Serialized::default("controller", &flags.elsewhere)),
+                Role::Ncm(flags) => figment.merge(Serialized::default("ncm", flags)),
                 Role::Agent(flags) => figment.merge(Serialized::default("agent", flags)),
             };
         }
@@ -257,6 +267,11 @@ impl Config {
             config.nova.password = password.into();
         }
         config.check()?;
+        let all = matches!(&cli.command, Some(Command::Run(Role::All(_))));
+        anyhow::ensure!(
+            !(all && config.controller.ncm.is_some()),
+            "controller.ncm is set, but `alcor all` has an NCM of its own; run `alcor controller`, `alcor ncm` and `alcor agent`"
+        );
         Ok(config)
     }
 
@@ -279,7 +294,10 @@ impl Config {
             "agent.host must have 1 to 255 characters"
         );
         c.quota_limits()?;
-        Ok(())
+        if let Some(url) = &c.ncm {
+            ncm::check_url("controller.ncm", url, "http://127.0.0.1:9694")?;
+        }
+        self.ncm.check()
     }
 
     /// The configuration as a file that gives the same again.
@@ -367,6 +385,36 @@ mod tests {
         assert!(config.quota_limits().unwrap_err().to_string().contains("'prot'"));
         config.quotas = [("port".to_owned(), -2)].into();
         assert!(config.quota_limits().is_err());
+    }
+
+    #[test]
+    fn an_ncm_elsewhere_is_a_url_and_not_for_all_in_one() {
+        let far = load(&["controller", "--ncm", "http://127.0.0.1:9694"]).unwrap();
+        assert_eq!(far.controller.ncm.as_deref(), Some("http://127.0.0.1:9694"));
+        assert_eq!(load(&["controller"]).unwrap().controller.ncm, None);
+        let ncm = load(&["ncm", "--controller", "http://192.0.2.1:9695"])
+            .unwrap()
+            .ncm;
+        assert_eq!(ncm.controller, "http://192.0.2.1:9695");
+        for (args, word) in [
+            (["controller", "--ncm", "127.0.0.1:9694"], "controller.ncm"),
+            (
+                ["ncm", "--controller", "https://192.0.2.1:9695"],
+                "ncm.controller",
+            ),
+            (
+                ["ncm", "--directory-listen", "127.0.0.1:9697"],
+                "ncm.directory_listen",
+            ),
+        ] {
+            let error = format!("{:#}", load(&args).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("alcor.toml");
+        std::fs::write(&file, "[controller]\nncm = 'http://127.0.0.1:9694'\n").unwrap();
+        let error = load(&["--config", file.to_str().unwrap(), "all"]).unwrap_err();
+        assert!(error.to_string().contains("alcor all"), "{error}");
     }
 
     #[test]

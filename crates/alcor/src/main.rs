@@ -51,19 +51,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(role) => {
             logging::init(&config.log)?;
             runtime.block_on(
-                match role {
-                    Role::All(_) => roles::Roles {
-                        controller: true,
-                        agent: true,
-                    },
-                    Role::Controller(_) => roles::Roles {
-                        controller: true,
-                        agent: false,
-                    },
-                    Role::Agent(_) => roles::Roles {
-                        controller: false,
-                        agent: true,
-                    },
+                roles::Roles {
+                    controller: matches!(role, Role::All(_) | Role::Controller(_)),
+                    ncm: matches!(role, Role::Ncm(_)),
+                    agent: matches!(role, Role::All(_) | Role::Agent(_)),
                 }
                 .run(config),
             )

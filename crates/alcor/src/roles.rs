@@ -5,12 +5,17 @@
 
 mod agent;
 mod controller;
+mod directory;
 mod link;
 mod metrics;
+mod ncm;
 mod nova;
+
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
@@ -21,8 +26,10 @@ use crate::config::Config;
 /// The roles this process plays.
 #[derive(Clone, Copy, Debug)]
 pub struct Roles {
-    /// API, store and NCM.
+    /// API and store, and the NCM unless the configuration says that it is elsewhere.
     pub controller: bool,
+    /// An NCM that follows a controller in another process.
+    pub ncm: bool,
     /// The host's agent.
     pub agent: bool,
 }
@@ -37,9 +44,12 @@ impl Roles {
         let mut interrupted = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut parts = JoinSet::new();
-        metrics::start(&config.metrics, self.controller, &stop, &mut parts).await?;
+        metrics::start(&config.metrics, self, &stop, &mut parts).await?;
         if self.controller {
             controller::start(&config.controller, &config.nova, &config.ncm, &stop, &mut parts).await?;
+        }
+        if self.ncm {
+            ncm::start(&config.ncm, &stop, &mut parts).await?;
         }
         if self.agent {
             agent::start(&config.agent, &stop, &mut parts)?;
@@ -68,5 +78,30 @@ impl Roles {
             }
         }
         outcome
+    }
+}
+
+/// Listens; `key` is what the configuration calls the address.
+async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address} ({key}); is another alcor running?"))
+}
+
+/// How long a server that is told to stop may wait for its streams to end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Runs a server until it is told to stop, and for [`GRACE`] after that: sessions of agents do not end by themselves.
+async fn until_stopped<E: Into<anyhow::Error>>(
+    served: impl Future<Output = Result<(), E>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = served => served.map_err(Into::into),
+        () = late => Ok(()),
     }
 }

@@ -135,7 +135,12 @@ fn summary_cells(host: &HostSummary, now: Timestamp) -> [String; 7] {
     [
         host.name.clone(),
         host.tunnel_ip.map_or_else(|| "-".into(), |ip| ip.to_string()),
-        if host.alive { "yes" } else { "no" }.into(),
+        match (host.stale, host.alive) {
+            (true, _) => "not known",
+            (false, true) => "yes",
+            (false, false) => "no",
+        }
+        .into(),
         host.last_seen_at.map_or_else(
             || "never".into(),
             |at| format!("{} s ago", (now.as_second() - at.as_second()).max(0)),

@@ -50,6 +50,7 @@ fn summary() -> HostSummary {
         ports: 1,
         pending: 0,
         errors: 0,
+        stale: false,
     }
 }
 
@@ -78,6 +79,7 @@ impl HostDirectory for OneHost {
             intended_revision: Revision(3),
             applied_revision: Some(Revision(3)),
             timing: None,
+            stale: false,
         });
         Box::pin(ready(state))
     }

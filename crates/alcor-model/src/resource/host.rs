@@ -71,6 +71,45 @@ pub struct HostRuntime {
     pub networks: Vec<HostNetwork>,
 }
 
+/// What is known of a row on a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownRow {
+    /// The newest revision that is in force.
+    pub revision: Option<Revision>,
+    /// Why a newer one is not.
+    pub error: Option<String>,
+    /// How the last change travelled.
+    pub timing: Option<Timing>,
+}
+
+impl HostRuntime {
+    /// What was kept of a network.
+    pub fn network(&self, network: Id<Network>) -> Option<&HostNetwork> {
+        self.networks.iter().find(|known| known.network_id == network)
+    }
+
+    /// What follows for one of the host's own rows, of which it must have this revision.
+    pub fn known(&self, network: Id<Network>, kind: &str, id: &str, intended: Revision) -> KnownRow {
+        let Some(kept) = self.network(network) else {
+            return KnownRow::default();
+        };
+        let refused = kept.refused.iter().find(|row| row.kind == kind && row.id == id);
+        KnownRow {
+            // Complete to a revision: all rows up to it are in force.
+            revision: (intended <= kept.applied_revision && refused.is_none()).then_some(intended),
+            error: refused.map(|row| row.reason.clone()),
+            timing: kept.timing_at(intended),
+        }
+    }
+}
+
+impl HostNetwork {
+    /// How the delta travelled that brought the network to this revision.
+    pub fn timing_at(&self, revision: Revision) -> Option<Timing> {
+        self.timing.filter(|_| self.applied_revision == revision)
+    }
+}
+
 /// What a host has of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostNetwork {

@@ -8,7 +8,7 @@ use alcor_dataplane::RowKey;
 use alcor_model::{
     HostRuntime, Id, Network, Revision,
     effective::Timing,
-    resource::{HostNetwork, RefusedRow},
+    resource::{HostNetwork, KnownRow, RefusedRow},
 };
 
 use super::{HostEntry, Ncm, Now, status::HostStatus};
@@ -21,53 +21,30 @@ const HOSTS_AT_ONCE: usize = 2_000;
 /// Refused rows that are kept of one host and network.
 const REFUSED_MAX: usize = 64;
 
-/// What is known of a row on a host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
-    /// The newest revision that is in force.
-    pub revision: Option<Revision>,
-    /// Why a newer one is not.
-    pub error: Option<String>,
-    /// How the last change travelled.
-    pub timing: Option<Timing>,
-}
-
 impl HostStatus {
     /// What was kept of a network before this NCM started.
     fn kept(&self, network: Id<Network>) -> Option<&HostNetwork> {
-        let kept = self.remembered.as_ref()?;
-        kept.networks.iter().find(|known| known.network_id == network)
+        self.remembered.as_ref()?.network(network)
     }
 
     /// How the delta travelled that brought a network to this revision.
     pub(super) fn kept_timing(&self, network: Id<Network>, revision: Revision) -> Option<Timing> {
-        let kept = self.kept(network)?;
-        kept.timing.filter(|_| kept.applied_revision == revision)
+        self.kept(network)?.timing_at(revision)
     }
 
     /// What is known of one of the host's own rows: what it has said to this NCM, else what was kept.
-    pub(super) fn known(&self, key: &RowKey, intended: Revision) -> Known {
+    pub(super) fn known(&self, key: &RowKey, intended: Revision) -> KnownRow {
         if let Some(applied) = self.applied.get(key) {
             let timing = Some(applied.timing).filter(|timing| timing.visible_us != 0);
-            return Known {
+            return KnownRow {
                 revision: applied.revision,
                 error: applied.error.clone(),
                 timing: timing.or_else(|| self.kept_timing(key.network_id(), intended)),
             };
         }
-        let Some(kept) = self.kept(key.network_id()) else {
-            return Known::default();
-        };
-        let text = key_text(key);
-        let refused = kept
-            .refused
-            .iter()
-            .find(|row| row.kind == key.kind() && Some(&row.id) == text.as_ref());
-        Known {
-            // Complete to a revision: all rows up to it are in force.
-            revision: (intended <= kept.applied_revision && refused.is_none()).then_some(intended),
-            error: refused.map(|row| row.reason.clone()),
-            timing: self.kept_timing(key.network_id(), intended),
+        match (&self.remembered, key_text(key)) {
+            (Some(kept), Some(id)) => kept.known(key.network_id(), key.kind(), &id, intended),
+            _ => KnownRow::default(),
         }
     }
 

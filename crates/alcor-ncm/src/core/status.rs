@@ -390,6 +390,7 @@ impl Ncm {
             ports,
             pending: resources.iter().filter(behind).count(),
             errors: resources.iter().filter(|row| row.error.is_some()).count(),
+            stale: false,
         }
     }
 
@@ -533,6 +534,7 @@ impl Ncm {
             intended_revision: port.revision,
             applied_revision: known.revision,
             timing,
+            stale: false,
         })
     }
 }

@@ -4,10 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::roles::Roles;
+
 /// Where a controller listens when nothing is said.
 const CONTROLLER_PORT: u16 = 9698;
-/// Where an agent alone does, so that both find room on one machine.
+/// Where an agent alone does, so that all find room on one machine.
 const AGENT_PORT: u16 = 9699;
+/// Where an NCM alone does.
+const NCM_PORT: u16 = 9700;
 
 /// `[metrics]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +20,7 @@ pub struct MetricsConfig {
     /// Whether there is an endpoint.
     pub enabled: bool,
     /// Where `GET /metrics` is answered, to anybody who gets there. Default: loopback, port 9698, or 9699 for an agent
-    /// alone; when that is taken, there is a warning and no endpoint.
+    /// alone and 9700 for an NCM; when that is taken, there is a warning and no endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
 }
@@ -32,8 +36,12 @@ impl Default for MetricsConfig {
 
 impl MetricsConfig {
     /// The address, and whether somebody asked for it.
-    pub fn address(&self, controller: bool) -> (SocketAddr, bool) {
-        let port = if controller { CONTROLLER_PORT } else { AGENT_PORT };
+    pub fn address(&self, roles: Roles) -> (SocketAddr, bool) {
+        let port = match (roles.controller, roles.ncm) {
+            (true, _) => CONTROLLER_PORT,
+            (false, true) => NCM_PORT,
+            (false, false) => AGENT_PORT,
+        };
         let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         (self.listen.unwrap_or(default), self.listen.is_some())
     }

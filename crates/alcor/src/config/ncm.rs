@@ -1,4 +1,7 @@
-//! `[ncm]`: when hosts are told of all neighbours, and when they learn those that they use.
+//! `[ncm]`: when hosts are told of all neighbours, and when they learn those that they use; and where an NCM that is a process
+//! of its own listens.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use alcor_ncm::Options;
 use serde::{Deserialize, Serialize};
@@ -10,12 +13,22 @@ pub struct NcmConfig {
     /// Hosts times neighbours of a network up to which every host is told of every neighbour. Beyond it hosts ask for the ones
     /// that they use, until it is less than half of this again. 0: they always ask.
     pub eager_rows_max: usize,
+    /// Of a process of its own: the controller to follow, at its `controller.feed_listen`.
+    pub controller: String,
+    /// Of a process of its own: where agents connect to.
+    pub listen: SocketAddr,
+    /// Of a process of its own: where controllers ask about hosts. Whoever gets there may read what every host has.
+    pub directory_listen: SocketAddr,
 }
 
 impl Default for NcmConfig {
     fn default() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Self {
             eager_rows_max: Options::default().eager_rows_max,
+            controller: "http://127.0.0.1:9695".into(),
+            listen: SocketAddr::new(loopback, 9697),
+            directory_listen: SocketAddr::new(loopback, 9694),
         }
     }
 }
@@ -28,4 +41,31 @@ impl NcmConfig {
             ..Options::default()
         }
     }
+
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// For a controller that is no URL, and for one address twice.
+    pub fn check(&self) -> anyhow::Result<()> {
+        check_url("ncm.controller", &self.controller, "http://127.0.0.1:9695")?;
+        anyhow::ensure!(
+            self.listen != self.directory_listen || self.listen.port() == 0,
+            "ncm.listen and ncm.directory_listen are both {}; agents must not reach the second",
+            self.listen
+        );
+        Ok(())
+    }
+}
+
+/// Whether a key's value is a URL that can be connected to.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn check_url(key: &str, url: &str, example: &str) -> anyhow::Result<()> {
+    let host = url.strip_prefix("http://").unwrap_or_default();
+    anyhow::ensure!(
+        host.contains(':') && !host.contains(char::is_whitespace),
+        "{key} is '{url}'; it must be a URL such as {example}"
+    );
+    Ok(())
 }

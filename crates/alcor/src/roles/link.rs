@@ -1,15 +1,18 @@
-//! Between the region and the NCM when both are in one process: the feed one way, reports the other way.
+//! Between the region and NCMs: what a region tells them, and the way back. An NCM in the same process is fed here; others
+//! follow through `alcor-link`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use alcor_model::{
-    HostRuntime, Id, Label, Port, Resource, Revision,
-    effective::{HostState, HostSummary, PortState},
-    trace::{Trace, TraceError, TraceQuestion},
+use alcor_link::source::{Changes, Rows, Source};
+use alcor_model::{HostRuntime, Id, Label, Resource, Revision};
+use alcor_ncm::{
+    NcmHandle, RegionLink,
+    core::{KINDS, PortReport},
+    service::BoxFuture,
 };
-use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_region::{Region, RegionState};
 use alcor_store::Snapshot;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The NCM's way back to the region.
@@ -72,11 +75,13 @@ impl RegionLink for Link {
     }
 }
 
-/// Carries the region's changes into the NCM until told to stop: a snapshot first, then the feed from there.
-pub async fn feed(region: Region, ncm: NcmHandle, stop: CancellationToken) {
+/// Carries the region's changes into the NCM of this process until told to stop: a snapshot first, which makes `loaded` true,
+/// then the feed from there.
+pub async fn feed(region: Region, ncm: NcmHandle, loaded: watch::Sender<bool>, stop: CancellationToken) {
     let snapshot = region.snapshot();
     let mut reader = region.subscribe(snapshot.revision);
-    ncm.snapshot(snapshot.revision, rows(&snapshot)).await;
+    ncm.snapshot(snapshot.revision, rows(&snapshot).collect()).await;
+    loaded.send_replace(true);
     drop(snapshot);
     loop {
         let next = tokio::select! {
@@ -89,74 +94,43 @@ pub async fn feed(region: Region, ncm: NcmHandle, stop: CancellationToken) {
                 tracing::warn!(%lagged, "the NCM takes a snapshot of the region");
                 let snapshot = region.snapshot();
                 reader.restart_from(snapshot.revision);
-                ncm.snapshot(snapshot.revision, rows(&snapshot)).await;
+                ncm.snapshot(snapshot.revision, rows(&snapshot).collect()).await;
             }
             None => return,
         }
     }
 }
 
-/// What the NCM needs of a region, in an order in which it can be loaded.
-fn rows(snapshot: &Snapshot<RegionState>) -> Vec<Resource> {
-    let state = &snapshot.state;
-    let hosts = state.hosts().iter().cloned().map(Resource::Host);
-    let known = state.host_runtimes().iter().cloned().map(Resource::HostRuntime);
-    let networks = state.networks().iter().cloned().map(Resource::Network);
-    let subnets = state.subnets().iter().cloned().map(Resource::Subnet);
-    let address_groups = state.address_groups().iter().cloned().map(Resource::AddressGroup);
-    let groups = state
-        .security_groups()
-        .iter()
-        .cloned()
-        .map(Resource::SecurityGroup);
-    let rules = state
-        .security_group_rules()
-        .iter()
-        .cloned()
-        .map(Resource::SecurityGroupRule);
-    let labels = state.labels().iter().cloned().map(Resource::Label);
-    let ports = state.ports().iter().cloned().map(Resource::Port);
-    hosts
-        .chain(known)
-        .chain(networks)
-        .chain(subnets)
-        .chain(address_groups)
-        .chain(groups)
-        .chain(rules)
-        .chain(labels)
-        .chain(ports)
-        .collect()
+/// What an NCM needs of a region, in an order in which it can be loaded.
+fn rows(snapshot: &Snapshot<RegionState>) -> impl Iterator<Item = Resource> + Send + '_ {
+    KINDS.iter().flat_map(|kind| snapshot.state.rows(*kind))
 }
 
-/// Effective state as the API asks for it.
-pub struct Directory {
-    /// The NCM, which knows.
-    pub ncm: NcmHandle,
-    /// The region, which has a port's last known status also while its host is silent after a restart.
-    pub region: Region,
+/// The region as NCMs in other processes follow it.
+pub struct RegionSource(pub Region);
+
+struct RegionRows(Arc<Snapshot<RegionState>>);
+
+impl Source for RegionSource {
+    fn region(&self) -> u64 {
+        self.0.identity()
+    }
+
+    fn snapshot(&self) -> Box<dyn Rows> {
+        Box::new(RegionRows(self.0.snapshot()))
+    }
+
+    fn changes(&self, from: Revision) -> Box<dyn Changes> {
+        Box::new(self.0.subscribe(from))
+    }
 }
 
-impl alcor_api::HostDirectory for Directory {
-    fn hosts(&self) -> alcor_api::BoxFuture<'_, Vec<HostSummary>> {
-        Box::pin(self.ncm.hosts())
+impl Rows for RegionRows {
+    fn revision(&self) -> Revision {
+        self.0.revision
     }
 
-    fn host<'a>(&'a self, name: &'a str) -> alcor_api::BoxFuture<'a, Option<HostState>> {
-        Box::pin(self.ncm.host(name))
-    }
-
-    fn port(&self, id: Id<Port>) -> alcor_api::BoxFuture<'_, Option<PortState>> {
-        Box::pin(async move {
-            let mut state = self.ncm.port(id).await?;
-            let snapshot = self.region.snapshot();
-            if let Some(port) = snapshot.state.ports().get(&id) {
-                (state.status, state.reason) = snapshot.state.port_status(port);
-            }
-            Some(state)
-        })
-    }
-
-    fn trace(&self, question: TraceQuestion) -> alcor_api::BoxFuture<'_, Result<Trace, TraceError>> {
-        Box::pin(self.ncm.trace(question))
+    fn rows(&self) -> Box<dyn Iterator<Item = Resource> + Send + '_> {
+        Box::new(rows(&self.0))
     }
 }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::Roles;
 use crate::config::MetricsConfig;
 
 /// Counts from now on and answers who asks. Must come before what counts.
@@ -12,14 +13,14 @@ use crate::config::MetricsConfig;
 /// When an address that somebody chose cannot be listened on.
 pub async fn start(
     config: &MetricsConfig,
-    controller: bool,
+    roles: Roles,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     if !config.enabled {
         return Ok(());
     }
-    let (address, chosen) = config.address(controller);
+    let (address, chosen) = config.address(roles);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) if !chosen => {

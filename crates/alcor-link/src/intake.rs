@@ -1,0 +1,189 @@
+//! The NCM's end of a feed, as a state machine: messages in, whole snapshots and whole batches of changes out. It does no
+//! I/O, and what is cut in the middle never gets out.
+
+use alcor_model::{Change, Resource, Revision};
+use alcor_proto::link::{self, feed_message::Body};
+use thiserror::Error;
+
+use crate::convert::{ConvertError, decode_change, decode_row};
+
+/// Changes that one commit may have; the largest that the API makes is far below.
+pub const CHANGES_MAX: usize = 1 << 20;
+
+/// The feed is not what it must be. The NCM asks for a snapshot then.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum IntakeError {
+    /// Something is missing in between.
+    #[error("the feed goes on after commit {after}, but this NCM is at {at}")]
+    Gap {
+        /// Where the NCM is.
+        at: Revision,
+        /// Where the feed goes on.
+        after: Revision,
+    },
+    /// A snapshot has lost or doubled rows.
+    #[error("a snapshot had {got} rows, but the controller sent {sent}")]
+    Rows {
+        /// What came.
+        got: u64,
+        /// What was sent.
+        sent: u64,
+    },
+    /// More changes than a commit may have.
+    #[error("one commit has more than {CHANGES_MAX} changes")]
+    TooMany,
+    /// A message came that has no place here.
+    #[error("{0} came where it has no place")]
+    Order(&'static str),
+    /// A message cannot be read.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+}
+
+/// What a message completed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Taken {
+    /// Nothing yet.
+    Nothing,
+    /// The NCM has everything up to where it was.
+    Resumed,
+    /// All of the region.
+    Snapshot {
+        /// Its commit.
+        revision: Revision,
+        /// Its rows.
+        rows: Vec<Resource>,
+    },
+    /// What changed.
+    Changes {
+        /// The changes.
+        changes: Vec<Change>,
+        /// Everything up to this commit has been told now.
+        revision: Revision,
+        /// When the last became durable, microseconds since the Unix epoch; 0 when unknown.
+        committed_us: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Loading {
+    region: u64,
+    revision: Revision,
+    sent: u64,
+    rows: Vec<Resource>,
+}
+
+/// The state machine.
+#[derive(Debug, Default)]
+pub struct Intake {
+    region: u64,
+    /// Everything up to this commit has been told; none while nothing is known.
+    at: Option<Revision>,
+    loading: Option<Loading>,
+    partial: Vec<Change>,
+}
+
+impl Intake {
+    /// A new stream begins: what to ask for. What the last one left unfinished is dropped.
+    pub fn subscription(&mut self) -> link::Subscription {
+        self.loading = None;
+        self.partial = Vec::new();
+        link::Subscription {
+            region: self.region,
+            from_revision: self.at.map_or(0, |at| at.0),
+        }
+    }
+
+    /// What is known is of no use any more: the next stream begins with a snapshot.
+    pub fn start_over(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    /// When it is not what must come. Nothing of it gets out; [`Self::start_over`] and subscribe again.
+    pub fn step(&mut self, message: link::FeedMessage) -> Result<Taken, IntakeError> {
+        match message.body {
+            Some(Body::Resumed(resumed)) => self.resumed(Revision(resumed.revision)),
+            Some(Body::SnapshotBegin(begin)) => {
+                self.partial = Vec::new();
+                self.loading = Some(Loading {
+                    region: begin.region,
+                    revision: Revision(begin.revision),
+                    sent: 0,
+                    rows: Vec::new(),
+                });
+                Ok(Taken::Nothing)
+            }
+            Some(Body::SnapshotRows(rows)) => self.rows(&rows),
+            Some(Body::SnapshotEnd(end)) => self.end(end.rows),
+            Some(Body::Changes(changes)) => self.changes(changes),
+            // From a newer controller, and nothing that this NCM could use.
+            None => Ok(Taken::Nothing),
+        }
+    }
+
+    fn resumed(&self, after: Revision) -> Result<Taken, IntakeError> {
+        self.follows(after, "the word to go on")?;
+        Ok(Taken::Resumed)
+    }
+
+    /// What comes goes on from where the NCM is; gives where that is.
+    fn follows(&self, after: Revision, what: &'static str) -> Result<Revision, IntakeError> {
+        let known = self.at.filter(|_| self.loading.is_none());
+        let at = known.ok_or(IntakeError::Order(what))?;
+        match after == at {
+            true => Ok(at),
+            false => Err(IntakeError::Gap { at, after }),
+        }
+    }
+
+    fn rows(&mut self, rows: &link::SnapshotRows) -> Result<Taken, IntakeError> {
+        let loading = self.loading.as_mut().ok_or(IntakeError::Order("a row"))?;
+        loading.sent += rows.rows.len() as u64;
+        for row in &rows.rows {
+            loading.rows.extend(decode_row(row)?);
+        }
+        Ok(Taken::Nothing)
+    }
+
+    fn end(&mut self, sent: u64) -> Result<Taken, IntakeError> {
+        let order = IntakeError::Order("the end of a snapshot");
+        let loading = self.loading.take().ok_or(order)?;
+        if loading.sent != sent {
+            return Err(IntakeError::Rows {
+                got: loading.sent,
+                sent,
+            });
+        }
+        (self.region, self.at) = (loading.region, Some(loading.revision));
+        Ok(Taken::Snapshot {
+            revision: loading.revision,
+            rows: loading.rows,
+        })
+    }
+
+    fn changes(&mut self, part: link::Changes) -> Result<Taken, IntakeError> {
+        let at = self.follows(Revision(part.after), "a change")?;
+        for change in &part.changes {
+            self.partial.extend(decode_change(change)?);
+        }
+        if self.partial.len() > CHANGES_MAX {
+            return Err(IntakeError::TooMany);
+        }
+        if part.more {
+            return Ok(Taken::Nothing);
+        }
+        let revision = at.max(Revision(part.revision));
+        self.at = Some(revision);
+        Ok(Taken::Changes {
+            changes: std::mem::take(&mut self.partial),
+            revision,
+            committed_us: part.committed_us,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
