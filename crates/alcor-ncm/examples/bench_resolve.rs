@@ -59,6 +59,7 @@ fn main() {
     figures.insert("cores".into(), cores.into());
     figures.insert("threads".into(), 1.into());
     figures.insert("neighbour_bytes".into(), rounded(neighbour_bytes()));
+    figures.insert("learned_bytes".into(), rounded(learned_bytes()));
     eprintln!(
         "{:>9} {:>16} {:>14} {:>12} {:>10}",
         "ports", "questions/s", "directory/s", "bytes/answer", "core MB"
@@ -102,6 +103,49 @@ fn neighbour_bytes() -> f64 {
     let bytes = (ALLOCATOR.current_usage() - before) as f64 / f64::from(NEIGHBOURS);
     assert!(bytes <= 128.0, "{bytes} bytes a neighbour");
     bytes
+}
+
+/// What it takes that a host has learned an address: of 1,000 hosts that have learned 1,000 of 100,000 addresses each.
+fn learned_bytes() -> f64 {
+    const EACH: u32 = 1_000;
+    let (directory, mut writer) = Directory::new(Limits {
+        host_burst: u32::MAX,
+        ..Limits::default()
+    });
+    let network = writer.network(id(1));
+    let far = writer.host("far");
+    writer.set_tunnel(far, Some((address(0), Revision(1))));
+    for number in 0..100 * EACH {
+        let entry = Entry {
+            mac: MacAddr([2, 0, 0, 0, 0, 0]),
+            host: far,
+            label: 0,
+            revision: Revision(1),
+        };
+        writer.put(network, address(number), entry);
+    }
+    let askers: Vec<Asker> = (0..ASKING)
+        .map(|number| {
+            let name = format!("h{number}");
+            let host = writer.host(&name);
+            writer.enter(host, (id(1), network), id(u128::from(number)));
+            writer.open(host, number.into());
+            directory.asker(&name, number.into()).unwrap()
+        })
+        .collect();
+    let before = ALLOCATOR.current_usage();
+    for (number, asker) in (0..).zip(&askers) {
+        for address_number in 0..EACH {
+            let question = Question {
+                network: id(1),
+                ip: address((number * 37 + address_number * 91) % (100 * EACH)),
+                port: None,
+            };
+            let (_, asked) = directory.resolve(Duration::ZERO, asker, &[question]);
+            assert_eq!(asked.routes, 1);
+        }
+    }
+    (ALLOCATOR.current_usage() - before) as f64 / f64::from(ASKING * EACH)
 }
 
 /// A core with a network of so many ports, and the sessions of hosts that ask.

@@ -223,6 +223,19 @@ impl Ncm {
         }
     }
 
+    /// A host is told of what has left it, in a session or place in which it was not yet a learner of that.
+    pub(super) fn learn_left(&self, host: &str, view: &NetworkView) {
+        let Some(index) = self.directory.known(host) else {
+            return;
+        };
+        for port in view.left.ports_of(host).filter_map(|port| view.ports.get(port)) {
+            for fixed in &port.fixed_ips {
+                self.directory
+                    .learn(index, view.index, fixed.ip_address, self.told_until());
+            }
+        }
+    }
+
     /// Hosts that have lingered long enough forget.
     pub(super) fn end_of_lingering(&mut self) {
         while self

@@ -70,6 +70,17 @@ fn shortened(reason: &str) -> Option<String> {
     (!reason.is_empty()).then(|| reason.chars().take(REASON_CHARS_MAX).collect())
 }
 
+/// The availability zone that a host says it is in.
+fn read_zone(zone: String) -> Result<String, &'static str> {
+    match zone {
+        zone if zone.is_empty() => Ok(DEFAULT_ZONE.to_owned()),
+        zone if zone.len() > 255 || zone.chars().any(char::is_control) => {
+            Err("an availability zone has at most 255 bytes, all of them printable")
+        }
+        zone => Ok(zone),
+    }
+}
+
 impl Ncm {
     pub(super) fn hello(&mut self, now: Now, id: SessionId, hello: v1::Hello, actions: &mut Vec<Action>) {
         let refuse = |reason: String| Action::Close { session: id, reason };
@@ -80,13 +91,9 @@ impl Ncm {
             Ok(ip) => ip,
             Err(error) => return actions.push(refuse(error.to_string())),
         };
-        let zone = match hello.availability_zone {
-            zone if zone.is_empty() => DEFAULT_ZONE.to_owned(),
-            zone if zone.len() > 255 || zone.chars().any(char::is_control) => {
-                let reason = "an availability zone has at most 255 bytes, all of them printable";
-                return actions.push(refuse(reason.to_owned()));
-            }
-            zone => zone,
+        let zone = match read_zone(hello.availability_zone) {
+            Ok(zone) => zone,
+            Err(reason) => return actions.push(refuse(reason.to_owned())),
         };
         let name = hello.host;
         let entry = self.host_entry(&name);
@@ -161,6 +168,9 @@ impl Ncm {
             .collect();
         let interest = self.networks_of(host);
         self.note_known(host, &held);
+        for view in held.keys().filter_map(|id| self.networks.get(id)) {
+            self.learn_left(host, view);
+        }
         for network in held.keys().filter(|id| !interest.contains(id)) {
             let view = self.networks.get(network).filter(|view| view.left.lingers(host));
             let lingering = view.map(|view| self.lingering_rows(host, view));

@@ -411,3 +411,32 @@ fn a_host_that_refused_rows_may_know_old_labels_until_a_whole_snapshot() {
     sim.settle();
     assert!(knows(&sim) > Some(Revision::ZERO), "it took a snapshot");
 }
+
+/// A host that a port has left gets the port's rows again when it comes back; it must be told of them from then on as the
+/// learners are, also when the NCM has forgotten which ports have left.
+#[test]
+fn a_host_that_comes_back_is_told_of_what_has_left_it() {
+    let port = |number, host| Step::Port {
+        number,
+        network: 1,
+        host,
+        ip: 1,
+        groups: 0,
+    };
+    run(
+        learning(Options::default()),
+        vec![
+            port(1, Some(3)),
+            port(5, Some(3)),
+            Step::Connect { host: 3 },
+            port(3, Some(1)),
+            Step::Tell,
+            port(1, Some(2)),
+            Step::Connect { host: 2 },
+            Step::Tell,
+            Step::Connect { host: 3 },
+            port(1, None),
+            Step::Lag,
+        ],
+    );
+}

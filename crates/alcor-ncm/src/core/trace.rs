@@ -1,7 +1,7 @@
 //! What both hosts would do with a packet: collects the rows that they have been sent, and how far they are with them.
 //!
 //! The core only collects; [`TraceInputs::run`] computes, and whoever asked may do that elsewhere. Finding the receiver looks at
-//! the ports of one network.
+//! the ports of one host in one network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,8 +99,15 @@ impl Ncm {
         let sender = view.ports.get(&question.from).ok_or(unknown)?;
         let bound = |port: &Port| port.is_bound().then(|| port.binding.host_id.clone());
         let host = bound(sender).ok_or(TraceError::NotBound(question.from))?;
+        // A port that is bound to no host receives nothing.
+        let owner = self.directory.owner(view.index, question.to);
+        let owner = owner.and_then(|owner| self.directory.name(owner));
+        let there = owner
+            .and_then(|owner| view.by_host.get(&**owner))
+            .into_iter()
+            .flatten();
         let has = |port: &&Arc<Port>| port.fixed_ips.iter().any(|fixed| fixed.ip_address == question.to);
-        let receiver = view.ports.values().find(has);
+        let receiver = there.filter_map(|port| view.ports.get(port)).find(has);
         let ports: Vec<&Arc<Port>> = [Some(sender), receiver].into_iter().flatten().collect();
         let other = receiver
             .and_then(|port| bound(port))

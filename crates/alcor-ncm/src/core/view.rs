@@ -441,6 +441,7 @@ impl Ncm {
         let Some(view) = self.networks.get(&network) else {
             return vec![Outgoing::forget(network, now_us)];
         };
+        self.learn_left(host, view);
         if !view.by_host.contains_key(host) && view.left.lingers(host) {
             let rows = self.lingering_rows(host, view);
             self.sends_unasked(host, network, &rows);

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use alcor_dataplane::NeighbourRow;
 use alcor_southbound::convert::resolve::{Answer, Question, Verdict};
 
-use super::{Directory, Key, Moment, hosts::Host};
+use super::{
+    Directory, HostIndex, Key, Moment, Stored,
+    hosts::{Host, HostState},
+};
 use crate::core::SessionId;
 
 /// The shortest time after which a host that was refused for asking too much asks again.
@@ -82,57 +85,22 @@ impl Directory {
 
     fn answer(&self, now: Duration, asker: &Asker, question: &Question, asked: &mut Asked) -> Answer {
         let limits = &self.limits;
-        let short = |verdict| Answer {
-            verdict,
+        let mut state = asker.host.state.lock();
+        let key = match self.admitted(now, asker, question, &mut state) {
+            Ok(key) => key,
+            Err(refused) => return refused,
+        };
+        asked.rows_looked_at += 1;
+        let unknown = Answer {
+            verdict: Verdict::Unknown,
             lease: limits.negative_lease,
         };
-        let busy = |wait: Duration| Answer {
-            verdict: Verdict::Busy,
-            lease: wait.clamp(RETRY_MIN, RETRY_MAX),
-        };
-        if self.is_loading() {
-            return busy(limits.negative_lease);
-        }
-        let mut state = asker.host.state.lock();
-        if state.session != Some(asker.session) {
-            return busy(limits.negative_lease);
-        }
-        if let Err(wait) = state.meter.take(now, limits.host_questions, limits.host_burst) {
-            return busy(wait);
-        }
-        let own = state.own(question.network);
-        let Some(own) = own.filter(|own| question.port.is_none_or(|port| own.has(port))) else {
-            return short(Verdict::Deny);
-        };
-        let key = Key::new(own.index, question.ip);
-        if let Some(port) = question.port {
-            let meter = state.port_meters.entry(port).or_default();
-            let burst = limits.port_questions.saturating_mul(2);
-            if let Err(wait) = meter.take(now, limits.port_questions, burst) {
-                return busy(wait);
-            }
-        }
-        let is_known = state.learned.contains_key(&key);
-        if !is_known && state.learned.len() >= limits.learned_max {
-            return busy(RETRY_MAX);
-        }
-        asked.rows_looked_at += 1;
-        let stored = {
-            let mut shard = self.shard(&key);
-            let row = shard.rows.get(&key).copied();
-            // The host's own ports are none of its neighbours.
-            let row = row.filter(|row| row.host != asker.host.index);
-            if row.is_some() {
-                shard.learners.entry(key).or_default().insert(asker.host.index);
-            }
-            row
-        };
-        let Some(stored) = stored else {
-            return short(Verdict::Unknown);
+        let Some(stored) = self.learn(&key, asker.host.index) else {
+            return unknown;
         };
         state.learn(key, Moment::of(now + limits.kept()));
         let Some((host, host_revision)) = self.hosts.tunnel(stored.host) else {
-            return short(Verdict::Unknown);
+            return unknown;
         };
         let row = NeighbourRow {
             network_id: question.network,
@@ -146,5 +114,48 @@ impl Directory {
             verdict: Verdict::Route(stored.revision().max(host_revision), row),
             lease: limits.lease,
         }
+    }
+
+    /// Whether the question may be asked, and about what.
+    fn admitted(
+        &self,
+        now: Duration,
+        asker: &Asker,
+        question: &Question,
+        state: &mut HostState,
+    ) -> Result<Key, Answer> {
+        let limits = &self.limits;
+        let busy = |wait: Duration| Answer {
+            verdict: Verdict::Busy,
+            lease: wait.clamp(RETRY_MIN, RETRY_MAX),
+        };
+        if self.is_loading() || state.session != Some(asker.session) {
+            return Err(busy(limits.negative_lease));
+        }
+        let of_host = state.meter.take(now, limits.host_questions, limits.host_burst);
+        of_host.map_err(busy)?;
+        let own = state.own(question.network);
+        let own = own.filter(|own| question.port.is_none_or(|port| own.has(port)));
+        let key = own.map(|own| Key::new(own.index, question.ip)).ok_or(Answer {
+            verdict: Verdict::Deny,
+            lease: limits.negative_lease,
+        })?;
+        if let Some(port) = question.port {
+            let meter = state.port_meters.entry(port).or_default();
+            let burst = limits.port_questions.saturating_mul(2);
+            meter.take(now, limits.port_questions, burst).map_err(busy)?;
+        }
+        match state.learned.len() < limits.learned_max || state.learned.contains_key(&key) {
+            true => Ok(key),
+            false => Err(busy(RETRY_MAX)),
+        }
+    }
+
+    /// Notes a host as a learner of an address and gives its row, in one step. The host's own ports are none of its neighbours.
+    fn learn(&self, key: &Key, host: HostIndex) -> Option<Stored> {
+        let mut shard = self.shard(key);
+        let row = shard.rows.get(key).copied().filter(|row| row.host != host)?;
+        shard.learners.entry(*key).or_default().insert(host);
+        Some(row)
     }
 }

@@ -189,6 +189,16 @@ impl Writer {
         })
     }
 
+    /// The host that an address is on, registered or not.
+    pub fn owner(&self, network: NetworkIndex, ip: IpAddr) -> Option<HostIndex> {
+        let key = Key::new(network, ip);
+        self.directory
+            .shard(&key)
+            .rows
+            .get(&key)
+            .map(|stored| stored.host)
+    }
+
     /// Who has learned an address.
     pub fn learners(&self, network: NetworkIndex, ip: IpAddr) -> Vec<HostIndex> {
         let key = Key::new(network, ip);
