@@ -16,6 +16,9 @@ pub const HELD_PER_PORT: usize = 256;
 pub const HELD_MAX: usize = 4_096;
 /// Most bytes of packets that are held on the host.
 pub const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Of the room that is left, a port may have one part in so many: however many ports fill theirs, another still finds
+/// some.
+pub const HELD_SHARE: usize = 4;
 /// Longest time that a packet is held.
 pub const HOLD_FOR: Duration = Duration::from_secs(2);
 
@@ -34,7 +37,7 @@ pub enum Dropped {
     UnknownPort,
     /// The port has [`HELD_PER_PORT`] packets waiting.
     PortLimit,
-    /// The host has [`HELD_MAX`] packets or [`HELD_BYTES_MAX`] waiting.
+    /// The port has its share ([`HELD_SHARE`]) of what is left of [`HELD_MAX`] packets or [`HELD_BYTES_MAX`] waiting.
     HostLimit,
     /// The port asks for more new addresses than it may.
     AskedTooOften,
@@ -95,22 +98,39 @@ pub(crate) struct Held {
     packets: BTreeMap<Key, VecDeque<Packet>>,
     /// When the oldest packet of a key has waited long enough.
     deadlines: BTreeSet<(Duration, Key)>,
-    of_port: BTreeMap<Id<Port>, usize>,
-    count: usize,
+    of_port: BTreeMap<Id<Port>, Load>,
+    all: Load,
+}
+
+/// How much is held.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    packets: usize,
     bytes: usize,
+}
+
+impl Load {
+    const fn add(&mut self, frame: &Bytes) {
+        self.packets += 1;
+        self.bytes += frame.len();
+    }
+
+    const fn remove(&mut self, frame: &Bytes) {
+        self.packets -= 1;
+        self.bytes -= frame.len();
+    }
 }
 
 impl Held {
     /// Whether one more packet of the port may be held.
     pub(crate) fn room(&self, port: Id<Port>, frame: &Bytes) -> Result<(), Dropped> {
-        if self
-            .of_port
-            .get(&port)
-            .is_some_and(|count| *count >= HELD_PER_PORT)
-        {
+        let own = self.of_port.get(&port).copied().unwrap_or_default();
+        if own.packets >= HELD_PER_PORT {
             return Err(Dropped::PortLimit);
         }
-        if self.count >= HELD_MAX || self.bytes + frame.len() > HELD_BYTES_MAX {
+        let packets = HELD_MAX.saturating_sub(self.all.packets) / HELD_SHARE;
+        let bytes = HELD_BYTES_MAX.saturating_sub(self.all.bytes) / HELD_SHARE;
+        if own.packets >= packets || own.bytes + frame.len() > bytes {
             return Err(Dropped::HostLimit);
         }
         Ok(())
@@ -118,9 +138,8 @@ impl Held {
 
     /// Holds a packet that there is room for.
     pub(crate) fn hold(&mut self, now: Duration, key: Key, port: Id<Port>, frame: Bytes) {
-        self.count += 1;
-        self.bytes += frame.len();
-        *self.of_port.entry(port).or_default() += 1;
+        self.all.add(&frame);
+        self.of_port.entry(port).or_default().add(&frame);
         let packets = self.packets.entry(key).or_default();
         let until = now + HOLD_FOR;
         if packets.is_empty() {
@@ -174,11 +193,10 @@ impl Held {
 
     /// A packet is not here any more.
     fn forget(&mut self, packet: &Packet) {
-        self.count -= 1;
-        self.bytes -= packet.frame.len();
-        if let Some(count) = self.of_port.get_mut(&packet.port) {
-            *count -= 1;
-            if *count == 0 {
+        self.all.remove(&packet.frame);
+        if let Some(load) = self.of_port.get_mut(&packet.port) {
+            load.remove(&packet.frame);
+            if load.packets == 0 {
                 self.of_port.remove(&packet.port);
             }
         }
@@ -197,6 +215,6 @@ impl Held {
 
     /// How many packets are held.
     pub(crate) const fn len(&self) -> usize {
-        self.count
+        self.all.packets
     }
 }

@@ -156,18 +156,36 @@ fn no_more_is_held_on_a_host_than_there_is_room_for() {
     for n in 0..6_000u32 {
         world.look_for(1 + (n % u32::from(ports)) as u8, n);
     }
-    assert_eq!(world.rig.agent.learning_sizes().held, HELD_MAX);
-    let over = dropped(&world, Dropped::HostLimit) + dropped(&world, Dropped::PortLimit);
-    assert_eq!(over, 6_000 - HELD_MAX as u64);
-    assert!(dropped(&world, Dropped::HostLimit) > 0);
+    let held = world.rig.agent.learning_sizes().held;
+    assert!((HELD_MAX * 9 / 10..=HELD_MAX).contains(&held), "{held}");
+    assert_eq!(dropped(&world, Dropped::HostLimit), 6_000 - held as u64);
     world.rig.pass(HOLD_FOR);
-    assert_eq!(dropped(&world, Dropped::TooLate), HELD_MAX as u64);
+    assert_eq!(dropped(&world, Dropped::TooLate), held as u64);
     let sizes = world.rig.agent.learning_sizes();
     assert_eq!(
         (sizes.held, sizes.asked),
         (0, 0),
         "nobody waits: nothing is asked"
     );
+}
+
+#[test]
+fn however_many_ports_scan_there_is_room_for_one_that_does_not() {
+    let ports = 100;
+    let mut world = World::new(ports);
+    world.rig.cut();
+    for n in 0..60_000u32 {
+        let port = 2 + (n % u32::from(ports - 1)) as u8;
+        // Some send large packets, as a machine does that leaves segmentation to its host.
+        let mut frame = packet(port, mac(n), ip(n));
+        frame.resize(if n % 2 == 0 { 60_000 } else { 60 }, 0);
+        world.send(port, &frame);
+    }
+    let held = world.rig.agent.learning_sizes().held;
+    let mut frame = packet(1, mac(1), ip(70_000));
+    frame.resize(60_000, 0);
+    world.send(1, &frame);
+    assert_eq!(world.rig.agent.learning_sizes().held, held + 1);
 }
 
 #[test]

@@ -73,8 +73,8 @@ impl Ncm {
 
     fn snapshot(&mut self) {
         let ports = (1..=PORTS).map(|p| Key::Port(0, p).change(1, true));
-        let mut rows: Vec<RowOf> = ports.collect();
-        rows.push(network(self.on_demand, self.switched_at));
+        let mut rows = vec![network(self.on_demand, self.switched_at)];
+        rows.extend(ports);
         if !self.on_demand {
             let live = self.truth.iter().filter(|(_, (_, live))| *live);
             rows.extend(live.map(|(n, _)| self.change_of(*n)));
@@ -272,10 +272,12 @@ impl Run {
             self.connect();
         }
         if let Some((phase, revision, rows)) = self.ncm.deltas.pop_front() {
+            self.world.rig.delta(0, phase, revision, rows);
             if phase == Phase::Forget {
+                // How new rows were is forgotten with them, once they are gone.
+                self.world.rig.settle();
                 self.seen.clear();
             }
-            self.world.rig.delta(0, phase, revision, rows);
         }
     }
 
@@ -323,16 +325,18 @@ impl Run {
     /// Everything that is on its way arrives.
     fn drain(&mut self) {
         let mut quiet = 0;
-        while quiet < 20 {
+        loop {
             self.delta();
             self.ncm_takes(false);
             self.op(Op::Answers);
             self.world.rig.settle();
             let rig = &self.world.rig;
             let is_quiet = self.ncm.deltas.is_empty() && self.ncm.answers.is_empty() && rig.asked.is_empty();
-            if is_quiet {
-                quiet += 1;
-                self.world.rig.pass(HOLD_FOR / 10);
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            match quiet {
+                0 => {}
+                20 => return,
+                _ => self.world.rig.pass(HOLD_FOR / 10),
             }
         }
     }
