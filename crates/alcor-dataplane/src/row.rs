@@ -3,7 +3,7 @@
 //! Each row stands for itself: a neighbour may arrive before its network (it is refused with
 //! `UnknownNetwork`; the agent orders what it has). Revisions are the agent's business.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::{cmp::Reverse, net::IpAddr, num::NonZeroU16};
 
 use alcor_model::{
     Id, MacAddr, Network, Port, Router, Subnet, Vni,
@@ -114,6 +114,15 @@ pub struct Way {
     pub router_id: Id<Router>,
     /// The network of the next hop.
     pub network_id: Id<Network>,
+}
+
+/// Where routers lead with this address: the longest match, and of equals the least.
+pub fn way<'a>(routers: impl Iterator<Item = &'a RouterRow>, ip: IpAddr) -> Option<Way> {
+    let ways = routers.filter(|router| router.admin_state_up);
+    ways.flat_map(RouterRow::ways)
+        .filter(|(block, _)| block.contains(&ip))
+        .min_by_key(|(block, way)| (Reverse(block.prefix_len()), *way))
+        .map(|(_, way)| way)
 }
 
 /// A router's place in a subnet.

@@ -6,6 +6,7 @@ mod labels;
 mod learned;
 mod memory;
 mod place;
+mod routing;
 mod security;
 mod session;
 mod status;
@@ -21,8 +22,8 @@ use std::{
 };
 
 use alcor_model::{
-    Change, Host, HostRuntime, Id, Kind, Label, Network, Port, Resource, ResourceKey, Revision, Subnet,
-    effective::Timing, resource::PortStatus,
+    Change, Host, HostRuntime, Id, Kind, Label, Network, Port, Resource, ResourceKey, Revision, Router,
+    Subnet, effective::Timing, resource::PortStatus,
 };
 use alcor_proto::v1;
 use prost::Message as _;
@@ -30,6 +31,7 @@ use prost::Message as _;
 use self::{
     admission::Admission,
     learned::Lingering,
+    routing::RoutingView,
     security::SecurityView,
     session::{Next, Outgoing, Session},
     status::HostStatus,
@@ -99,6 +101,7 @@ pub const KINDS: &[Kind] = &[
     Kind::SecurityGroupRule,
     Kind::Label,
     Kind::Port,
+    Kind::Router,
 ];
 
 /// Names one session of one agent.
@@ -239,6 +242,10 @@ struct Pending {
     rows: Vec<view::KeyedRow>,
     /// The row of the network itself changed; made when all changes are worked through.
     network: bool,
+    /// Routers whose rows changed; made then, too.
+    routers: BTreeSet<Id<Router>>,
+    /// Labels that the host begins to ask for are among the rows: they go before what asks, which may lie in other networks.
+    first: bool,
     /// The host is new in the network: a snapshot instead of rows.
     snapshot: bool,
     /// The host left the network.
@@ -264,9 +271,10 @@ pub struct Ncm {
     port_networks: BTreeMap<Id<Port>, Id<Network>>,
     subnet_networks: BTreeMap<Id<Subnet>, Id<Network>>,
     security: SecurityView,
+    routing: RoutingView,
     hosts: BTreeMap<String, HostEntry>,
     sessions: BTreeMap<SessionId, String>,
-    /// In which networks each host has ports.
+    /// In which networks each host is interested.
     host_networks: BTreeMap<String, BTreeSet<Id<Network>>>,
     /// What hosts may ask for; written here only.
     directory: Writer,
@@ -303,6 +311,7 @@ impl Ncm {
             port_networks: BTreeMap::new(),
             subnet_networks: BTreeMap::new(),
             security: SecurityView::default(),
+            routing: RoutingView::default(),
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             host_networks: BTreeMap::new(),
@@ -429,6 +438,11 @@ impl Ncm {
             Change::Put(Resource::SecurityGroupRule(row)) => self.put_rule(row),
             Change::Put(Resource::AddressGroup(row)) => self.put_address_group(row),
             Change::Put(Resource::Label(row)) => self.put_label(row),
+            Change::Put(Resource::Router(row)) => self.put_router(row),
+            Change::Delete {
+                key: ResourceKey::Router(id),
+                revision,
+            } => self.delete_router(id, revision),
             Change::Delete {
                 key: ResourceKey::SecurityGroup(id),
                 ..
@@ -478,7 +492,7 @@ impl Ncm {
         concerned.extend(self.interests());
         for (host, network) in concerned {
             let view = self.networks.get(&network);
-            let interested = view.is_some_and(|view| view.by_host.contains_key(&host));
+            let interested = view.is_some_and(|view| view.interested.contains_key(&host));
             if !interested || view.is_some_and(|view| !view.learned) {
                 self.forget_learned(&host, network);
             }
@@ -504,13 +518,14 @@ impl Ncm {
         self.port_networks.clear();
         self.subnet_networks.clear();
         self.security = SecurityView::default();
+        self.routing = RoutingView::default();
         for entry in self.hosts.values_mut() {
             entry.row = None;
         }
         self.unheard.clear();
     }
 
-    /// Which host has ports in which network, or is to forget it soon.
+    /// Which host is interested in which network, or is to forget it soon.
     fn interests(&self) -> BTreeSet<(String, Id<Network>)> {
         let of_network = |id: &Id<Network>| {
             let hosts = self.concerned(*id).into_iter();
@@ -542,7 +557,9 @@ impl Ncm {
     /// Turns what was collected into messages.
     fn flush(&mut self, now: Now, committed_us: u64, actions: &mut Vec<Action>) {
         let mut touched = BTreeSet::new();
-        for ((host, network), mut pending) in std::mem::take(&mut self.pending) {
+        let pending = std::mem::take(&mut self.pending);
+        let (first, rest): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(_, pending)| pending.first);
+        for ((host, network), mut pending) in first.into_iter().chain(rest) {
             if pending.network {
                 let filters = self.filters(&host);
                 let view = self.networks.get(&network);
@@ -550,11 +567,14 @@ impl Ncm {
                     .rows
                     .extend(view.and_then(|view| view.network_row(filters)));
             }
+            let routers = std::mem::take(&mut pending.routers);
+            let routers = routers.into_iter().filter_map(|id| self.router_row(network, id));
+            pending.rows.extend(routers);
             let revision = self
                 .networks
                 .get(&network)
                 .map_or(self.revision, |view| view.revision);
-            let is_here = |view: &NetworkView| view.by_host.contains_key(&host);
+            let is_here = |view: &NetworkView| view.interested.contains_key(&host);
             let revision = match self.networks.get(&network).is_some_and(is_here) {
                 true => revision,
                 // It is told of what has left it, and complete to nothing.

@@ -147,6 +147,7 @@ impl Cloud {
                     | Kind::SecurityGroupRule
                     | Kind::Label
                     | Kind::Port
+                    | Kind::Router
             )
         };
         // Keys are in the order of their kinds, which is the order in which rows can be loaded.

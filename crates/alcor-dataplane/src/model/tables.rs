@@ -4,7 +4,6 @@
 //! here is in a hurry.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
 };
@@ -15,6 +14,7 @@ use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 use crate::{
     DataplaneError, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, RouterRow, Row, RowChange,
     RowKey, SubnetRow,
+    row::way,
     rules::{InForce, Rules},
 };
 
@@ -164,15 +164,11 @@ impl NetworkTables {
     /// True for the gateway of a subnet, for the address of a router, and for the link-local address of the gateway.
     pub(super) fn is_gateway(&self, ip: IpAddr) -> bool {
         let mut subnets = self.subnets.values();
-        let mut interfaces = self.live_routers().flat_map(|router| &router.interfaces);
+        let live = self.routers.values().filter(|router| router.admin_state_up);
+        let mut interfaces = live.flat_map(|router| &router.interfaces);
         subnets.any(|subnet| subnet.gateway_ip == Some(ip))
             || interfaces.any(|interface| interface.address == ip)
             || self.is_link_local_gateway(ip)
-    }
-
-    /// The routers that are up.
-    fn live_routers(&self) -> impl Iterator<Item = &RouterRow> {
-        self.routers.values().filter(|router| router.admin_state_up)
     }
 
     /// `route(network, ip)`: the network that the address is reached in, and the next hop there.
@@ -180,11 +176,8 @@ impl NetworkTables {
         if self.is_routed(ip) {
             return Some((self.row.id, ip));
         }
-        self.live_routers()
-            .flat_map(RouterRow::ways)
-            .filter(|(block, _)| block.contains(&ip))
-            .min_by_key(|(block, way)| (Reverse(block.prefix_len()), *way))
-            .map(|(_, way)| (way.network_id, way.nexthop.unwrap_or(ip)))
+        let way = way(self.routers.values(), ip)?;
+        Some((way.network_id, way.nexthop.unwrap_or(ip)))
     }
 
     fn is_link_local_gateway(&self, ip: IpAddr) -> bool {

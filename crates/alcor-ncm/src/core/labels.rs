@@ -27,12 +27,12 @@ use std::{
 };
 
 use alcor_dataplane::RowKey;
-use alcor_model::{Id, Label, Network, Port, Revision, SecurityGroup};
+use alcor_model::{Id, Label, Network, Port, Revision};
 
 use super::{
     Ncm,
     security::label_row,
-    view::{KeyedRow, NetworkView},
+    view::{GroupIn, KeyedRow, NetworkView},
 };
 
 /// Old labels of one network that are remembered; beyond that everybody is told every change.
@@ -96,8 +96,9 @@ impl NetworkView {
         self.lookers.contains_key(host)
     }
 
-    /// A group on a host asks for labels of neighbours, or does not any more; gives whether the host begins to look.
-    pub(super) fn look(&mut self, host: &str, group: Id<SecurityGroup>, looks: bool) -> bool {
+    /// A group of a host's ports, in this network or a peer, asks for labels of neighbours, or does not any more; gives whether
+    /// the host begins to look.
+    pub(super) fn look(&mut self, host: &str, group: GroupIn, looks: bool) -> bool {
         if looks {
             let groups = self.lookers.entry(host.to_owned()).or_default();
             let begins = groups.is_empty();
@@ -188,6 +189,9 @@ impl Ncm {
             .collect();
         if self.is_learned(network) {
             return self.retell_learned(network, &ports, Some(host));
+        }
+        if let Some(pending) = self.pend(host, network) {
+            pending.first = true;
         }
         for (owner, rows) in self.retell(network, &ports, revision) {
             if owner != host {
@@ -319,13 +323,13 @@ impl Ncm {
                 None => entry.status.knows_to(id),
             }
         };
-        // A host without ports in the network matches no label of it; one with ports that is silent may still.
-        let here = view.by_host.keys();
+        // A host without interest in the network matches no label of it; one with interest that is silent may still.
+        let here = view.interested.keys();
         let here = here.map(|host| complete(host).unwrap_or(Revision::ZERO)).min();
         // Who has left, or is only about to be told, and has not yet said that it has forgotten.
         let leaving = self.knowers.get(&id).into_iter().flatten();
         let leaving = leaving
-            .filter(|host| !view.by_host.contains_key(*host))
+            .filter(|host| !view.interested.contains_key(*host))
             .filter_map(complete)
             .min();
         let least = here.into_iter().chain(leaving).min().unwrap_or(self.revision);

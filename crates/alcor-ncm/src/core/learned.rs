@@ -257,7 +257,7 @@ impl Ncm {
                 continue;
             }
             view.left.returned(port, &host);
-            if view.left.lingers(&host) || view.by_host.contains_key(&host) {
+            if view.left.lingers(&host) || view.interested.contains_key(&host) {
                 continue;
             }
             view.passed_on.insert(host.clone());

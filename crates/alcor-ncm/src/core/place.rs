@@ -25,9 +25,9 @@ struct Moved {
     old: Option<Arc<Port>>,
     from: Option<String>,
     to: Option<String>,
-    /// `from` has no other port in the network.
+    /// `from` is not interested in the network any more.
     left: bool,
-    /// `to` had no other port in the network.
+    /// `to` was not interested in the network.
     entered: bool,
     /// Other ports had left `to` lately, so it may still have rows of the network.
     lingered: bool,
@@ -99,8 +99,15 @@ fn host_of(port: &Port) -> Option<String> {
 
 impl Ncm {
     pub(super) fn put_port(&mut self, row: Arc<Port>) {
-        self.port_networks.insert(row.id, row.network_id);
+        let (id, revision) = (row.id, row.revision);
+        self.port_networks.insert(id, row.network_id);
+        let view = self.networks.get(&row.network_id);
+        let known = view.and_then(|view| view.ports.get(&id));
+        let same = known.is_some_and(|known| known.fixed_ips == row.fixed_ips);
         self.replace_port(row);
+        if !same {
+            self.router_port_changed(id, revision);
+        }
     }
 
     pub(super) fn delete_port(&mut self, id: Id<Port>, revision: Revision) {
@@ -119,6 +126,7 @@ impl Ncm {
         if let Some(view) = self.networks.get_mut(&network) {
             view.ports.remove(&id);
         }
+        self.router_port_changed(id, revision);
     }
 
     /// A port is now `new`: its own host, the host it left, and whoever else it concerns learn of it.
@@ -328,6 +336,7 @@ impl Ncm {
         let Some(view) = self.networks.get_mut(&network) else {
             return;
         };
+        let mut looks = Vec::new();
         // In this order: a group that the port keeps is neither needed nor dropped.
         if let Some(host) = &moved.to {
             moved.needed = view.joins(host, new);
@@ -341,13 +350,27 @@ impl Ncm {
                 self.security.left(*group, network);
             }
             if let Some(host) = &moved.from {
-                view.look(host, *group, false);
+                looks.push((host.clone(), *group, false));
             }
         }
         for group in &moved.needed {
             self.security.entered(*group, network);
             if let Some(host) = moved.to.as_ref().filter(|_| self.security.looks(*group)) {
-                moved.begins_to_look |= view.look(host, *group, true);
+                looks.push((host.clone(), *group, true));
+            }
+        }
+        for (host, group, looks) in &looks {
+            moved.begins_to_look |= view.look(host, (network, *group), *looks);
+        }
+        // Who can be reached through routers is looked at, too.
+        for peer in self
+            .routing
+            .peers(network)
+            .into_iter()
+            .filter(|_| !looks.is_empty())
+        {
+            for (host, group, looks) in &looks {
+                self.look_in(host, (network, *group), peer, *looks, new.revision);
             }
         }
     }
@@ -384,34 +407,35 @@ impl Ncm {
         if let Some(host) = &moved.from {
             let ports = view.by_host.entry(host.clone()).or_default();
             ports.remove(&new.id);
-            moved.left = ports.is_empty();
-            if moved.left {
+            let was_last = ports.is_empty();
+            if was_last {
                 view.by_host.remove(host);
-                if let Some(networks) = self.host_networks.get_mut(host) {
-                    networks.remove(&network);
-                    if networks.is_empty() {
-                        self.host_networks.remove(host);
-                    }
-                }
             }
             if let Some(index) = self.directory.known(host) {
                 self.directory.leave(index, network, new.id);
             }
+            if was_last {
+                let (_, is) = self.interest(host, network, |interest| interest.own = false);
+                moved.left = !is;
+                self.visit(host, network, false, new.revision);
+            }
         }
+        let Some(view) = self.networks.get_mut(&network) else {
+            return;
+        };
         if let Some(host) = &moved.to {
             let ports = view.by_host.entry(host.clone()).or_default();
-            moved.entered = ports.is_empty();
+            let is_first = ports.is_empty();
             ports.insert(new.id);
-            if moved.entered {
-                self.host_networks
-                    .entry(host.clone())
-                    .or_default()
-                    .insert(network);
-            }
             moved.lingered = view.left.lingers(host);
             view.left.returned(new.id, host);
             let index = self.directory.host(host);
             self.directory.enter(index, (network, view.index), new.id);
+            if is_first {
+                let (was, _) = self.interest(host, network, |interest| interest.own = true);
+                moved.entered = !was;
+                self.visit(host, network, true, new.revision);
+            }
         }
     }
 

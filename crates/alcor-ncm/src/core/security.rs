@@ -337,9 +337,11 @@ impl Ncm {
         let looks = self.security.looks(group);
         if looks != looked {
             for (network, hosts) in self.hosts_under(group) {
+                self.touch(network, revision);
+                let peers = self.routing.peers(network);
                 for host in hosts {
-                    if self.touch(network, revision).look(&host, group, looks) {
-                        self.begins_to_look(&host, network, revision);
+                    for near in peers.iter().chain([&network]) {
+                        self.look_in(&host, (network, group), *near, looks, revision);
                     }
                 }
             }

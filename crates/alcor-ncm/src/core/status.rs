@@ -457,7 +457,12 @@ impl Ncm {
                 RowKey::Policy(_, group) => Some((row.key, group.to_string(), row.revision)),
                 _ => None,
             });
-            for (key, id, intended_revision) in network.chain(subnets).chain(policies).chain(ports) {
+            let routers = self.router_rows(*id).filter_map(|row| match row.key {
+                RowKey::Router(_, router) => Some((row.key, router.to_string(), row.revision)),
+                _ => None,
+            });
+            let rows_of_network = network.chain(subnets).chain(routers).chain(policies).chain(ports);
+            for (key, id, intended_revision) in rows_of_network {
                 let known = entry.status.known(&key, intended_revision);
                 rows.push(ResourceState {
                     kind: key.kind().to_owned(),

@@ -5,6 +5,7 @@ mod agent;
 mod cost;
 mod learned;
 mod memory;
+mod routing;
 mod session;
 mod sim;
 mod trace;

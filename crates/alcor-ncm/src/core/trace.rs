@@ -5,12 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroU16,
+    net::IpAddr,
     sync::Arc,
 };
 
 use alcor_dataplane::{
-    Row, RowChange, RowKey,
+    Row, RowChange,
     probe::Payload,
     trace::{Allowing, Probe, Side, trace},
 };
@@ -23,6 +23,7 @@ use alcor_southbound::convert::decode_row;
 
 use super::{
     Ncm,
+    security::label_row,
     view::{KeyedRow, NetworkView, port_row},
 };
 
@@ -99,29 +100,17 @@ impl Ncm {
         let sender = view.ports.get(&question.from).ok_or(unknown)?;
         let bound = |port: &Port| port.is_bound().then(|| port.binding.host_id.clone());
         let host = bound(sender).ok_or(TraceError::NotBound(question.from))?;
-        // A port that is bound to no host receives nothing.
-        let owner = self.directory.owner(view.index, question.to);
-        let owner = owner.and_then(|owner| self.directory.name(owner));
-        let there = owner
-            .and_then(|owner| view.by_host.get(&**owner))
-            .into_iter()
-            .flatten();
-        let has = |port: &&Arc<Port>| port.fixed_ips.iter().any(|fixed| fixed.ip_address == question.to);
-        let receiver = there.filter_map(|port| view.ports.get(port)).find(has);
+        let receiver = self.receiver(network, view, question.to);
         let ports: Vec<&Arc<Port>> = [Some(sender), receiver].into_iter().flatten().collect();
         let other = receiver
             .and_then(|port| bound(port))
             .filter(|other| *other != host);
-        let groups: BTreeSet<_> = ports
-            .iter()
-            .flat_map(|port| view.groups_of(port))
-            .copied()
-            .collect();
+        let groups: BTreeSet<_> = ports.iter().flat_map(|port| self.groups(port)).copied().collect();
         Ok(TraceInputs {
             question: *question,
             network_id: network,
-            source: self.traced(&host, network, view, &ports),
-            destination: other.map(|other| self.traced(&other, network, view, &ports)),
+            source: self.traced(&host, &ports),
+            destination: other.map(|other| self.traced(&other, &ports)),
             rules: groups
                 .into_iter()
                 .flat_map(|group| self.security.rule_ids(group))
@@ -129,67 +118,91 @@ impl Ncm {
         })
     }
 
-    /// What a host has been sent, as far as these ports are concerned, and how far it is with it.
-    fn traced(
-        &self,
-        host: &str,
+    /// Who gets what is sent to an address: a port of the network, or one that routers lead to.
+    fn receiver<'a>(
+        &'a self,
         network: Id<Network>,
-        view: &NetworkView,
-        ports: &[&Arc<Port>],
-    ) -> (TracedHost, Vec<Row>) {
-        let filters = self.filters(host);
-        let labels = ports
-            .iter()
-            .filter_map(|port| NonZeroU16::new(port.label?))
-            .collect();
-        let rows = self.rows_about(host, network, view, ports, &labels);
-        let entry = self.hosts.get(host);
-        let complete = entry.and_then(|entry| entry.status.complete_to(network));
-        let newest = rows
-            .iter()
-            .map(|row| row.revision)
-            .max()
-            .unwrap_or(Revision::ZERO);
-        let refused: Vec<String> = entry
-            .into_iter()
-            .flat_map(|entry| rows.iter().filter_map(|row| entry.status.refusal(&row.key)))
-            .collect();
-        let decoded = rows.iter().filter_map(|row| match decode_row(network, &row.row) {
-            Ok((_, RowChange::Put(row))) => Some(row),
-            _ => None,
-        });
-        let traced = TracedHost {
-            name: host.to_owned(),
-            alive: entry.is_some_and(|entry| entry.session.is_some()),
-            filters,
-            intended_revision: newest,
-            applied_revision: complete,
-            in_force: complete >= Some(newest) && refused.is_empty(),
-            refused,
+        view: &'a NetworkView,
+        to: IpAddr,
+    ) -> Option<&'a Arc<Port>> {
+        // A port that is bound to no host receives nothing.
+        let find = |view: &'a NetworkView, ip| {
+            let owner = self.directory.name(self.directory.owner(view.index, ip)?)?;
+            let mut there = view.by_host.get(&**owner)?.iter();
+            there.find_map(|port| {
+                let port = view.ports.get(port)?;
+                port.fixed_ips
+                    .iter()
+                    .any(|fixed| fixed.ip_address == ip)
+                    .then_some(port)
+            })
         };
-        (traced, decoded.collect())
+        find(view, to).or_else(|| {
+            let (network, hop) = self.routed(network, to)?;
+            find(self.networks.get(&network)?, hop)
+        })
     }
 
-    fn rows_about(
-        &self,
-        host: &str,
-        network: Id<Network>,
-        view: &NetworkView,
-        ports: &[&Arc<Port>],
-        labels: &BTreeSet<NonZeroU16>,
-    ) -> Vec<KeyedRow> {
+    fn groups(&self, port: &Port) -> &[Id<SecurityGroup>] {
+        let view = self.networks.get(&port.network_id);
+        view.map_or(&[], |view| view.groups_of(port))
+    }
+
+    /// What a host has been sent, as far as these ports are concerned, and how far it is with it.
+    fn traced(&self, host: &str, ports: &[&Arc<Port>]) -> (TracedHost, Vec<Row>) {
+        let entry = self.hosts.get(host);
+        let networks: BTreeSet<_> = ports.iter().map(|port| port.network_id).collect();
+        let mut traced = TracedHost {
+            name: host.to_owned(),
+            alive: entry.is_some_and(|entry| entry.session.is_some()),
+            filters: self.filters(host),
+            intended_revision: Revision::ZERO,
+            applied_revision: None,
+            in_force: true,
+            refused: Vec::new(),
+        };
+        let mut decoded = Vec::new();
+        for network in networks {
+            let rows = self.rows_about(host, network, ports);
+            let complete = entry.and_then(|entry| entry.status.complete_to(network));
+            let newest = rows.iter().map(|row| row.revision).max();
+            let Some(newest) = newest else { continue };
+            let refused = entry.into_iter();
+            let refused =
+                refused.flat_map(|entry| rows.iter().filter_map(|row| entry.status.refusal(&row.key)));
+            traced.refused.extend(refused);
+            // Of several networks the one that the host is furthest behind with.
+            if traced.in_force {
+                traced.in_force = complete >= Some(newest);
+                (traced.intended_revision, traced.applied_revision) = (newest, complete);
+            }
+            decoded.extend(rows.iter().filter_map(|row| match decode_row(network, &row.row) {
+                Ok((_, RowChange::Put(row))) => Some(row),
+                _ => None,
+            }));
+        }
+        traced.in_force &= traced.refused.is_empty();
+        (traced, decoded)
+    }
+
+    fn rows_about(&self, host: &str, network: Id<Network>, ports: &[&Arc<Port>]) -> Vec<KeyedRow> {
         let filters = self.filters(host);
+        let view = self.networks.get(&network);
+        let Some(view) = view.filter(|view| view.interested.contains_key(host)) else {
+            return Vec::new();
+        };
         let mut rows: Vec<KeyedRow> = view.network_row(filters).into_iter().collect();
         rows.extend(view.subnet_rows());
+        rows.extend(self.router_rows(network));
         if filters {
             rows.extend(self.policies(host, network, view));
-            let of_ports = |row: &KeyedRow| match row.key {
-                RowKey::Label(_, number) => labels.contains(&number),
-                _ => false,
-            };
-            rows.extend(view.label_rows().filter(of_ports));
+            // Those of ports in other networks, too: labels are translated.
+            let sets: BTreeSet<_> = ports.iter().map(|port| self.groups(port)).collect();
+            let labels = view.labels.values();
+            let of_ports = labels.filter(|label| sets.contains(&label.security_groups[..]));
+            rows.extend(of_ports.map(|label| KeyedRow::put(label.revision, &label_row(label))));
         }
-        for port in ports {
+        for port in ports.iter().filter(|port| port.network_id == network) {
             if port.binding.host_id == host {
                 rows.push(port_row(port, filters));
             } else {

@@ -12,7 +12,7 @@ use alcor_dataplane::{NeighbourRow, NetworkRow, PortRow, Row, RowKey, SubnetRow}
 use alcor_model::{Id, Label, Network, Port, Revision, SecurityGroup, Subnet, net::GATEWAY_MAC};
 use alcor_southbound::convert::{encode_row, encode_tombstone};
 
-use super::{Ncm, labels::Untold, learned::Left, session::Outgoing, underlay::Underlay};
+use super::{Ncm, labels::Untold, learned::Left, routing::Interest, session::Outgoing, underlay::Underlay};
 use crate::directory::NetworkIndex;
 
 /// A row as it goes into a delta, with its key.
@@ -65,6 +65,9 @@ pub(super) struct Membership {
     pub since: Revision,
 }
 
+/// A group, and a network with ports under it.
+pub(super) type GroupIn = (Id<Network>, Id<SecurityGroup>);
+
 /// One network.
 #[derive(Debug)]
 pub(super) struct NetworkView {
@@ -80,8 +83,10 @@ pub(super) struct NetworkView {
     pub network: Option<Arc<Network>>,
     pub subnets: BTreeMap<Id<Subnet>, Arc<Subnet>>,
     pub ports: BTreeMap<Id<Port>, Arc<Port>>,
-    /// The bound ports by host: who is here is interested in the network.
+    /// The bound ports by host.
     pub by_host: BTreeMap<String, BTreeSet<Id<Port>>>,
+    /// Who must know the network: these hosts, and those with ports in its peers.
+    pub interested: BTreeMap<String, Interest>,
     /// The newest revision of anything here.
     pub revision: Revision,
     /// Keys that somebody may have to forget, oldest first, with the revision since when.
@@ -102,8 +107,9 @@ pub(super) struct NetworkView {
     /// revision for one of their own.
     pub passed_on: BTreeSet<String>,
     pub underlay_revision: Revision,
-    /// Hosts whose rules ask for labels of neighbours, with the groups that do.
-    pub lookers: BTreeMap<String, BTreeSet<Id<SecurityGroup>>>,
+    /// Hosts whose rules ask for labels of neighbours, with the groups that do and the network whose ports are under them:
+    /// this one, or a peer.
+    pub lookers: BTreeMap<String, BTreeSet<GroupIn>>,
     /// Labels of neighbours that the others may still have.
     pub untold: Untold,
     /// Ports whose neighbour rows were told again after their last change.
@@ -126,6 +132,7 @@ impl NetworkView {
             subnets: BTreeMap::new(),
             ports: BTreeMap::new(),
             by_host: BTreeMap::new(),
+            interested: BTreeMap::new(),
             revision: Revision::ZERO,
             tombstones: VecDeque::new(),
             tombstones_from: Revision::ZERO,
@@ -147,7 +154,7 @@ impl NetworkView {
     /// Whether there are too many neighbours for every host to have them all; of a learned network, whether there are
     /// still more than half of that.
     pub(super) fn is_to_be_learned(&self, max: usize) -> bool {
-        let rows = self.by_host.len().saturating_mul(self.addresses);
+        let rows = self.interested.len().saturating_mul(self.addresses);
         match self.learned {
             true => rows > max / 2,
             false => rows > max,
@@ -260,14 +267,14 @@ impl Ncm {
     pub(super) fn interested(&self, network: Id<Network>) -> Vec<String> {
         self.networks
             .get(&network)
-            .map(|view| view.by_host.keys().cloned().collect())
+            .map(|view| view.interested.keys().cloned().collect())
             .unwrap_or_default()
     }
 
     /// The hosts of a network, and those that are to forget it soon.
     pub(super) fn concerned(&self, network: Id<Network>) -> BTreeSet<String> {
         let view = self.networks.get(&network).into_iter();
-        let hosts = view.flat_map(|view| view.by_host.keys().chain(view.left.hosts()));
+        let hosts = view.flat_map(|view| view.interested.keys().chain(view.left.hosts()));
         hosts.cloned().collect()
     }
 
@@ -312,7 +319,7 @@ impl Ncm {
         let tunnel = self.tunnel(host).map(|(ip, _)| ip);
         let view = self.touch(network, revision);
         let sends =
-            |view: &NetworkView, host: &str| view.by_host.contains_key(host) || view.left.lingers(host);
+            |view: &NetworkView, host: &str| view.interested.contains_key(host) || view.left.lingers(host);
         let here = sends(view, host);
         let mut changes = view.underlay.set(host, tunnel.filter(|_| here));
         for host in std::mem::take(&mut view.passed_on) {
@@ -332,12 +339,18 @@ impl Ncm {
                 pending.forget = true;
             }
         }
+        for host in self.hosts_with_ports(id) {
+            self.visit(&host, id, false, self.revision);
+        }
         let Some(view) = self.networks.remove(&id) else {
             return;
         };
-        for host in view.by_host.keys() {
+        for host in view.interested.keys() {
             if let Some(networks) = self.host_networks.get_mut(host) {
                 networks.remove(&id);
+            }
+            if let Some(host) = self.directory.known(host) {
+                self.directory.visit(host, (id, view.index), false);
             }
         }
         for (port, row) in &view.ports {
@@ -381,8 +394,8 @@ impl Ncm {
         }
     }
 
-    /// Everything that a host must have of a network, in an order in which it can be applied; nothing when it has no
-    /// port there.
+    /// Everything that a host must have of a network, in an order in which it can be applied; nothing when it is not
+    /// interested.
     pub(super) fn intended(&self, host: &str, network: Id<Network>) -> Vec<KeyedRow> {
         let view = self.networks.get(&network);
         let neighbours = |view: &NetworkView| match view.learned {
@@ -401,11 +414,14 @@ impl Ncm {
         mut neighbours: Vec<KeyedRow>,
     ) -> Vec<KeyedRow> {
         let filters = self.filters(host);
-        let (Some(own), Some(row)) = (view.by_host.get(host), view.network_row(filters)) else {
+        let row = view.network_row(filters);
+        let Some(row) = row.filter(|_| view.interested.contains_key(host)) else {
             return Vec::new();
         };
+        let own = view.by_host.get(host).into_iter().flatten();
         let mut rows = vec![row];
         rows.extend(view.subnet_rows());
+        rows.extend(self.router_rows(network));
         // Labels of neighbours before rules that ask for them; else what the host's own ports need comes first.
         if view.looks(host) {
             rows.append(&mut neighbours);
@@ -414,7 +430,7 @@ impl Ncm {
             rows.extend(self.policies(host, network, view));
             rows.extend(view.label_rows());
         }
-        let own = own.iter().filter_map(|id| view.ports.get(id));
+        let own = own.filter_map(|id| view.ports.get(id));
         rows.extend(own.map(|port| port_row(port, filters)));
         rows.append(&mut neighbours);
         rows
@@ -442,7 +458,7 @@ impl Ncm {
             return vec![Outgoing::forget(network, now_us)];
         };
         self.learn_left(host, view);
-        if !view.by_host.contains_key(host) && view.left.lingers(host) {
+        if !view.interested.contains_key(host) && view.left.lingers(host) {
             let rows = self.lingering_rows(host, view);
             self.sends_unasked(host, network, &rows);
             return vec![Outgoing::delta(network, Revision::ZERO, rows, now_us)];

@@ -62,17 +62,19 @@ pub(super) struct Host {
     pub(super) state: Mutex<HostState>,
 }
 
-/// The ports that a host has in a network.
+/// A network in which a host may ask, and the ports that it has there.
 #[derive(Debug)]
 pub(super) struct Own {
     network: Id<Network>,
     pub(super) index: NetworkIndex,
     /// In order.
     ports: Vec<Id<Port>>,
+    /// Ports that the host has in other networks may ask, too.
+    is_guest: bool,
 }
 
 impl Own {
-    pub(super) fn has(&self, port: Id<Port>) -> bool {
+    fn has(&self, port: Id<Port>) -> bool {
         self.ports.binary_search(&port).is_ok()
     }
 }
@@ -98,17 +100,40 @@ impl HostState {
         position.ok().map(|position| &self.networks[position])
     }
 
-    pub(super) fn enter(&mut self, network: Id<Network>, index: NetworkIndex, port: Id<Port>) {
+    /// Whether a port of the host may ask in a network.
+    pub(super) fn may_ask(&self, own: &Own, port: Id<Port>) -> bool {
+        own.has(port) || own.is_guest && self.networks.iter().any(|other| other.has(port))
+    }
+
+    fn place(&mut self, network: Id<Network>, index: NetworkIndex) -> usize {
         let position = self.networks.binary_search_by_key(&network, |own| own.network);
-        let position = position.unwrap_or_else(|position| {
+        position.unwrap_or_else(|position| {
             let own = Own {
                 network,
                 index,
                 ports: Vec::new(),
+                is_guest: false,
             };
             self.networks.insert(position, own);
             position
-        });
+        })
+    }
+
+    pub(super) fn visit(&mut self, network: Id<Network>, index: NetworkIndex, comes: bool) {
+        let position = self.place(network, index);
+        self.networks[position].is_guest = comes;
+        self.drop_if_nothing(position);
+    }
+
+    fn drop_if_nothing(&mut self, position: usize) {
+        let own = &self.networks[position];
+        if own.ports.is_empty() && !own.is_guest {
+            self.networks.remove(position);
+        }
+    }
+
+    pub(super) fn enter(&mut self, network: Id<Network>, index: NetworkIndex, port: Id<Port>) {
+        let position = self.place(network, index);
         let ports = &mut self.networks[position].ports;
         if let Err(position) = ports.binary_search(&port) {
             ports.insert(position, port);
@@ -124,9 +149,7 @@ impl HostState {
         if let Ok(at) = ports.binary_search(&port) {
             ports.remove(at);
         }
-        if ports.is_empty() {
-            self.networks.remove(position);
-        }
+        self.drop_if_nothing(position);
     }
 
     pub(super) fn leave_all(&mut self) {

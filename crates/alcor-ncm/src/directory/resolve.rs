@@ -135,7 +135,7 @@ impl Directory {
         let of_host = state.meter.take(now, limits.host_questions, limits.host_burst);
         of_host.map_err(busy)?;
         let own = state.own(question.network);
-        let own = own.filter(|own| question.port.is_none_or(|port| own.has(port)));
+        let own = own.filter(|own| question.port.is_none_or(|port| state.may_ask(own, port)));
         let key = own.map(|own| Key::new(own.index, question.ip)).ok_or(Answer {
             verdict: Verdict::Deny,
             lease: limits.negative_lease,

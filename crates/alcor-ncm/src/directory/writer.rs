@@ -146,6 +146,11 @@ impl Writer {
         self.with(host, |state| state.leave(network, port));
     }
 
+    /// A host has a port in a network that shares a router with this one, so it may ask here, or it has none any more.
+    pub fn visit(&self, host: HostIndex, network: (Id<Network>, NetworkIndex), comes: bool) {
+        self.with(host, |state| state.visit(network.0, network.1, comes));
+    }
+
     /// An address has this row now; gives who has learned it.
     pub fn put(&self, network: NetworkIndex, ip: IpAddr, entry: Entry) -> Vec<HostIndex> {
         let key = Key::new(network, ip);

@@ -119,8 +119,7 @@ impl Sim {
             let (network, number) = (label.network_id, label.number);
             for (host, agent) in &self.agents {
                 let name = format!("h{host}");
-                let bound = |port: &Arc<Port>| port.network_id == network && port.binding.host_id == name;
-                if label.retired && self.world.ports.values().any(bound) {
+                if label.retired && self.world.interested(&name, network) {
                     assert!(
                         !agent.knows(network, number),
                         "{name} knows {number} of {network}"
@@ -364,6 +363,11 @@ pub(super) enum Step {
         group: u16,
         port: u16,
     },
+    Router {
+        number: u8,
+        networks: u8,
+        up: bool,
+    },
     Tick,
     Delete {
         number: u8,
@@ -409,6 +413,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0u8..6, prop::option::weighted(0.85, host.clone()), 1u8..3, 0u16..1 << GROUPS)
             .prop_map(|(number, host, ip, groups)| Step::Port { number, network: number % 2, host, ip, groups }),
         2 => (0..GROUPS, 1u16..4).prop_map(|(group, port)| Step::Rule { group, port }),
+        2 => (0u8..2, 0u8..4, any::<bool>()).prop_map(|(number, networks, up)| Step::Router { number, networks, up }),
         1 => Just(Step::Tick),
         2 => (0u8..6).prop_map(|number| Step::Delete { number }),
         1 => host.clone().prop_map(|host| Step::MoveTunnel { host }),
@@ -442,6 +447,10 @@ impl Sim {
                     .world
                     .port_under(u128::from(number), network, host, ip, groups);
                 self.untold.extend(changes);
+            }
+            Step::Router { number, networks, up } => {
+                let change = self.world.router(number, networks, up);
+                self.untold.extend(change);
             }
             Step::Rule { group, port } => {
                 let change = self.world.toggle_rule(group, port);

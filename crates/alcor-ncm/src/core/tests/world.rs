@@ -42,6 +42,7 @@ pub(super) struct World {
     pub(super) ports: BTreeMap<Id<Port>, Arc<Port>>,
     pub(super) labels: BTreeMap<(Id<Network>, NonZeroU16), Arc<Label>>,
     pub(super) rules: BTreeMap<Id<SecurityGroupRule>, Arc<SecurityGroupRule>>,
+    pub(super) routers: BTreeMap<Id<Router>, Arc<Router>>,
 }
 
 /// The number of the rule that asks for labels of neighbours.
@@ -124,15 +125,70 @@ impl World {
         )
     }
 
+    /// A router with places in these networks, which are the bits of a number; no place is no router.
+    pub(super) fn router(&mut self, number: u8, networks: u8, admin_state_up: bool) -> Option<Change> {
+        let router_id = id(u128::from(number) + 30_000);
+        let revision = self.revision.next();
+        if networks == 0 {
+            self.routers.remove(&router_id)?;
+            self.revision = revision;
+            let key = ResourceKey::Router(router_id);
+            return Some(Change::Delete { key, revision });
+        }
+        self.revision = revision;
+        let places = (0..8u8).filter(|network| networks >> network & 1 == 1);
+        let router = Arc::new(Router {
+            id: router_id,
+            revision,
+            standard: standard(),
+            admin_state_up,
+            distributed: false,
+            ha: false,
+            gateway: None,
+            interfaces: places
+                .map(|network| resource::RouterInterface {
+                    port_id: id(u128::from(network) + 31_000),
+                    network_id: id(u128::from(network) + 1000),
+                })
+                .collect(),
+            routes: Vec::new(),
+            availability_zone_hints: Vec::new(),
+        });
+        self.routers.insert(router_id, Arc::clone(&router));
+        Some(Change::Put(Resource::Router(router)))
+    }
+
+    fn routers_in(&self, network: Id<Network>) -> impl Iterator<Item = &Arc<Router>> {
+        let is_in = move |router: &&Arc<Router>| {
+            let mut places = router.interfaces.iter();
+            places.any(|place| place.network_id == network)
+        };
+        self.routers.values().filter(is_in)
+    }
+
+    /// A network, and those that share a router with it.
+    fn near(&self, network: Id<Network>) -> BTreeSet<Id<Network>> {
+        let places = self.routers_in(network).flat_map(|router| &router.interfaces);
+        places.map(|place| place.network_id).chain([network]).collect()
+    }
+
+    /// Whether a host must know a network.
+    pub(super) fn interested(&self, host: &str, network: Id<Network>) -> bool {
+        let near = self.near(network);
+        let mut ports = self.ports.values();
+        ports.any(|port| port.binding.host_id == host && near.contains(&port.network_id))
+    }
+
     /// Whether rules on a host ask for the labels of a network's ports.
     pub(super) fn looks(&self, host: &str, network: Id<Network>) -> bool {
         let asks = |group: &Id<SecurityGroup>| {
             let mut rules = self.rules.values();
             rules.any(|rule| rule.security_group_id == *group && rule.matches.direction == Direction::Egress)
         };
+        let near = self.near(network);
         let mut ports = self.ports.values();
         ports.any(|port| {
-            port.network_id == network
+            near.contains(&port.network_id)
                 && port.binding.host_id == host
                 && port.security_groups.iter().any(asks)
         })
@@ -140,7 +196,8 @@ impl World {
 
     /// The addresses that tunnel packets of a network may come from.
     pub(super) fn underlay(&self, network: Id<Network>) -> BTreeSet<String> {
-        let ports = self.ports.values().filter(|port| port.network_id == network);
+        let near = self.near(network);
+        let ports = self.ports.values().filter(|port| near.contains(&port.network_id));
         let hosts = ports.filter_map(|port| self.hosts.get(&port.binding.host_id));
         hosts.map(|host| format!("{}/32", host.tunnel_ip)).collect()
     }
@@ -308,6 +365,7 @@ impl World {
             .chain(self.rules.values().cloned().map(Resource::SecurityGroupRule))
             .chain(self.labels.values().cloned().map(Resource::Label))
             .chain(self.ports.values().cloned().map(Resource::Port))
+            .chain(self.routers.values().cloned().map(Resource::Router))
             .collect()
     }
 
@@ -317,12 +375,16 @@ impl World {
             .ports
             .values()
             .filter(|port| port.binding.host_id == host)
-            .map(|port| port.network_id)
+            .flat_map(|port| self.near(port.network_id))
             .collect();
         let mut rows = BTreeMap::new();
         for network in &mine {
             let underlay = filters(host).then(|| self.underlay(*network));
             rows.insert(RowKey::Network(*network), format!("{underlay:?}"));
+            for router in self.routers_in(*network) {
+                let text = format!("{} [] []", router.admin_state_up);
+                rows.insert(RowKey::Router(*network, router.id), text);
+            }
         }
         let told = |label: &&Arc<Label>| filters(host) && !label.retired && mine.contains(&label.network_id);
         for label in self.labels.values().filter(told) {
