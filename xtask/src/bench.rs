@@ -5,6 +5,7 @@ mod dataplane;
 mod first_packet;
 mod ovn;
 mod programming;
+mod scale;
 mod security;
 mod security_dataplane;
 
@@ -39,6 +40,9 @@ enum Name {
     Api,
     /// API call to "visible to packets" on a real host, in networks of 10, 1,000 and 100,000 ports (root).
     Programming,
+    /// 10,000 simulated hosts over real sockets: memory, all of them coming back, API call to "visible" in networks of up to
+    /// 1,000,000 ports, a burst.
+    Scale,
     /// One member more or less in groups of 10 to 100,000, one rule more; the same in OVN; and what rules cost packets
     /// (root).
     Security,
@@ -62,6 +66,7 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
         Name::Store => example("alcor-region", "bench_store", flags.quick, &[])?,
         Name::Api => api(flags.quick)?,
         Name::Programming => Value::Object(programming::bench(flags.quick)?).to_string(),
+        Name::Scale => Value::Object(scale::bench(flags.quick)?).to_string(),
         Name::Security => {
             let mut figures = security::bench(flags.quick)?;
             figures.extend(security_dataplane::bench(flags.quick)?);

@@ -4,13 +4,19 @@ mod commands;
 
 use std::{
     process::ExitCode,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use alcor_sim::sockets;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+
+/// How often the agents' state is printed, when it changed.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// Simulated hosts, for measuring and for trying a controller without hosts.
 #[derive(Debug, Parser)]
@@ -44,6 +50,9 @@ struct Sockets {
     /// Hosts are named PREFIX-0, PREFIX-1, ...
     #[arg(long, default_value = "sim")]
     prefix: String,
+    /// Say hello again when a session ends, with what is held, instead of stopping.
+    #[arg(long)]
+    again: bool,
 }
 
 fn main() -> ExitCode {
@@ -64,27 +73,28 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run_sockets(arguments: &Sockets) -> anyhow::Result<()> {
     let seen = Arc::new(sockets::Seen::default());
-    let agents = sockets::run(
-        &arguments.ncm,
-        &arguments.prefix,
-        arguments.hosts,
-        Arc::clone(&seen),
-    );
+    let fleet = sockets::Fleet {
+        ncm: arguments.ncm.clone(),
+        prefix: arguments.prefix.clone(),
+        hosts: arguments.hosts,
+        again: arguments.again,
+    };
+    let agents = sockets::run(&fleet, Arc::clone(&seen));
     tokio::pin!(agents);
-    let mut report = tokio::time::interval(Duration::from_secs(1));
+    let mut report = tokio::time::interval(REPORT_EVERY);
     let mut last = None;
     loop {
         tokio::select! {
             ended = &mut agents => return ended.context("a simulated agent stopped"),
             _ = tokio::signal::ctrl_c() => return Ok(()),
             _ = report.tick() => {
-                let now = (
-                    seen.welcomed.load(Ordering::Relaxed),
-                    seen.deltas.load(Ordering::Relaxed),
-                    seen.rows.load(Ordering::Relaxed),
-                );
+                let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                let now = (of(&seen.welcomed), of(&seen.complete), of(&seen.sessions), of(&seen.deltas), of(&seen.rows));
                 if last != Some(now) {
-                    println!("{} agents welcomed, {} deltas, {} rows", now.0, now.1, now.2);
+                    println!(
+                        "{} agents welcomed, {} complete, {} sessions, {} deltas, {} rows",
+                        now.0, now.1, now.2, now.3, now.4
+                    );
                     last = Some(now);
                 }
             }

@@ -4,6 +4,7 @@
 //! Not here: deciders under virtual time and faults, which need no process beside their own.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
@@ -13,8 +14,8 @@ use std::{
 };
 
 use alcor_proto::v1::{
-    AgentMessage, Delta, Heartbeat, Hello, PortCondition, PortReport, Receipt, agent_message, ncm_message,
-    row, southbound_client::SouthboundClient,
+    AgentMessage, Delta, Heartbeat, Held, Hello, PortCondition, PortReport, Receipt, SnapshotPhase,
+    agent_message, ncm_message, row, southbound_client::SouthboundClient,
 };
 use bytes::Bytes;
 use thiserror::Error;
@@ -34,8 +35,26 @@ pub struct Seen {
     pub deltas: AtomicU64,
     /// Rows received.
     pub rows: AtomicU64,
-    /// Agents whose session was welcomed.
+    /// Sessions that were ever welcomed.
+    pub sessions: AtomicU64,
+    /// Agents that have a session now.
     pub welcomed: AtomicU64,
+    /// Those of them that have been brought to date, in this session, in every network of which they had anything when it
+    /// began.
+    pub complete: AtomicU64,
+}
+
+/// What the agents do.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// The NCM's URL.
+    pub ncm: String,
+    /// Hosts are named `prefix-0`, `prefix-1`, ...
+    pub prefix: String,
+    /// How many.
+    pub hosts: u32,
+    /// Say hello again when a session ends, with what is held, instead of stopping.
+    pub again: bool,
 }
 
 /// Why a simulated agent stopped.
@@ -57,30 +76,41 @@ pub enum SimError {
     },
 }
 
-/// Runs `count` agents named `prefix-0`, `prefix-1`, ... until one fails or the caller drops the future.
-/// Agents share a few connections, as HTTP/2 allows; each has a session of its own.
+/// Agents that share one HTTP/2 connection: each has a stream of its own in it, so 10,000 need 100 file descriptors.
+const AGENTS_PER_CONNECTION: u32 = 100;
+/// The longest time until an agent that lost its session says hello again; each waits its own part of it.
+const AGAIN_MAX: Duration = Duration::from_secs(1);
+
+/// Runs the agents until one fails (not when they say hello again) or the caller drops the future.
 ///
 /// # Errors
 /// The first failure of any of them.
-pub async fn run(endpoint: &str, prefix: &str, count: u32, seen: Arc<Seen>) -> Result<(), SimError> {
-    let endpoint = Endpoint::from_shared(endpoint.to_owned())
-        .map_err(|_| SimError::Endpoint(endpoint.to_owned()))?
+pub async fn run(fleet: &Fleet, seen: Arc<Seen>) -> Result<(), SimError> {
+    let endpoint = Endpoint::from_shared(fleet.ncm.clone())
+        .map_err(|_| SimError::Endpoint(fleet.ncm.clone()))?
         .tcp_nodelay(true)
         .connect_timeout(Duration::from_secs(10));
     let mut agents = JoinSet::new();
     let mut channel = None;
-    for index in 0..count {
-        // One HTTP/2 connection carries 100 streams by default at both ends.
-        if index % 100 == 0 {
-            channel = Some(endpoint.connect().await?);
+    for index in 0..fleet.hosts {
+        if index % AGENTS_PER_CONNECTION == 0 {
+            channel = Some(match fleet.again {
+                true => endpoint.connect_lazy(),
+                false => endpoint.connect().await?,
+            });
         }
         if let Some(channel) = channel.clone() {
-            agents.spawn(agent(
+            let agent = Agent {
                 channel,
-                format!("{prefix}-{index}"),
-                tunnel_ip(index),
-                Arc::clone(&seen),
-            ));
+                host: format!("{}-{index}", fleet.prefix),
+                tunnel_ip: tunnel_ip(index),
+                // Golden-ratio steps: the agents' waits lie evenly in the longest one.
+                wait: AGAIN_MAX.mul_f64((f64::from(index) * 0.618_033_988_75).fract()),
+                incarnation: now_us(),
+                held: BTreeMap::new(),
+                seen: Arc::clone(&seen),
+            };
+            agents.spawn(agent.run(fleet.again));
         }
     }
     while let Some(ended) = agents.join_next().await {
@@ -96,55 +126,140 @@ fn tunnel_ip(index: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)).wrapping_add(index & 0xffff))
 }
 
-async fn agent(channel: Channel, host: String, tunnel_ip: Ipv4Addr, seen: Arc<Seen>) -> Result<(), SimError> {
-    let ended = |status: tonic::Status| SimError::Ended {
-        host: host.clone(),
-        status: Box::new(status),
-    };
-    let (send, outgoing) = mpsc::channel(SEND_QUEUE);
-    let hello = Hello {
-        host: host.clone(),
-        incarnation: now_us(),
-        tunnel_ip: address_bytes(IpAddr::V4(tunnel_ip)),
-        held: Vec::new(),
-        dataplane: "simulated".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        filters: true,
-        availability_zone: String::new(),
-    };
-    let gone = |_| ended(tonic::Status::cancelled("the outgoing stream is closed"));
-    send.send(message(agent_message::Body::Hello(hello)))
-        .await
-        .map_err(gone)?;
-    let mut client = SouthboundClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let mut incoming = client
-        .session(ReceiverStream::new(outgoing))
-        .await
-        .map_err(ended)?
-        .into_inner();
-    let mut heartbeat = tokio::time::interval(Duration::from_secs(3_600));
-    loop {
-        tokio::select! {
-            _ = heartbeat.tick() => send.send(message(agent_message::Body::Heartbeat(Heartbeat {}))).await.map_err(gone)?,
-            received = incoming.message() => {
-                let Some(received) = received.map_err(ended)? else { return Ok(()) };
-                match received.body {
-                    Some(ncm_message::Body::Welcome(welcome)) => {
-                        seen.welcomed.fetch_add(1, Ordering::Relaxed);
-                        let period_ms = u64::from(welcome.heartbeat_interval_ms.max(100));
-                        heartbeat = tokio::time::interval(Duration::from_millis(period_ms));
-                    }
-                    Some(ncm_message::Body::Delta(delta)) => {
-                        seen.deltas.fetch_add(1, Ordering::Relaxed);
-                        seen.rows.fetch_add(delta.rows.len() as u64, Ordering::Relaxed);
-                        for answer in answers(delta) {
-                            send.send(answer).await.map_err(gone)?;
+struct Agent {
+    channel: Channel,
+    host: String,
+    tunnel_ip: Ipv4Addr,
+    wait: Duration,
+    incarnation: u64,
+    /// Networks and the revisions to which they are complete.
+    held: BTreeMap<Bytes, u64>,
+    seen: Arc<Seen>,
+}
+
+/// One session's part in [`Seen`], given back when it ends however it ends.
+struct Present<'a> {
+    seen: &'a Seen,
+    /// Networks that have not been brought to date yet; none before the welcome.
+    missing: Option<BTreeSet<Bytes>>,
+}
+
+impl Present<'_> {
+    fn welcome(&mut self, held: &BTreeMap<Bytes, u64>) {
+        self.seen.sessions.fetch_add(1, Ordering::Relaxed);
+        self.seen.welcomed.fetch_add(1, Ordering::Relaxed);
+        let missing: BTreeSet<Bytes> = held.keys().cloned().collect();
+        if missing.is_empty() {
+            self.seen.complete.fetch_add(1, Ordering::Relaxed);
+        }
+        self.missing = Some(missing);
+    }
+
+    fn renewed(&mut self, network: &Bytes) {
+        if let Some(missing) = &mut self.missing
+            && missing.remove(network)
+            && missing.is_empty()
+        {
+            self.seen.complete.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        if let Some(missing) = &self.missing {
+            self.seen.welcomed.fetch_sub(1, Ordering::Relaxed);
+            if missing.is_empty() {
+                self.seen.complete.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Agent {
+    async fn run(mut self, again: bool) -> Result<(), SimError> {
+        let seen = Arc::clone(&self.seen);
+        loop {
+            let ended = self.session(&seen).await;
+            if !again {
+                return ended;
+            }
+            tokio::time::sleep(self.wait).await;
+        }
+    }
+
+    async fn session(&mut self, seen: &Seen) -> Result<(), SimError> {
+        let host = self.host.clone();
+        let ended = |status: tonic::Status| SimError::Ended {
+            host: host.clone(),
+            status: Box::new(status),
+        };
+        let (send, outgoing) = mpsc::channel(SEND_QUEUE);
+        let gone = |_| ended(tonic::Status::cancelled("the outgoing stream is closed"));
+        send.send(message(agent_message::Body::Hello(self.hello())))
+            .await
+            .map_err(gone)?;
+        let mut client =
+            SouthboundClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut incoming = client
+            .session(ReceiverStream::new(outgoing))
+            .await
+            .map_err(ended)?
+            .into_inner();
+        let mut present = Present { seen, missing: None };
+        let mut heartbeat = tokio::time::interval(Duration::from_secs(3_600));
+        loop {
+            tokio::select! {
+                _ = heartbeat.tick() => send.send(message(agent_message::Body::Heartbeat(Heartbeat {}))).await.map_err(gone)?,
+                received = incoming.message() => {
+                    let Some(received) = received.map_err(ended)? else { return Ok(()) };
+                    match received.body {
+                        Some(ncm_message::Body::Welcome(welcome)) => {
+                            present.welcome(&self.held);
+                            let period_ms = u64::from(welcome.heartbeat_interval_ms.max(100));
+                            heartbeat = tokio::time::interval(Duration::from_millis(period_ms));
                         }
+                        Some(ncm_message::Body::Delta(delta)) => {
+                            seen.deltas.fetch_add(1, Ordering::Relaxed);
+                            seen.rows.fetch_add(delta.rows.len() as u64, Ordering::Relaxed);
+                            self.hold(&delta, &mut present);
+                            for answer in answers(delta) {
+                                send.send(answer).await.map_err(gone)?;
+                            }
+                        }
+                        // These hosts ask nothing.
+                        Some(ncm_message::Body::Resolved(_)) | None => {}
                     }
-                    // These hosts ask nothing.
-                    Some(ncm_message::Body::Resolved(_)) | None => {}
                 }
             }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let held = self.held.iter().map(|(network_id, revision)| Held {
+            network_id: network_id.clone(),
+            revision: *revision,
+        });
+        Hello {
+            host: self.host.clone(),
+            incarnation: self.incarnation,
+            tunnel_ip: address_bytes(IpAddr::V4(self.tunnel_ip)),
+            held: held.collect(),
+            dataplane: "simulated".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            filters: true,
+            availability_zone: String::new(),
+        }
+    }
+
+    /// Notes to which revision a network is complete now.
+    fn hold(&mut self, delta: &Delta, present: &mut Present<'_>) {
+        if delta.snapshot() == SnapshotPhase::Forget {
+            self.held.remove(&delta.network_id);
+            present.renewed(&delta.network_id);
+        } else if delta.revision > 0 {
+            self.held.insert(delta.network_id.clone(), delta.revision);
+            present.renewed(&delta.network_id);
         }
     }
 }

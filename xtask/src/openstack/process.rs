@@ -92,6 +92,21 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it, as a crash would.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGKILL);
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
