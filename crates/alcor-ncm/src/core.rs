@@ -493,7 +493,7 @@ impl Ncm {
         for (host, network) in concerned {
             let view = self.networks.get(&network);
             let interested = view.is_some_and(|view| view.interested.contains_key(&host));
-            if !interested || view.is_some_and(|view| !view.learned) {
+            if !interested {
                 self.forget_learned(&host, network);
             }
             if let Some(pending) = self.pend(&host, network) {

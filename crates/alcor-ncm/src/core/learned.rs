@@ -184,8 +184,8 @@ impl Ncm {
     }
 
     fn end_to_learn(&mut self, network: Id<Network>) {
+        // What they have learned is forgotten when their snapshots are made: until then the network may be learned again.
         for host in self.interested(network) {
-            self.forget_learned(&host, network);
             if let Some(pending) = self.pend(&host, network) {
                 pending.snapshot = !pending.forget;
             }

@@ -441,3 +441,30 @@ fn a_host_that_comes_back_is_told_of_what_has_left_it() {
         ],
     );
 }
+
+/// A network becomes eager and learned again within one step: what hosts have learned must not be forgotten in between, for
+/// the snapshot is one of a learned network.
+#[test]
+fn a_network_that_is_eager_for_a_moment_forgets_nothing() {
+    let port = |number, host, ip| Step::Port {
+        number,
+        network: 0,
+        host: Some(host),
+        ip,
+        groups: 0,
+    };
+    run(
+        learning(Options::default()),
+        vec![
+            Step::Connect { host: 2 },
+            port(0, 1, 1),
+            port(4, 2, 2),
+            Step::Connect { host: 1 },
+            Step::Tell,
+            port(2, 1, 1),
+            Step::Tell,
+            Step::Delete { number: 4 },
+            port(4, 2, 1),
+        ],
+    );
+}

@@ -473,7 +473,13 @@ impl Ncm {
                     .chain(left)
                     .collect()
             }
-            false => self.neighbours_of(host, view),
+            false => {
+                // It is told of all neighbours from now on, and this takes away what it does not name.
+                if let Some(host) = self.directory.known(host) {
+                    self.directory.unlearn_all(host, view.index);
+                }
+                self.neighbours_of(host, view)
+            }
         };
         let rows = self.intended_with(host, network, view, neighbours);
         if view.learned {
