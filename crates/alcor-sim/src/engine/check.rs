@@ -2,7 +2,7 @@
 //! is there; the region shows what is so.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -38,10 +38,19 @@ struct Has {
     neighbours: u64,
 }
 
+/// A port as other hosts see it.
+struct Neighbour {
+    host: u32,
+    body: u64,
+    label: u16,
+    key: RowKey,
+}
+
 /// What of a network is the same for all of its hosts.
 struct Base {
     rows: Digests,
-    neighbours: Vec<(Id<Port>, u32, u64, u64, u16, RowKey)>,
+    /// By digest of the key.
+    neighbours: HashMap<u64, Neighbour>,
     /// Where tunnel packets come from.
     tunnels: BTreeSet<IpAddr>,
     ports: BTreeMap<u32, Vec<Id<Port>>>,
@@ -113,21 +122,30 @@ impl Sim {
     fn check_host(&mut self, when: &str, actor: u32, network: Id<Network>, base: &Base, ports: &[Id<Port>]) {
         let state = self.cloud.state();
         let (mut expected, looks) = (base.rows.clone(), looks(state, ports));
-        let others = base.neighbours.iter().filter(|(_, host, ..)| *host != actor);
-        expected.extend(others.map(|(_, _, key, body, label, row)| {
-            let label = if looks { *label } else { 0 };
-            (*key, (*body, label, Some(*row)))
-        }));
         for row in own_rows(state, network, ports) {
             put(&mut expected, &row);
         }
         let mut has = self.has(actor, network);
+        let mut expect = |digest: &u64, row: &Neighbour| {
+            if row.host != actor {
+                let label = if looks { row.label } else { 0 };
+                expected.insert(*digest, (row.body, label, Some(row.key)));
+            }
+        };
         if has.asks {
             // It has what it uses; of that, all must be true.
-            let is_neighbour = |row: &Option<RowKey>| matches!(row, Some(RowKey::Neighbour(..)));
-            expected.retain(|key, (.., row)| !is_neighbour(row) || has.rows.contains_key(key));
+            let known = has.rows.keys();
+            known.for_each(|digest| {
+                if let Some(row) = base.neighbours.get(digest) {
+                    expect(digest, row);
+                }
+            });
             let size = self.people.size_of(network).unwrap_or_default();
             self.figures.sample(Over::LearnedPerHost, size, has.neighbours);
+        } else {
+            base.neighbours
+                .iter()
+                .for_each(|(digest, row)| expect(digest, row));
         }
         if !looks {
             for (_, label, _) in has.rows.values_mut() {
@@ -287,7 +305,7 @@ impl Base {
     fn new(state: &RegionState, id: Id<Network>) -> Self {
         let mut base = Self {
             rows: Digests::new(),
-            neighbours: Vec::new(),
+            neighbours: HashMap::new(),
             tunnels: BTreeSet::new(),
             ports: BTreeMap::new(),
         };
@@ -356,8 +374,13 @@ impl Base {
             });
             let (body, label) = light::row_digest(&row);
             let key = row.key();
-            self.neighbours
-                .push((port.id, number, light::key_digest(&key), body, label, key));
+            let row = Neighbour {
+                host: number,
+                body,
+                label,
+                key,
+            };
+            self.neighbours.insert(light::key_digest(&key), row);
         }
     }
 }
