@@ -6,12 +6,16 @@
 use crate::connection::Direction;
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
 /// Subnets on a host.
 pub const MAX_SUBNETS: u32 = 16_384;
+/// Subnets, and what routers lead to, all networks together.
+pub const MAX_ROUTES: u32 = 1 << 17;
+/// Labels in terms of other networks' labels.
+pub const MAX_TRANSLATIONS: u32 = 1 << 18;
 /// Local ports on a host.
 pub const MAX_PORTS: u32 = 4096;
 /// Neighbours on a host, all networks together, unless the loader is told otherwise.
@@ -220,6 +224,26 @@ layouts! {
         /// Zero.
         pad: [u8; 2],
     }
+    /// Where a packet to the gateway goes; the key is its destination in its network.
+    RouteValue(24) {
+        /// Handle of the network in which it goes on; 0 for one that is not on this host.
+        network: u32,
+        /// Family of the next hop; 0: the destination itself.
+        family: u32,
+        /// The next hop.
+        hop: [u8; 16],
+    }
+    /// A label in terms of another network. Each network has entries of its own for both ways.
+    TranslationKey(12) {
+        /// Handle of the network that packets come from.
+        own: u32,
+        /// Handle of the network that they go to.
+        peer: u32,
+        /// The label.
+        label: u16,
+        /// 0: a label of `own`, the value is one of `peer`; 1: the other way round.
+        back: u16,
+    }
     /// Where an address of another host is.
     NeighbourValue(32) {
         /// The other host's tunnel address.
@@ -253,7 +277,7 @@ layouts! {
     }
     /// Key of a part of a kept row.
     KeptKey(44) {
-        /// 1 network, 2 subnet, 3 port, 4 policy, 5 label.
+        /// 1 network, 2 subnet, 3 port, 4 policy, 5 label, 6 router.
         kind: u32,
         /// The network that the row lies in.
         network: [u8; 16],
@@ -358,7 +382,7 @@ layouts! {
         len: u32,
         /// The port that sent.
         port: [u8; 16],
-        /// Handle of its network.
+        /// Handle of its network, or of the one that the unresolved address is in.
         network: u32,
         /// Family of the address that is unresolved.
         family: u32,

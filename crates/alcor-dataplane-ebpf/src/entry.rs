@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use alcor_dataplane_abi::layout::{
     BitsKey, FilterValue, IpKey, LabelKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey, PortValue,
-    PrefixKey, ServiceKey,
+    PrefixKey, RouteValue, ServiceKey, TranslationKey,
 };
 
 /// Bits of an [`IpKey`] before the address.
@@ -34,6 +34,7 @@ pub(crate) enum Key {
     Gateway(IpKey),
     /// Prefix length in bits of the whole key.
     Routed(u32, IpKey),
+    Translation(TranslationKey),
     Network(u32),
     LocalMac(MacKey),
     LocalIp(IpKey),
@@ -61,7 +62,8 @@ pub(crate) enum Value {
     Port(PortValue),
     Vni(u32),
     Filter(FilterValue),
-    /// Number of a row of bits, or of a class.
+    Route(RouteValue),
+    /// Number of a row of bits, or of a class; a label.
     Number(u32),
     Word(u64),
 }

@@ -9,8 +9,9 @@ use std::{
 use alcor_dataplane::DataplaneError;
 use alcor_dataplane_abi::layout::{
     BitsKey, Counters, FilterValue, IpKey, LabelKey, LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS, MAX_LABELS,
-    MAX_NETWORKS, MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_SERVICES, MAX_SUBNETS, MAX_UNDERLAY, MacKey,
-    NetworkValue, PairKey, PortValue, PrefixKey, ServiceKey,
+    MAX_NETWORKS, MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MAX_SERVICES, MAX_TRANSLATIONS,
+    MAX_UNDERLAY, MacKey, NetworkValue, PairKey, PortValue, PrefixKey, RouteValue, ServiceKey,
+    TranslationKey,
 };
 use aya::{
     Ebpf, Pod,
@@ -40,6 +41,7 @@ pub(crate) const PINNED: &[&str] = &[
     "pair_macs",
     "gateways",
     "routed",
+    "translations",
     "neighbours",
     "remote_macs",
     "kept",
@@ -72,7 +74,8 @@ pub(crate) struct KernelTables {
     pairs: Trie<PairKey>,
     pair_macs: Hash<Plain<MacKey>, u32>,
     gateways: Hash<Plain<IpKey>, u32>,
-    routed: Trie<IpKey>,
+    routed: LpmTrie<MapData, Plain<IpKey>, Plain<RouteValue>>,
+    translations: Hash<Plain<TranslationKey>, u32>,
     underlay: Trie<IpKey>,
     filters: Hash<u32, Plain<FilterValue>>,
     services: Trie<ServiceKey>,
@@ -119,6 +122,7 @@ impl KernelTables {
             pair_macs: take(object, "pair_macs")?,
             gateways: take(object, "gateways")?,
             routed: take(object, "routed")?,
+            translations: take(object, "translations")?,
             underlay: take(object, "underlay")?,
             filters: take(object, "filters")?,
             services: take(object, "services")?,
@@ -163,8 +167,12 @@ impl KernelTables {
         read(&mut entries, self.gateways.iter(), |key, _| {
             (Key::Gateway(key.0), Value::Present)
         })?;
-        read(&mut entries, self.routed.iter(), |key, _| {
-            (Key::Routed(key.prefix_len(), key.data().0), Value::Present)
+        read(&mut entries, self.routed.iter(), |key, value| {
+            let route = Value::Route(value.0);
+            (Key::Routed(key.prefix_len(), key.data().0), route)
+        })?;
+        read(&mut entries, self.translations.iter(), |key, label| {
+            (Key::Translation(key.0), Value::Number(label))
         })?;
         read(&mut entries, self.underlay.iter(), |key, _| {
             (Key::Underlay(key.prefix_len(), key.data().0), Value::Present)
@@ -267,7 +275,11 @@ impl KernelTables {
             (Key::Pair(bits, key), _) => self.pairs.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
             (Key::PairMac(key), _) => self.pair_macs.insert(Plain(key), PRESENT, 0),
             (Key::Gateway(key), _) => self.gateways.insert(Plain(key), PRESENT, 0),
-            (Key::Routed(bits, key), _) => self.routed.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
+            (Key::Routed(bits, key), Value::Route(value)) => {
+                self.routed
+                    .insert(&TrieKey::new(bits, Plain(key)), Plain(value), 0)
+            }
+            (Key::Translation(key), Value::Number(label)) => self.translations.insert(Plain(key), label, 0),
             (Key::Underlay(bits, key), _) => {
                 self.underlay.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0)
             }
@@ -298,6 +310,7 @@ impl KernelTables {
             Key::PairMac(key) => self.pair_macs.remove(&Plain(key)),
             Key::Gateway(key) => self.gateways.remove(&Plain(key)),
             Key::Routed(bits, key) => self.routed.remove(&TrieKey::new(bits, Plain(key))),
+            Key::Translation(key) => self.translations.remove(&Plain(key)),
             Key::Underlay(bits, key) => self.underlay.remove(&TrieKey::new(bits, Plain(key))),
             Key::Filter(port) => self.filters.remove(&port),
             Key::Service(bits, key) => self.services.remove(&TrieKey::new(bits, Plain(key))),
@@ -316,7 +329,8 @@ fn refused(key: &Key, source: MapError) -> DataplaneError {
     let (what, limit) = match key {
         Key::FixedIp(_) | Key::LocalIp(_) => ("fixed IP", MAX_FIXED_IPS),
         Key::Pair(..) | Key::PairMac(_) => ("allowed address pair", MAX_PAIRS),
-        Key::Gateway(_) | Key::Routed(..) => ("subnet", MAX_SUBNETS),
+        Key::Gateway(_) | Key::Routed(..) => ("subnet or route", MAX_ROUTES),
+        Key::Translation(_) => ("label of another network", MAX_TRANSLATIONS),
         Key::Network(_) | Key::Vni(_) => ("network", MAX_NETWORKS),
         Key::LocalMac(_) | Key::Port(_) | Key::Filter(_) => ("port", MAX_PORTS),
         Key::Underlay(..) => ("block of tunnel addresses", MAX_UNDERLAY),

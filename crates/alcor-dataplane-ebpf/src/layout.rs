@@ -8,7 +8,7 @@ use alcor_dataplane_abi::{
     layout::{
         BitsKey, ConnectionKey, Counters, FilterValue, IPV4, IPV6, IpKey, KeptKey, KeptValue, LabelKey,
         LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue, PairKey, PortValue, PrefixKey, RemoteMac,
-        ServiceKey,
+        RouteValue, ServiceKey, TranslationKey,
     },
 };
 use aya::Pod;
@@ -47,7 +47,9 @@ plain!(
     PortValue,
     PrefixKey,
     RemoteMac,
-    ServiceKey
+    RouteValue,
+    ServiceKey,
+    TranslationKey
 );
 
 /// Family and bytes of an address.

@@ -7,14 +7,16 @@ use std::{
 
 use alcor_dataplane::{
     DataplaneError, NetworkRow, PortRow, RouterRow, Row, RowKey, SubnetRow,
-    rules::{InForce, Rules, Sets},
+    row::Way,
+    rules::{Groups, InForce, Rules, Sets, groups},
 };
 use alcor_dataplane_abi::layout::{
     FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS,
     NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER,
-    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue,
+    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, TranslationKey,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
+use ipnet::IpNet;
 
 use crate::{
     device::Device,
@@ -53,8 +55,12 @@ pub(crate) struct Tables {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     network: Option<Id<Network>>,
-    /// The network's gateways and routes too.
-    subnets: bool,
+    /// Networks whose gateways and routes are part of it.
+    routes: BTreeSet<Id<Network>>,
+    /// Networks whose labels' translations are part of it.
+    translations: BTreeSet<Id<Network>>,
+    /// Of these, those of some sets of groups only.
+    sets: Option<BTreeSet<Groups>>,
     ports: BTreeSet<Id<Port>>,
 }
 
@@ -232,13 +238,25 @@ impl Tables {
         let network_id = key.network_id();
         let mut scope = Scope {
             network: Some(network_id),
-            subnets: matches!(key, RowKey::Subnet(..)),
-            ports: BTreeSet::new(),
+            ..Scope::default()
         };
-        let Some(network) = self.networks.get(&network_id) else {
+        let known = self.networks.get(&network_id);
+        if let RowKey::Network(id) = key
+            && (known.is_none() || row.is_none())
+        {
+            // What leads there leads somewhere now, or nowhere.
+            scope.routes = self.leading_to(*id).collect();
+        }
+        let Some(network) = known else {
             return scope;
         };
+        if matches!(key, RowKey::Subnet(..) | RowKey::Router(..)) {
+            scope.routes.insert(network_id);
+        }
         match key {
+            RowKey::Router(..) => {
+                scope.translations.insert(network_id);
+            }
             RowKey::Subnet(_, id) => {
                 let lies_in = |row: &PortRow| row.fixed_ips.iter().any(|fixed| fixed.subnet_id == *id);
                 let ports = network.ports.iter().filter(|(_, (_, row))| lies_in(row));
@@ -255,13 +273,22 @@ impl Tables {
                 }
             }
             RowKey::Policy(..) | RowKey::Label(..) => {
+                if let RowKey::Label(id, label) = key {
+                    let old = network.rules.labels().get(label).map(groups);
+                    let new = match row {
+                        Some(Row::Label(row)) => Some(groups(row)),
+                        _ => None,
+                    };
+                    scope.translations = self.leading_to(*id).chain([*id]).collect();
+                    scope.sets = Some(old.into_iter().chain(new).collect());
+                }
                 let filtered = network
                     .ports
                     .iter()
                     .filter(|(_, (_, row))| row.filter().is_some());
                 scope.ports.extend(filtered.map(|(port, _)| *port));
             }
-            RowKey::Network(_) | RowKey::Router(..) | RowKey::Neighbour(..) => {}
+            RowKey::Network(_) | RowKey::Neighbour(..) => {}
         }
         scope
     }
@@ -270,8 +297,8 @@ impl Tables {
     pub(crate) fn port_scope(&self, port: Id<Port>) -> Scope {
         Scope {
             network: self.home(port),
-            subnets: false,
             ports: BTreeSet::from([port]),
+            ..Scope::default()
         }
     }
 
@@ -279,7 +306,9 @@ impl Tables {
     pub(crate) fn all_scopes(&self) -> Vec<Scope> {
         let scope = |(id, network): (&Id<Network>, &NetworkTable)| Scope {
             network: Some(*id),
-            subnets: true,
+            routes: BTreeSet::from([*id]),
+            translations: BTreeSet::from([*id]),
+            sets: None,
             ports: network.ports.keys().copied().collect(),
         };
         self.networks.iter().map(scope).collect()
@@ -434,13 +463,21 @@ impl Tables {
     /// The kernel entries in a scope, with these devices.
     pub(crate) fn entries(&self, scope: &Scope, devices: &Devices) -> Entries {
         let mut entries = Entries::new();
+        let networks = |ids: &BTreeSet<Id<Network>>| {
+            ids.iter()
+                .filter_map(|id| self.networks.get(id))
+                .collect::<Vec<_>>()
+        };
+        for network in networks(&scope.routes) {
+            self.route_entries(network, &mut entries);
+        }
+        for network in networks(&scope.translations) {
+            self.translations(network, scope.sets.as_ref(), &mut entries);
+        }
         let Some(network) = scope.network.and_then(|id| self.networks.get(&id)) else {
             return entries;
         };
         network.own_entries(&mut entries);
-        if scope.subnets {
-            network.subnet_entries(&mut entries);
-        }
         for id in &scope.ports {
             if let Some((handle, row)) = network.ports.get(id) {
                 network.port_entries(*handle, row, devices.get(id), &mut entries);
@@ -450,7 +487,106 @@ impl Tables {
     }
 }
 
+impl Tables {
+    /// The networks with a router that leads to this one, up or down.
+    fn leading_to(&self, id: Id<Network>) -> impl Iterator<Item = Id<Network>> + '_ {
+        let leads = move |network: &&NetworkTable| {
+            let mut ways = network.routers.values().flat_map(RouterRow::ways);
+            ways.any(|(_, way)| way.network_id == id)
+        };
+        let leading = self.networks.values().filter(leads);
+        leading.map(|network| network.row.id)
+    }
+
+    /// Gateways, and where packets to them go. A trie finds the longest match, so what lies in an own subnet is left out.
+    fn route_entries(&self, network: &NetworkTable, entries: &mut Entries) {
+        let mut route = |block: IpNet, value| {
+            let bits = IP_SCOPE_BITS + u32::from(block.prefix_len());
+            let key = Key::Routed(bits, ip_key(network.handle, block.network()));
+            entries.insert(key, Value::Route(value));
+        };
+        let own: Vec<_> = network
+            .subnets
+            .values()
+            .filter(|row| row.gateway_ip.is_some())
+            .collect();
+        for row in &own {
+            let here = RouteValue {
+                network: network.handle,
+                family: 0,
+                hop: [0; 16],
+            };
+            route(row.cidr, here);
+        }
+        for (block, way) in network.ways() {
+            if own.iter().any(|row| row.cidr.contains(&block)) {
+                continue;
+            }
+            let (family, hop) = way.nexthop.map_or((0, [0; 16]), address);
+            let there = RouteValue {
+                network: self.network_handle(way.network_id).unwrap_or_default(),
+                family,
+                hop,
+            };
+            route(block, there);
+        }
+        let live = network.routers.values().filter(|row| row.admin_state_up);
+        let of_routers = live.flat_map(|row| row.interfaces.iter().map(|to| to.address));
+        let of_subnets = own.iter().filter_map(|row| row.gateway_ip);
+        let link_local = own.iter().any(|row| row.cidr.addr().is_ipv6());
+        let link_local = link_local.then(|| IpAddr::from(GATEWAY_MAC.link_local()));
+        for gateway in of_subnets.chain(of_routers).chain(link_local) {
+            entries.insert(Key::Gateway(ip_key(network.handle, gateway)), Value::Present);
+        }
+    }
+
+    /// What labels of a network, and of those that its routers lead to, are in each other's terms.
+    fn translations(&self, network: &NetworkTable, only: Option<&BTreeSet<Groups>>, entries: &mut Entries) {
+        let ways = network.routers.values().flat_map(RouterRow::ways);
+        let peers: BTreeSet<_> = ways.map(|(_, way)| way.network_id).collect();
+        let peers = peers.iter().filter(|id| **id != network.row.id);
+        for peer in peers.filter_map(|id| self.networks.get(id)) {
+            for (from, to, back) in [(network, peer, 0), (peer, network, 1)] {
+                let sets: Vec<&Groups> = match only {
+                    Some(sets) => sets.iter().collect(),
+                    None => from.rules.all_groups().collect(),
+                };
+                for groups in sets {
+                    let Some(there) = to.rules.labels_of(groups).next() else {
+                        continue;
+                    };
+                    for label in from.rules.labels_of(groups) {
+                        let key = TranslationKey {
+                            own: network.handle,
+                            peer: peer.handle,
+                            label: label.get(),
+                            back,
+                        };
+                        let value = Value::Number(u32::from(there.get()));
+                        entries.insert(Key::Translation(key), value);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl NetworkTable {
+    /// Where the routers that are up lead: the best way to each block.
+    fn ways(&self) -> BTreeMap<IpNet, Way> {
+        let mut ways = BTreeMap::new();
+        for (block, way) in self
+            .routers
+            .values()
+            .filter(|row| row.admin_state_up)
+            .flat_map(RouterRow::ways)
+        {
+            let best = ways.entry(block.trunc()).or_insert(way);
+            *best = way.min(*best);
+        }
+        ways
+    }
+
     /// The labels that ports have.
     fn used_labels(&self) -> BTreeSet<u16> {
         self.ports.values().filter_map(|(_, row)| row.filter()).collect()
@@ -472,20 +608,6 @@ impl NetworkTable {
         }
         entries.insert(Key::Network(self.handle), Value::Network(value));
         entries.insert(Key::Vni(value.vni), Value::Vni(self.handle));
-    }
-
-    fn subnet_entries(&self, entries: &mut Entries) {
-        for row in self.subnets.values() {
-            let Some(gateway) = row.gateway_ip else { continue };
-            entries.insert(Key::Gateway(ip_key(self.handle, gateway)), Value::Present);
-            if gateway.is_ipv6() {
-                let link_local = GATEWAY_MAC.link_local().into();
-                entries.insert(Key::Gateway(ip_key(self.handle, link_local)), Value::Present);
-            }
-            let bits = IP_SCOPE_BITS + u32::from(row.cidr.prefix_len());
-            let key = Key::Routed(bits, ip_key(self.handle, row.cidr.network()));
-            entries.insert(key, Value::Present);
-        }
     }
 
     fn port_entries(&self, handle: u32, row: &PortRow, device: Option<&Device>, entries: &mut Entries) {

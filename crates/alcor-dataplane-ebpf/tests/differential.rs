@@ -44,6 +44,8 @@ struct Tally {
     resolved: usize,
     passed_on: usize,
     used: usize,
+    /// Into another network.
+    crossed: usize,
 }
 
 impl std::iter::Sum for Tally {
@@ -54,6 +56,7 @@ impl std::iter::Sum for Tally {
             resolved: sum.resolved + other.resolved,
             passed_on: sum.passed_on + other.passed_on,
             used: sum.used + other.used,
+            crossed: sum.crossed + other.crossed,
         })
     }
 }
@@ -80,6 +83,9 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
         if news {
             tell_news(ebpf, &mut model, scenario, &mut rng);
             if rng.chance(10) {
+                reroute(ebpf, &mut model, scenario, &mut rng);
+            }
+            if rng.chance(10) {
                 learn(ebpf, &mut model, scenario, &mut rng);
             }
         }
@@ -97,6 +103,7 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
             hex(frame)
         );
         tally.frames += 1;
+        tally.crossed += usize::from(crosses(scenario, ingress, &got));
         tally.passed_on += usize::from(matches!(&got, Verdict::Tunnel { forwarded: true, .. }));
         if let (Verdict::Punt(PuntReason::Unresolved), Ingress::Port(port)) = (&got, ingress)
             && rng.chance(60)
@@ -239,6 +246,52 @@ fn tell_news(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, r
     }
 }
 
+/// A router, or a network that routers lead to, changes, goes or comes again.
+fn reroute(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng: &mut Rng) {
+    let rows = scenario.rows.iter();
+    let rows: Vec<&Row> = rows.filter(|row| matches!(row, Row::Router(_))).collect();
+    let Some(Row::Router(row)) = rng.pick(&rows) else {
+        return;
+    };
+    let mut row = row.clone();
+    let change = match rng.below(4) {
+        0 => RowChange::Remove(Row::Router(row).key()),
+        1 => {
+            row.admin_state_up = !row.admin_state_up;
+            RowChange::Put(Row::Router(row))
+        }
+        2 => {
+            row.interfaces.truncate(1);
+            RowChange::Put(Row::Router(row))
+        }
+        _ => RowChange::Put(Row::Router(row)),
+    };
+    model.apply(std::slice::from_ref(&change)).remove(0).unwrap();
+    ebpf.apply(&[change]).remove(0).unwrap();
+    assert_eq!(ebpf.snapshot().unwrap(), model.snapshot().unwrap());
+}
+
+/// Whether a port's packet went into another network.
+fn crosses(scenario: &Scenario, ingress: &Ingress, verdict: &Verdict) -> bool {
+    let home = |id: &Id<Port>| {
+        scenario.rows.iter().find_map(|row| match row {
+            Row::Port(row) if row.id == *id => Some(row.network_id),
+            _ => None,
+        })
+    };
+    let Ingress::Port(from) = ingress else {
+        return false;
+    };
+    match verdict {
+        Verdict::Deliver { port, .. } => home(port) != home(from),
+        Verdict::Tunnel { vni, .. } => scenario
+            .rows
+            .iter()
+            .any(|row| matches!(row, Row::Network(row) if row.vni == *vni && Some(row.id) != home(from))),
+        _ => false,
+    }
+}
+
 fn hex(frame: &[u8]) -> String {
     frame.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -307,5 +360,21 @@ fn networks_on_demand_do_what_the_model_does() {
             "frames are held and go on"
         );
         assert!(compared.passed_on > 50 && compared.used > 50);
+    });
+}
+
+#[test]
+fn routers_lead_where_the_model_says() {
+    in_namespace("test-routers", |config| {
+        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let compared: Tally = (0..SEEDS)
+            .map(|seed| compare(&mut ebpf, &Scenario::routed(seed), seed % 2 == 0))
+            .sum();
+        println!(
+            "{} frames compared, {} crossed",
+            compared.frames, compared.crossed
+        );
+        assert!(compared.crossed > 40, "packets go into other networks");
+        assert!(compared.released > 50, "and are held on their way there");
     });
 }

@@ -27,11 +27,20 @@ pub struct InForce {
 /// The sets of a network, by label.
 pub type Sets = BTreeMap<u16, Arc<InForce>>;
 
+/// What a label means.
+pub type Groups = BTreeSet<Id<SecurityGroup>>;
+
+/// The groups of a label row.
+pub fn groups(row: &LabelRow) -> Groups {
+    row.groups.iter().copied().collect()
+}
+
 /// Rows and sets. A change is in force as a whole or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     policies: BTreeMap<Id<SecurityGroup>, PolicyRow>,
     labels: BTreeMap<NonZeroU16, LabelRow>,
+    by_groups: BTreeMap<Groups, BTreeSet<NonZeroU16>>,
     sets: Sets,
 }
 
@@ -61,11 +70,42 @@ impl Rules {
         let Some(row) = NonZeroU16::new(label).and_then(|label| self.labels.get(&label)) else {
             return 0;
         };
-        let set = |row: &LabelRow| row.groups.iter().copied().collect::<BTreeSet<_>>();
-        let wanted = set(row);
-        let mut labels = there.labels.values();
-        let same = labels.find(|row| set(row) == wanted);
-        same.map_or(0, |row| row.label.get())
+        let same = there.labels_of(&groups(row)).next();
+        same.map_or(0, NonZeroU16::get)
+    }
+
+    /// The labels that mean a set, in order.
+    pub fn labels_of(&self, groups: &Groups) -> impl Iterator<Item = NonZeroU16> + '_ {
+        self.by_groups.get(groups).into_iter().flatten().copied()
+    }
+
+    /// All sets that a label means.
+    pub fn all_groups(&self) -> impl Iterator<Item = &Groups> {
+        self.by_groups.keys()
+    }
+
+    fn set_label(&mut self, label: NonZeroU16, row: Option<LabelRow>) -> Option<LabelRow> {
+        if let Some(row) = &row {
+            self.by_groups.entry(groups(row)).or_default().insert(label);
+        }
+        let new = row.as_ref().map(groups);
+        let old = match row {
+            Some(row) => self.labels.insert(label, row),
+            None => self.labels.remove(&label),
+        };
+        let before = old
+            .as_ref()
+            .map(groups)
+            .filter(|groups| Some(groups) != new.as_ref());
+        if let Some(groups) = before
+            && let Some(labels) = self.by_groups.get_mut(&groups)
+        {
+            labels.remove(&label);
+            if labels.is_empty() {
+                self.by_groups.remove(&groups);
+            }
+        }
+        old
     }
 
     /// Puts a policy row; `used` are the labels that ports have, `epochs` the last epoch that was given out.
@@ -103,13 +143,10 @@ impl Rules {
     ) -> Result<(), DataplaneError> {
         room("group in a label", row.groups.len(), MAX_GROUPS_PER_LABEL)?;
         let label = row.label;
-        let old = self.labels.insert(label, row);
+        let old = self.set_label(label, Some(row));
         let compiled = self.compile(used, epochs);
         if compiled.is_err() {
-            match old {
-                Some(old) => self.labels.insert(label, old),
-                None => self.labels.remove(&label),
-            };
+            self.set_label(label, old);
         }
         compiled
     }
@@ -121,7 +158,7 @@ impl Rules {
 
     /// Removes a label row; true when it was there. The caller compiles.
     pub fn remove_label(&mut self, label: NonZeroU16) -> bool {
-        self.labels.remove(&label).is_some()
+        self.set_label(label, None).is_some()
     }
 
     /// Compiles the set of a label that a port is about to have, unless it is there.

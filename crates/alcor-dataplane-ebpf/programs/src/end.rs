@@ -188,7 +188,7 @@ fn punt(work: &Work, reason: u32) -> bool {
         kind: reason,
         len,
         port: work.port.id,
-        network: work.port.network,
+        network: work.scope,
         family: work.packet.family,
         ip: work.packet.destination,
     };

@@ -55,7 +55,10 @@ pub fn tunnel_ifindex() -> u32 {
 pub struct Work {
     pub skb: Skb,
     pub port: &'static PortValue,
+    /// The network that the packet is in: the port's, or one that a router has brought it to.
     pub network: &'static NetworkValue,
+    /// Handle of that network.
+    pub scope: u32,
     pub packet: &'static mut Packet,
     /// Handle of the port that a drop is counted for.
     pub blamed: u32,
@@ -67,7 +70,7 @@ pub struct Packet {
     pub source_mac: [u8; 6],
     pub family: u32,
     pub source: [u8; 16],
-    /// Destination of the packet; also the address that an unknown destination is reported with.
+    /// Destination of the packet, or the next hop of its route; also the address that an unknown destination is reported with.
     pub destination: [u8; 16],
     /// TTL or hop limit.
     pub ttl: u8,
@@ -149,6 +152,7 @@ fn of_port(skb: Skb, was_held: bool) -> i32 {
         skb,
         port,
         network,
+        scope: port.network,
         // SAFETY: the entry is this CPU's own; no other packet is in this program on it until this one has left.
         packet: unsafe { &mut *packet },
         blamed: port.port,

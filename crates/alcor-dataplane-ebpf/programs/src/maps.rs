@@ -40,10 +40,14 @@ pub static PAIR_MACS: HashMap<MacKey, u32> = HashMap::with_max_entries(MAX_PAIRS
 /// Gateway addresses by (network, address).
 #[map(name = "gateways")]
 pub static GATEWAYS: HashMap<IpKey, u32> =
-    HashMap::with_max_entries(MAX_SUBNETS + MAX_NETWORKS, BPF_F_NO_PREALLOC);
-/// Subnets that have a gateway.
+    HashMap::with_max_entries(MAX_ROUTES + MAX_NETWORKS, BPF_F_NO_PREALLOC);
+/// Subnets that have a gateway, and what routers lead to.
 #[map(name = "routed")]
-pub static ROUTED: LpmTrie<IpKey, u32> = LpmTrie::with_max_entries(MAX_SUBNETS, BPF_F_NO_PREALLOC);
+pub static ROUTED: LpmTrie<IpKey, RouteValue> = LpmTrie::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
+/// Labels in terms of other networks.
+#[map(name = "translations")]
+pub static TRANSLATIONS: HashMap<TranslationKey, u32> =
+    HashMap::with_max_entries(MAX_TRANSLATIONS, BPF_F_NO_PREALLOC);
 /// Neighbours by (network, address).
 #[map(name = "neighbours")]
 pub static NEIGHBOURS: HashMap<IpKey, NeighbourValue> =
@@ -228,15 +232,26 @@ pub fn has_pair(port: u32, mac: &[u8; 6], family: u32, ip: &[u8; 16]) -> bool {
 }
 
 #[inline(always)]
-pub fn is_routed(network: u32, family: u32, ip: &[u8; 16]) -> bool {
+pub fn route_to(network: u32, family: u32, ip: &[u8; 16]) -> Option<&'static RouteValue> {
     let key = IpKey {
         scope: network,
         family,
         ip: *ip,
     };
-    ROUTED
-        .get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
-        .is_some()
+    ROUTED.get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
+}
+
+/// A label in terms of another network; 0 when nothing there means the same. `back`: from `peer` to `own`.
+#[inline(always)]
+pub fn translate(own: u32, peer: u32, label: u16, back: u16) -> u16 {
+    let key = TranslationKey {
+        own,
+        peer,
+        label,
+        back,
+    };
+    // SAFETY: as in `local_mac`.
+    unsafe { TRANSLATIONS.get(&key) }.map_or(0, |label| *label as u16)
 }
 
 /// True when the network believes packets out of the tunnel from this address.

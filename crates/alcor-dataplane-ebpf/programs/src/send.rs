@@ -179,12 +179,12 @@ fn by_address(work: &Work, key: &IpKey, exit: &mut Exit) -> Result<(), End> {
 
 /// Stage 8, packed.
 #[inline(never)]
-pub fn route(work: &Work, exit: &mut Exit) -> u64 {
+pub fn route(work: &mut Work, exit: &mut Exit) -> u64 {
     End::pack(routed(work, exit))
 }
 
 #[inline(always)]
-fn routed(work: &Work, exit: &mut Exit) -> Result<(), End> {
+fn routed(work: &mut Work, exit: &mut Exit) -> Result<(), End> {
     let network = work.port.network;
     if is_gateway(network, work.packet.family, &work.packet.destination) {
         return if work.packet.echo_request {
@@ -201,11 +201,22 @@ fn routed(work: &Work, exit: &mut Exit) -> Result<(), End> {
     if work.packet.ttl <= 1 {
         return Err(End::punt(PuntReason::TtlExceeded));
     }
-    if !is_routed(network, work.packet.family, &work.packet.destination) {
-        return Err(End::drop(DropReason::NoRoute));
+    let route = route_to(network, work.packet.family, &work.packet.destination);
+    let route = route.ok_or(End::drop(DropReason::NoRoute))?;
+    if route.network != network {
+        // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+        let there = unsafe { NETWORKS.get(&route.network) }.ok_or(End::drop(DropReason::NoRoute))?;
+        if there.flags & NETWORK_UP == 0 {
+            return Err(End::drop(DropReason::PortDown));
+        }
+        work.network = there;
+        work.scope = route.network;
+    }
+    if route.family != 0 {
+        work.packet.destination = route.hop;
     }
     let key = IpKey {
-        scope: network,
+        scope: work.scope,
         family: work.packet.family,
         ip: work.packet.destination,
     };
@@ -301,6 +312,16 @@ pub fn filter(work: &mut Work, exit: &Exit) -> Result<u16, End> {
     };
     let peer_label = receiver.map_or(exit.label, |filter| filter.label);
     let label = own.map_or(0, |filter| filter.label);
+    // Labels stay inside their network.
+    let (own_network, network) = (work.port.network, work.scope);
+    let (label, peer_label) = if own_network == network {
+        (label, peer_label)
+    } else {
+        (
+            translate(own_network, network, label, 0),
+            translate(own_network, network, peer_label, 1),
+        )
+    };
     let filters = Filters::new(work.skb, ethertype(work.packet.family), true).ok_or(INTERNAL)?;
     if let Some(own) = own {
         filters.pass(Direction::Egress, work.port.port, own, peer_label)?;
