@@ -3,6 +3,7 @@
 mod commands;
 
 use std::{
+    net::Ipv4Addr,
     process::ExitCode,
     sync::{
         Arc,
@@ -13,7 +14,9 @@ use std::{
 
 use alcor_sim::sockets;
 use anyhow::Context as _;
+use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
 
 /// How often the agents' state is printed, when it changed.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -53,6 +56,39 @@ struct Sockets {
     /// Say hello again when a session ends, with what is held, instead of stopping.
     #[arg(long)]
     again: bool,
+    /// Ask for random addresses of this network, as often as the NCM answers.
+    #[arg(long, value_name = "ID")]
+    ask_network: Option<Uuid>,
+    /// The port that asks; without it the hosts themselves, as when leases are renewed.
+    #[arg(long, value_name = "ID", requires = "ask_network")]
+    ask_port: Option<Uuid>,
+    /// The first of the addresses.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "10.0.0.2",
+        requires = "ask_network"
+    )]
+    ask_first: Ipv4Addr,
+    /// How many addresses there are.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "ask_network")]
+    ask_addresses: u32,
+    /// How many of the hosts ask; all when nothing is said.
+    #[arg(long, value_name = "N", requires = "ask_network")]
+    ask_hosts: Option<u32>,
+}
+
+impl Sockets {
+    fn asking(&self) -> Option<sockets::Asking> {
+        let bytes = |id: Uuid| Bytes::copy_from_slice(id.as_bytes());
+        Some(sockets::Asking {
+            network: bytes(self.ask_network?),
+            port: self.ask_port.map(bytes).unwrap_or_default(),
+            first: self.ask_first,
+            addresses: self.ask_addresses,
+            hosts: self.ask_hosts.unwrap_or(self.hosts),
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -78,6 +114,7 @@ async fn run_sockets(arguments: &Sockets) -> anyhow::Result<()> {
         prefix: arguments.prefix.clone(),
         hosts: arguments.hosts,
         again: arguments.again,
+        asking: arguments.asking(),
     };
     let agents = sockets::run(&fleet, Arc::clone(&seen));
     tokio::pin!(agents);
@@ -90,10 +127,13 @@ async fn run_sockets(arguments: &Sockets) -> anyhow::Result<()> {
             _ = report.tick() => {
                 let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
                 let now = (of(&seen.welcomed), of(&seen.complete), of(&seen.sessions), of(&seen.deltas), of(&seen.rows));
+                let answers = (of(&seen.answers.all), of(&seen.answers.routes), of(&seen.answers.busy));
+                let now = (now, answers);
                 if last != Some(now) {
+                    let ((welcomed, complete, sessions, deltas, rows), (answers, routes, busy)) = now;
                     println!(
-                        "{} agents welcomed, {} complete, {} sessions, {} deltas, {} rows",
-                        now.0, now.1, now.2, now.3, now.4
+                        "{welcomed} agents welcomed, {complete} complete, {sessions} sessions, {deltas} deltas, {rows} rows, \
+                         {answers} answers, {routes} routes, {busy} busy"
                     );
                     last = Some(now);
                 }

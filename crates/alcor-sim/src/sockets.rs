@@ -3,6 +3,8 @@
 //!
 //! Not here: deciders under virtual time and faults, which need no process beside their own.
 
+mod asking;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
@@ -13,6 +15,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use self::asking::Asker;
+pub use self::asking::{Answers, Asking};
 use alcor_proto::v1::{
     AgentMessage, Delta, Heartbeat, Held, Hello, PortCondition, PortReport, Receipt, SnapshotPhase,
     agent_message, ncm_message, row, southbound_client::SouthboundClient,
@@ -42,6 +46,8 @@ pub struct Seen {
     /// Those of them that have been brought to date, in this session, in every network of which they had anything when it
     /// began.
     pub complete: AtomicU64,
+    /// What came of questions.
+    pub answers: Answers,
 }
 
 /// What the agents do.
@@ -55,6 +61,8 @@ pub struct Fleet {
     pub hosts: u32,
     /// Say hello again when a session ends, with what is held, instead of stopping.
     pub again: bool,
+    /// What they ask for, if they do.
+    pub asking: Option<Asking>,
 }
 
 /// Why a simulated agent stopped.
@@ -100,6 +108,7 @@ pub async fn run(fleet: &Fleet, seen: Arc<Seen>) -> Result<(), SimError> {
             });
         }
         if let Some(channel) = channel.clone() {
+            let asks = fleet.asking.clone().filter(|asking| index < asking.hosts);
             let agent = Agent {
                 channel,
                 host: format!("{}-{index}", fleet.prefix),
@@ -108,6 +117,7 @@ pub async fn run(fleet: &Fleet, seen: Arc<Seen>) -> Result<(), SimError> {
                 wait: AGAIN_MAX.mul_f64((f64::from(index) * 0.618_033_988_75).fract()),
                 incarnation: now_us(),
                 held: BTreeMap::new(),
+                asker: asks.map(|asking| Asker::new(asking, index)),
                 seen: Arc::clone(&seen),
             };
             agents.spawn(agent.run(fleet.again));
@@ -134,6 +144,7 @@ struct Agent {
     incarnation: u64,
     /// Networks and the revisions to which they are complete.
     held: BTreeMap<Bytes, u64>,
+    asker: Option<Asker>,
     seen: Arc<Seen>,
 }
 
@@ -218,6 +229,9 @@ impl Agent {
                             present.welcome(&self.held);
                             let period_ms = u64::from(welcome.heartbeat_interval_ms.max(100));
                             heartbeat = tokio::time::interval(Duration::from_millis(period_ms));
+                            for question in self.asker.iter_mut().flat_map(Asker::begin) {
+                                send.send(question).await.map_err(gone)?;
+                            }
                         }
                         Some(ncm_message::Body::Delta(delta)) => {
                             seen.deltas.fetch_add(1, Ordering::Relaxed);
@@ -227,8 +241,13 @@ impl Agent {
                                 send.send(answer).await.map_err(gone)?;
                             }
                         }
-                        // These hosts ask nothing.
-                        Some(ncm_message::Body::Resolved(_)) | None => {}
+                        Some(ncm_message::Body::Resolved(resolved)) => {
+                            seen.answers.note(&resolved);
+                            if let Some(asker) = &mut self.asker {
+                                send.send(asker.next()).await.map_err(gone)?;
+                            }
+                        }
+                        None => {}
                     }
                 }
             }

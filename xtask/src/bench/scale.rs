@@ -1,7 +1,8 @@
 //! A controller, an NCM and simulated hosts as processes on loopback (no root): what 10,000 sessions cost, how fast they are
 //! back when the NCM was killed, and how long a port takes from the API call until its host says that packets see it, in
 //! networks of growing size. The hosts program nothing: their receipts say "visible" at once, so that all of the time is the
-//! control plane's. Not here: answers on demand (`bench_resolve` of alcor-ncm) and real packets.
+//! control plane's. Then hosts ask where addresses are, as fast as they are answered; and one virtual machine scans a /8 while
+//! ports are made elsewhere. Not here: real packets.
 
 use std::{
     net::TcpListener,
@@ -29,6 +30,10 @@ const PORTS_PER_NETWORK: usize = 10;
 const SPREAD: usize = 100;
 /// Ports of the burst.
 const BURST: usize = 20_000;
+/// The smallest network that hosts ask about.
+const ASKED_MIN: usize = 100;
+/// How long questions are counted.
+const ASKING: Duration = Duration::from_secs(5);
 /// How long the hosts may take to have everything.
 const SETTLE: Duration = Duration::from_secs(600);
 
@@ -42,13 +47,13 @@ struct Extent {
 
 const WHOLE: Extent = Extent {
     hosts: 10_000,
-    sizes: &[10, 1_000, 100_000, 1_000_000],
+    sizes: &[10, 100, 1_000, 10_000, 100_000, 1_000_000],
     samples: 200,
     burst: BURST,
 };
 const QUICK: Extent = Extent {
     hosts: 500,
-    sizes: &[10, 1_000],
+    sizes: &[10, 100, 1_000],
     samples: 20,
     burst: 1_000,
 };
@@ -64,7 +69,7 @@ pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     figures.insert("cores".into(), json!(cores));
     sessions(&extent, build, &mut figures)?;
-    let stage = Stage::start(SPREAD, build)?;
+    let mut stage = Stage::start(SPREAD, build)?;
     let mut rows = vec![["ports in the network", "p50", "p99"].map(str::to_owned).to_vec()];
     for size in extent.sizes {
         let network = stage.network(&format!("of {size}"))?;
@@ -75,6 +80,9 @@ pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
         }
         times.sort_by(f64::total_cmp);
         let (p50, p99) = (percentile(&times, 0.5), percentile(&times, 0.99));
+        if *size >= ASKED_MIN {
+            stage.resolve(&network, *size, &mut figures)?;
+        }
         figures.insert(format!("program_p50_ms_{size}"), rounded(p50));
         figures.insert(format!("program_p99_ms_{size}"), rounded(p99));
         rows.push(vec![
@@ -89,6 +97,7 @@ pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
     stage.fill(&network, extent.burst)?;
     let key = format!("burst_{}_s", extent.burst);
     figures.insert(key, rounded(began.elapsed().as_secs_f64()));
+    stage.scan(&network, &extent, &mut figures)?;
     eprintln!(
         "{cores} cores, shared by controller, NCM and {SPREAD} simulated hosts, each a process of its own but the hosts."
     );
@@ -171,13 +180,26 @@ impl Places {
         ];
         self.spawn("ncm", "alcor", &args)
     }
+
+    fn sim(&self, hosts: usize, more: &[String]) -> anyhow::Result<Process> {
+        // What an earlier one printed is not about this one.
+        let _ = std::fs::remove_file(self.log("sim"));
+        let mut args = vec![
+            "sockets".to_owned(),
+            "--again".to_owned(),
+            format!("--ncm=http://{}", self.southbound),
+            format!("--hosts={hosts}"),
+        ];
+        args.extend_from_slice(more);
+        self.spawn("sim", "alcor-sim", &args)
+    }
 }
 
 /// Processes that are stopped when this is dropped.
 struct Stage {
     api: Api,
     hosts: usize,
-    _sim: Process,
+    sim: Process,
     ncm: Process,
     _controller: Process,
     places: Places,
@@ -200,17 +222,11 @@ impl Stage {
         let api = Api::new(&format!("http://{}", places.api))?;
         controller.wait_until(SETTLE, || api.get("/v2.0/networks").is_ok())?;
         let ncm = places.ncm()?;
-        let sim = [
-            "sockets".to_owned(),
-            "--again".to_owned(),
-            format!("--ncm=http://{}", places.southbound),
-            format!("--hosts={hosts}"),
-        ];
-        let sim = places.spawn("sim", "alcor-sim", &sim)?;
+        let sim = places.sim(hosts, &[])?;
         let stage = Self {
             api,
             hosts,
-            _sim: sim,
+            sim,
             ncm,
             _controller: controller,
             places,
@@ -323,6 +339,96 @@ impl Stage {
         Ok((visible_us - called_us) as f64 / 1e3)
     }
 
+    /// Starts the hosts anew, with other work.
+    fn restart_hosts(&mut self, more: &[String]) -> anyhow::Result<()> {
+        self.sim.kill()?;
+        self.sim = self.places.sim(self.hosts, more)?;
+        let hosts = self.hosts;
+        self.hosts_are("all hosts have a session", |welcomed, _| welcomed == hosts)
+    }
+
+    /// All hosts ask for the addresses of a network: answers a second, and for each second of the NCM's processor time, which
+    /// is what one core would give: the two cores are shared with those who ask.
+    fn resolve(&mut self, network: &str, ports: usize, figures: &mut Figures) -> anyhow::Result<()> {
+        self.restart_hosts(&[
+            format!("--ask-network={network}"),
+            format!("--ask-addresses={ports}"),
+        ])?;
+        let (answers, seconds, cpu) = self.asked()?;
+        let [wall, core] = [seconds, cpu].map(|seconds| answers.all as f64 / seconds);
+        anyhow::ensure!(
+            answers.routes * 10 > answers.all * 9,
+            "nine of ten addresses are somebody's: {answers:?}"
+        );
+        figures.insert(format!("resolve_per_s_{ports}"), rounded(core));
+        figures.insert(format!("resolve_wall_per_s_{ports}"), rounded(wall));
+        eprintln!(
+            "{ports} ports: {core:.0} answers for each second of the NCM's processor time, {wall:.0} a second"
+        );
+        self.restart_hosts(&[])?;
+        self.settle()
+    }
+
+    /// What came of questions while they were counted, for how long, and the NCM's processor time.
+    fn asked(&self) -> anyhow::Result<(Answers, f64, f64)> {
+        let log = self.places.log("sim");
+        let begun = (
+            Instant::now(),
+            self.ncm_cpu_s()?,
+            answers(&log).unwrap_or_default(),
+        );
+        std::thread::sleep(ASKING);
+        let now = answers(&log).context("the hosts say nothing of answers")?;
+        let seconds = begun.0.elapsed().as_secs_f64();
+        Ok((now.since(&begun.2), seconds, self.ncm_cpu_s()? - begun.1))
+    }
+
+    /// One virtual machine asks for random addresses of a /8 as fast as it is answered, while ports are made on other hosts.
+    fn scan(&mut self, network: &str, extent: &Extent, figures: &mut Figures) -> anyhow::Result<()> {
+        let host = self.host(0);
+        let port = json!({"port": {"network_id": network, "binding:host_id": host}});
+        let port = self.api.post("/v2.0/ports", &port)?;
+        let port = text(&port["port"]["id"])?;
+        self.settle()?;
+        let p99 = |stage: &Self| -> anyhow::Result<f64> {
+            let samples =
+                (0..extent.samples).map(|sample| stage.sample(network, 1 + sample % (stage.hosts - 1)));
+            let mut times = samples.collect::<anyhow::Result<Vec<f64>>>()?;
+            times.sort_by(f64::total_cmp);
+            Ok(percentile(&times, 0.99))
+        };
+        let quiet = p99(self)?;
+        let more = [
+            format!("--ask-network={network}"),
+            format!("--ask-port={port}"),
+            "--ask-first=10.0.0.0".to_owned(),
+            format!("--ask-addresses={}", 1 << 24),
+            "--ask-hosts=1".to_owned(),
+        ];
+        self.restart_hosts(&more)?;
+        let (answers, seconds, cpu) = self.asked()?;
+        let scanned = p99(self)?;
+        figures.insert("scan_cpu_percent".into(), rounded(cpu / seconds * 100.0));
+        figures.insert("scan_answers_per_s".into(), rounded(answers.all as f64 / seconds));
+        figures.insert(
+            "scan_busy_share".into(),
+            rounded(answers.busy as f64 / answers.all.max(1) as f64),
+        );
+        figures.insert("scan_others_p99_ratio".into(), rounded(scanned / quiet));
+        Ok(())
+    }
+
+    /// Processor time of the NCM's process.
+    fn ncm_cpu_s(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.ncm.id()))?;
+        let (_, rest) = stat.rsplit_once(')').context("the kernel does not say")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        // Fields 14 and 15 of proc(5), in hundredths of a second; `rest` begins with field 3.
+        let ticks = |field: usize| fields.get(field - 3).and_then(|value| value.parse::<f64>().ok());
+        let both = ticks(14).zip(ticks(15)).context("the kernel does not say")?;
+        Ok((both.0 + both.1) / 100.0)
+    }
+
     /// Memory of the NCM's process that is in RAM.
     fn ncm_rss_mb(&self) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.ncm.id()))?;
@@ -333,15 +439,44 @@ impl Stage {
     }
 }
 
-/// Hosts with a session, and complete ones, as the simulator last printed.
-fn last_line(log: &Path) -> Option<(usize, usize)> {
+/// What came of questions.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Answers {
+    all: u64,
+    routes: u64,
+    busy: u64,
+}
+
+impl Answers {
+    const fn since(&self, before: &Self) -> Self {
+        Self {
+            all: self.all.saturating_sub(before.all),
+            routes: self.routes.saturating_sub(before.routes),
+            busy: self.busy.saturating_sub(before.busy),
+        }
+    }
+}
+
+/// The numbers that the simulator last printed: agents with a session, complete ones, sessions, deltas, rows, answers, those
+/// that say where, those that say "later".
+fn last_numbers(log: &Path) -> Option<[u64; 8]> {
     let text = std::fs::read_to_string(log).ok()?;
     // A line that is being written has no end yet.
     let (whole, _) = text.rsplit_once('\n')?;
-    let mut words = whole.lines().next_back()?.split(' ');
-    let welcomed = words.next()?.parse().ok()?;
-    let complete = words.nth(2)?.parse().ok()?;
-    Some((welcomed, complete))
+    let parts = whole.lines().next_back()?.split(", ");
+    let numbers = parts.map(|part| part.split(' ').next()?.parse().ok());
+    numbers.collect::<Option<Vec<u64>>>()?.try_into().ok()
+}
+
+/// Hosts with a session, and complete ones.
+fn last_line(log: &Path) -> Option<(usize, usize)> {
+    let [welcomed, complete, ..] = last_numbers(log)?;
+    Some((usize::try_from(welcomed).ok()?, usize::try_from(complete).ok()?))
+}
+
+fn answers(log: &Path) -> Option<Answers> {
+    let [.., all, routes, busy] = last_numbers(log)?;
+    Some(Answers { all, routes, busy })
 }
 
 #[cfg(test)]
@@ -353,9 +488,15 @@ mod tests {
         let folder = root().join("target/tmp");
         std::fs::create_dir_all(&folder).ok();
         let log = folder.join(format!("scale-{}.log", std::process::id()));
-        let line = "12 agents welcomed, 7 complete, 13 sessions, 3 deltas, 4 rows\n99 age";
+        let line = "12 agents welcomed, 7 complete, 13 sessions, 3 deltas, 4 rows, 9 answers, 8 routes, 1 busy\n99 age";
         assert!(std::fs::write(&log, line).is_ok());
         assert_eq!(last_line(&log), Some((12, 7)));
+        let asked = Answers {
+            all: 9,
+            routes: 8,
+            busy: 1,
+        };
+        assert_eq!(answers(&log), Some(asked));
         std::fs::remove_file(&log).ok();
     }
 }
