@@ -9,5 +9,6 @@
 mod packets;
 mod region;
 mod restarts;
+mod routing;
 mod security;
 mod status;

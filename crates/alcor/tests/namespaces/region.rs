@@ -211,6 +211,16 @@ impl Region {
         body[kind].take()
     }
 
+    /// Does something with a resource that is no change of its attributes.
+    pub fn act(&self, kind: &str, path: &str, body: Value) -> Value {
+        let url = format!("{}/v2.0/{kind}s/{path}", self.endpoint);
+        let reply = self.http.put(url).json(&body).send().unwrap();
+        let status = reply.status();
+        let answer: Value = reply.json().unwrap();
+        assert!(status.is_success(), "{path} {body}: {status}: {answer}");
+        answer
+    }
+
     /// Creates a network.
     pub fn network(&self) -> Value {
         self.post("network", json!({"name": "n"}))["id"].take()
