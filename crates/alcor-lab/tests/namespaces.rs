@@ -99,7 +99,14 @@ fn what_a_crashed_run_left_is_removed_by_the_next() {
     let folder = lab.dir();
     lab.keep();
     drop(lab);
-    assert!(runs(inside.pid()) && runs(outside.pid()) && namespaces("lcrash") == 1);
+    // While a process becomes the program, which nsenter is only on the way to, the kernel shows no command line of it.
+    let both = || {
+        (runs(inside.pid()) && runs(outside.pid()))
+            .then_some(())
+            .ok_or("one of them does not run")
+    };
+    eventually("both processes", BOUND, || both().map_err(str::to_owned)).unwrap();
+    assert_eq!(namespaces("lcrash"), 1);
     drop(Lab::new("lcrash").unwrap());
     assert!(!runs(inside.pid()) && !runs(outside.pid()));
     assert_eq!(namespaces("lcrash"), 0);
