@@ -207,7 +207,11 @@ impl Place {
         let mut place = Self {
             _dir: dir,
             feed,
-            ncm: Ncm::new(Options::default()),
+            // Told of all neighbours: the two hosts with a data plane have no agent that would ask.
+            ncm: Ncm::new(Options {
+                eager_rows_max: usize::MAX,
+                ..Options::default()
+            }),
             started: Instant::now(),
             hosts: (0..HOSTS).map(|_| Host::default()).collect(),
             network,
