@@ -108,6 +108,7 @@ fn rows(network_id: Id<Network>, ports: &[Id<Port>]) -> Vec<Row> {
             admin_state_up: true,
             underlay: None,
             on_demand: true,
+            gateways: Vec::new(),
         }),
         Row::Subnet(SubnetRow {
             id: subnet_id,

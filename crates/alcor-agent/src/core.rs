@@ -422,7 +422,7 @@ impl Agent {
             && *next_heartbeat <= now.since_start
         {
             *next_heartbeat = now.since_start + *heartbeat;
-            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat {});
+            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
             out.push(Action::Send {
                 session: *session,
                 message: v1::AgentMessage { body: Some(body) },
@@ -478,6 +478,8 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             filters: self.settings.filters,
             availability_zone: self.settings.availability_zone.clone(),
+            gateway: false,
+            gateway_set: String::new(),
         };
         out.push(Action::Connect { session, hello });
     }
@@ -682,7 +684,7 @@ impl Agent {
                     self.advertise_soon(now, network);
                 }
                 RowKey::Neighbour(network, ip) => neighbours.push((network, ip)),
-                RowKey::Router(..) | RowKey::Policy(..) | RowKey::Label(..) => {}
+                RowKey::Router(..) | RowKey::FloatingIp(..) | RowKey::Policy(..) | RowKey::Label(..) => {}
             }
         }
         // Ports that the delta named are reported whether anything changed or not.

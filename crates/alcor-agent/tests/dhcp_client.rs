@@ -69,6 +69,7 @@ fn udhcpc_takes_the_lease() {
         admin_state_up: true,
         underlay: None,
         on_demand: false,
+        gateways: Vec::new(),
     };
     let subnet = SubnetRow {
         id: subnet_id,

@@ -720,6 +720,7 @@ fn an_address_behind_a_router_is_asked_for_in_its_own_network() {
                 address: IpAddr::from([172, 16, 0, 1]),
             }],
             routes: Vec::new(),
+            external: None,
         };
         Ok((Revision(revision), RowChange::Put(Row::Router(row))))
     };

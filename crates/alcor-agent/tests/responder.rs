@@ -40,6 +40,7 @@ impl World {
             admin_state_up: true,
             underlay: None,
             on_demand: false,
+            gateways: Vec::new(),
         };
         let subnet = |cidr: &str, gateway: &str, dns: &[&str], slaac| SubnetRow {
             id: Id::generate(),

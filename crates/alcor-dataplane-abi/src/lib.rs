@@ -7,6 +7,7 @@
 
 pub mod connection;
 pub mod flow;
+pub mod gateway;
 pub mod layout;
 
 /// Declares a `u32` enum whose variants have a stable snake_case text for counters, logs and the API.
@@ -62,6 +63,11 @@ reasons! {
         UnknownFragment = 26 => "unknown_fragment",
         ConnectionLimit = 27 => "connection_limit",
         UnknownUnderlay = 28 => "unknown_underlay",
+        NoGateway = 29 => "no_gateway",
+        NotOwner = 30 => "not_owner",
+        NoTranslation = 31 => "no_translation",
+        NatPortsExhausted = 32 => "nat_ports_exhausted",
+        NatConnectionLimit = 33 => "nat_connection_limit",
     }
 }
 
@@ -76,7 +82,7 @@ reasons! {
 }
 
 /// Room for drop counters: one more than the largest [`DropReason`], rounded up.
-pub const DROP_REASONS: usize = 32;
+pub const DROP_REASONS: usize = 64;
 
 /// The fold of the Internet checksum (RFC 1071): adds the carries back until 16 bits are left.
 #[inline(always)]

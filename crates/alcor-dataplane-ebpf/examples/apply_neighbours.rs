@@ -88,6 +88,7 @@ fn main() {
         admin_state_up: true,
         underlay: None,
         on_demand: false,
+        gateways: Vec::new(),
     };
     apply(&mut dataplane, &[RowChange::Put(Row::Network(row))]);
     let rss_before = rss_mb();

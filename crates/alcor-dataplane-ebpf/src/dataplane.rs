@@ -188,7 +188,12 @@ impl EbpfDataplane {
                 .tables
                 .subnet_home(row.id)
                 .map(|home| RowKey::Subnet(home, row.id)),
-            Row::Network(_) | Row::Neighbour(_) | Row::Router(_) | Row::Policy(_) | Row::Label(_) => None,
+            Row::Network(_)
+            | Row::Neighbour(_)
+            | Row::Router(_)
+            | Row::FloatingIp(_)
+            | Row::Policy(_)
+            | Row::Label(_) => None,
         };
         let key = row.key();
         if let Some(from) = moved_from.filter(|from| *from != key) {

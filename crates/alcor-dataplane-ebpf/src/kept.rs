@@ -46,7 +46,7 @@ fn row_id(of: &RowKey) -> Option<RowId> {
         RowKey::Port(_, id) => (PORT, id.uuid().into_bytes()),
         RowKey::Policy(_, id) => (POLICY, id.uuid().into_bytes()),
         RowKey::Label(_, label) => (LABEL, u128::from(label.get()).to_be_bytes()),
-        RowKey::Neighbour(..) => return None,
+        RowKey::Neighbour(..) | RowKey::FloatingIp(..) => return None,
     };
     Some((kind, network, id))
 }
@@ -188,7 +188,7 @@ fn encode(row: &Row) -> Result<Option<Vec<u8>>, DataplaneError> {
         Row::Port(row) => serde_json::to_vec(row),
         Row::Policy(row) => serde_json::to_vec(row),
         Row::Label(row) => serde_json::to_vec(row),
-        Row::Neighbour(_) => return Ok(None),
+        Row::Neighbour(_) | Row::FloatingIp(_) => return Ok(None),
     };
     text.map(Some)
         .map_err(|source| error::kernel("writing a row down", source))

@@ -81,6 +81,10 @@ impl Tables {
     pub(crate) fn check(&self, row: &Row) -> Result<(), DataplaneError> {
         match row {
             Row::Router(row) => self.network(row.network_id).map(drop).and_then(|()| row.fits()),
+            Row::FloatingIp(_) => Err(DataplaneError::Unsupported {
+                dataplane: "ebpf",
+                what: "floating IPs: gateways have them",
+            }),
             Row::Policy(row) => self.network(row.network_id).map(drop),
             Row::Label(row) => self.network(row.network_id).map(drop),
             Row::Network(row) => match self.vnis.get(&row.vni.get()) {
@@ -146,7 +150,7 @@ impl Tables {
             RowKey::Port(_, id) => network.ports.get(id).map(|(_, row)| Row::Port(row.clone())),
             RowKey::Policy(_, id) => network.rules.policies().get(id).cloned().map(Row::Policy),
             RowKey::Label(_, label) => network.rules.labels().get(label).cloned().map(Row::Label),
-            RowKey::Neighbour(..) => None,
+            RowKey::Neighbour(..) | RowKey::FloatingIp(..) => None,
         }
     }
 
@@ -227,6 +231,7 @@ impl Tables {
             }
             RowKey::Subnet(..)
             | RowKey::Router(..)
+            | RowKey::FloatingIp(..)
             | RowKey::Neighbour(..)
             | RowKey::Policy(..)
             | RowKey::Label(..) => 0,
@@ -288,7 +293,7 @@ impl Tables {
                     .filter(|(_, (_, row))| row.filter().is_some());
                 scope.ports.extend(filtered.map(|(port, _)| *port));
             }
-            RowKey::Network(_) | RowKey::Neighbour(..) => {}
+            RowKey::Network(_) | RowKey::Neighbour(..) | RowKey::FloatingIp(..) => {}
         }
         scope
     }
@@ -345,7 +350,7 @@ impl Tables {
                 }
             }
             Row::Port(row) => return self.put_port(row, handle),
-            Row::Neighbour(_) => {}
+            Row::Neighbour(_) | Row::FloatingIp(_) => {}
         }
         Ok(())
     }
@@ -456,7 +461,7 @@ impl Tables {
                     self.recompile(*id);
                 }
             }
-            RowKey::Neighbour(..) => {}
+            RowKey::Neighbour(..) | RowKey::FloatingIp(..) => {}
         }
     }
 

@@ -30,6 +30,7 @@ fn network(number: u32) -> RowChange {
         admin_state_up: true,
         underlay: None,
         on_demand: true,
+        gateways: Vec::new(),
     }))
 }
 

@@ -96,6 +96,7 @@ fn rows() -> Vec<Row> {
             admin_state_up: true,
             underlay: Some(vec!["192.0.2.0/24".parse().unwrap()]),
             on_demand: false,
+            gateways: Vec::new(),
         }),
         policy(None),
         Row::Label(LabelRow {

@@ -27,7 +27,8 @@ use bytes::Bytes;
 pub use connections::{ConnectionEntry, ConnectionState, MAX_LISTED_CONNECTIONS};
 pub use model::Model;
 pub use row::{
-    InterfaceRow, NeighbourRow, NetworkRow, PortRow, RouteRow, RouterRow, Row, RowChange, RowKey, SubnetRow,
+    ExternalRow, FloatingIpRow, InterfaceRow, NeighbourRow, NetworkRow, PortRow, RouteRow, RouterRow, Row,
+    RowChange, RowKey, SubnetRow,
 };
 pub use security::{LabelRow, PolicyRow};
 use thiserror::Error;

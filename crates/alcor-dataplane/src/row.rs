@@ -3,10 +3,15 @@
 //! Each row stands for itself: a neighbour may arrive before its network (it is refused with
 //! `UnknownNetwork`; the agent orders what it has). Revisions are the agent's business.
 
-use std::{cmp::Reverse, net::IpAddr, num::NonZeroU16};
+use std::{
+    cmp::Reverse,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU16,
+};
 
+pub use alcor_dataplane_abi::gateway::MAX_GATEWAYS;
 use alcor_model::{
-    Id, MacAddr, Network, Port, Router, Subnet, Vni,
+    FloatingIp, Id, MacAddr, Network, Port, Router, Subnet, Vni,
     resource::{AddressPair, FixedIp, HostRoute},
 };
 use ipnet::IpNet;
@@ -36,6 +41,10 @@ pub struct NetworkRow {
     /// Addresses that no row knows are asked for, and packets to them held so long. False: nobody has them.
     #[serde(default)]
     pub on_demand: bool,
+    /// Tunnel addresses of the gateways that forward between its hosts, sorted, at most
+    /// [`MAX_GATEWAYS`]. On demand: what goes to an address that no row knows goes by one of them.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
 }
 
 /// A subnet of such a network.
@@ -74,6 +83,40 @@ pub struct RouterRow {
     pub interfaces: Vec<InterfaceRow>,
     /// Its further routes.
     pub routes: Vec<RouteRow>,
+    /// Its way to the outside.
+    #[serde(default)]
+    pub external: Option<ExternalRow>,
+}
+
+/// A router's way to the outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalRow {
+    /// The external network.
+    pub network_id: Id<Network>,
+    /// The router's IPv4 address there: what it hides is sent from it.
+    pub address: Option<Ipv4Addr>,
+    /// Addresses of tenants are hidden behind the router's.
+    pub enable_snat: bool,
+    /// Tunnel addresses of the gateways that lead there, sorted, at most
+    /// [`MAX_GATEWAYS`]: the same in each of the router's networks.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// An address of an external network that leads to an address of this one. For gateways: hosts do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingIpRow {
+    /// Identity; with the network, the key.
+    pub id: Id<FloatingIp>,
+    /// The network of the fixed IP.
+    pub network_id: Id<Network>,
+    /// The router that translates.
+    pub router_id: Id<Router>,
+    /// The address outside.
+    pub floating_ip: Ipv4Addr,
+    /// The address inside.
+    pub fixed_ip: Ipv4Addr,
+    /// The network of the floating IP.
+    pub external_network_id: Id<Network>,
 }
 
 impl RouterRow {
@@ -209,6 +252,8 @@ pub enum Row {
     Subnet(SubnetRow),
     /// See [`RouterRow`].
     Router(RouterRow),
+    /// See [`FloatingIpRow`].
+    FloatingIp(FloatingIpRow),
     /// See [`PolicyRow`].
     Policy(PolicyRow),
     /// See [`LabelRow`].
@@ -226,6 +271,7 @@ impl Row {
             Self::Network(row) => RowKey::Network(row.id),
             Self::Subnet(row) => RowKey::Subnet(row.network_id, row.id),
             Self::Router(row) => RowKey::Router(row.network_id, row.id),
+            Self::FloatingIp(row) => RowKey::FloatingIp(row.network_id, row.id),
             Self::Policy(row) => RowKey::Policy(row.network_id, row.group_id),
             Self::Label(row) => RowKey::Label(row.network_id, row.label),
             Self::Port(row) => RowKey::Port(row.network_id, row.id),
@@ -244,6 +290,8 @@ pub enum RowKey {
     Subnet(Id<Network>, Id<Subnet>),
     /// A router in a network.
     Router(Id<Network>, Id<Router>),
+    /// A floating IP that leads into a network.
+    FloatingIp(Id<Network>, Id<FloatingIp>),
     /// An address in a network.
     Neighbour(Id<Network>, IpAddr),
     /// The rules of a group in a network.
@@ -261,6 +309,7 @@ impl RowKey {
             Self::Network(network)
             | Self::Subnet(network, _)
             | Self::Router(network, _)
+            | Self::FloatingIp(network, _)
             | Self::Policy(network, _)
             | Self::Label(network, _)
             | Self::Port(network, _)
@@ -273,12 +322,13 @@ impl RowKey {
         matches!(self, Self::Policy(..) | Self::Label(..))
     }
 
-    /// `network`, `subnet`, `router`, `policy`, `label`, `port` or `neighbour`.
+    /// `network`, `subnet`, `router`, `floating_ip`, `policy`, `label`, `port` or `neighbour`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Network(_) => "network",
             Self::Subnet(..) => "subnet",
             Self::Router(..) => "router",
+            Self::FloatingIp(..) => "floating_ip",
             Self::Policy(..) => "policy",
             Self::Label(..) => "label",
             Self::Port(..) => "port",

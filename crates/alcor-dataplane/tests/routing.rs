@@ -62,6 +62,7 @@ fn router(network: u128) -> RouterRow {
             route("10.9.0.64/26", "10.0.0.12", RED),
             route("10.0.0.128/25", "10.9.0.30", GREEN),
         ],
+        external: None,
     }
 }
 

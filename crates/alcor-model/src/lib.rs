@@ -13,8 +13,8 @@ pub mod trace;
 pub use id::{Id, Revision};
 pub use net::{MacAddr, Vni};
 pub use resource::{
-    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host,
-    HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota,
-    RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
+    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, GatewayNode,
+    Host, HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime,
+    Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
 };
 pub use row::{Change, Kind, Resource, ResourceKey, Row};

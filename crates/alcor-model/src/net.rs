@@ -13,6 +13,10 @@ pub struct MacAddr(pub [u8; 6]);
 /// with the same one. Locally administered, outside of the range that ports get theirs from.
 pub const GATEWAY_MAC: MacAddr = MacAddr([0x0e, 0xa1, 0xc0, 0x00, 0x00, 0x01]);
 
+/// The MAC address that hosts answer with for an address that they have asked for and do not know yet, in networks whose gateways know
+/// it: whoever has the address. No port has it.
+pub const ON_DEMAND_MAC: MacAddr = MacAddr([0x0e, 0xa1, 0xc0, 0x00, 0x00, 0x02]);
+
 impl MacAddr {
     /// Broadcast, `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: Self = Self([0xff; 6]);

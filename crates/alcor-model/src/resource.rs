@@ -5,6 +5,7 @@
 
 mod address_group;
 mod auto_topology;
+mod gateway_node;
 mod host;
 mod kept_reply;
 mod label;
@@ -21,6 +22,7 @@ mod subnet_pool;
 
 pub use address_group::AddressGroup;
 pub use auto_topology::AutoAllocatedTopology;
+pub use gateway_node::GatewayNode;
 pub use host::{DEFAULT_ZONE, Host, HostNetwork, HostRuntime, KnownRow, RefusedRow};
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Id, Revision,
     resource::{
-        AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host,
-        HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime,
+        AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, GatewayNode,
+        Host, HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime,
         Quota, RbacPolicy, Router, SecurityGroup, SecurityGroupRule, Segment, Subnet, SubnetPool,
     },
 };
@@ -220,6 +220,7 @@ rows! {
     KeptReply { String, name, "kept_reply" }
     Host { String, name, "host" }
     HostRuntime { String, name, "host_runtime" }
+    GatewayNode { Id<GatewayNode>, id, "gateway_node" }
     AddressScope { Id<AddressScope>, id, "address_scope", standard.project_id }
     SubnetPool { Id<SubnetPool>, id, "subnetpool", standard.project_id }
     Network { Id<Network>, id, "network", standard.project_id }

@@ -15,9 +15,9 @@ mod sharing;
 use std::sync::Arc;
 
 use alcor_model::{
-    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, Host,
-    HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime, Quota,
-    RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule, Segment, Subnet,
+    AddressGroup, AddressScope, AutoAllocatedTopology, DefaultSecurityGroupRule, FloatingIp, GatewayNode,
+    Host, HostRuntime, KeptReply, Label, Network, NetworkSegmentRange, Port, PortForwarding, PortRuntime,
+    Quota, RbacPolicy, Resource, ResourceKey, Router, Row, SecurityGroup, SecurityGroupRule, Segment, Subnet,
     SubnetPool,
 };
 use alcor_store::{State, Table};
@@ -164,6 +164,8 @@ tables! {
         hosts: Host,
         /// What was last known of hosts.
         host_runtimes: HostRuntime,
+        /// All gateways, by id.
+        gateway_nodes: GatewayNode,
         /// All networks.
         networks: Network,
         /// All segments: each network has one.

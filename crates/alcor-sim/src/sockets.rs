@@ -221,7 +221,7 @@ impl Agent {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(3_600));
         loop {
             tokio::select! {
-                _ = heartbeat.tick() => send.send(message(agent_message::Body::Heartbeat(Heartbeat {}))).await.map_err(gone)?,
+                _ = heartbeat.tick() => send.send(message(agent_message::Body::Heartbeat(Heartbeat::default()))).await.map_err(gone)?,
                 received = incoming.message() => {
                     let Some(received) = received.map_err(ended)? else { return Ok(()) };
                     match received.body {
@@ -268,6 +268,8 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             filters: true,
             availability_zone: String::new(),
+            gateway: false,
+            gateway_set: String::new(),
         }
     }
 

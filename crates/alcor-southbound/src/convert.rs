@@ -142,8 +142,10 @@ pub fn encode_row(revision: Revision, row: &Row) -> v1::Row {
             admin_state_up: row.admin_state_up,
             underlay: row.underlay.as_deref().map(encode_prefixes),
             on_demand: row.on_demand,
+            gateways: row.gateways.iter().copied().map(encode_ip).collect(),
         }),
         Row::Router(row) => v1::row::Body::Router(router::encode(row)),
+        Row::FloatingIp(row) => v1::row::Body::FloatingIp(router::encode_floating_ip(row)),
         Row::Policy(row) => v1::row::Body::Policy(security::encode_policy(row)),
         Row::Label(row) => v1::row::Body::Label(security::encode_label(row)),
         Row::Subnet(row) => v1::row::Body::Subnet(encode_subnet(row)),
@@ -220,6 +222,7 @@ pub fn encode_tombstone(revision: Revision, key: &RowKey) -> v1::Row {
         RowKey::Network(_) => Key::Network(true),
         RowKey::Subnet(_, id) => Key::SubnetId(encode_id(*id)),
         RowKey::Router(_, id) => Key::RouterId(encode_id(*id)),
+        RowKey::FloatingIp(_, id) => Key::FloatingIpId(encode_id(*id)),
         RowKey::Policy(_, id) => Key::PolicyGroupId(encode_id(*id)),
         RowKey::Label(_, label) => Key::Label(u32::from(label.get())),
         RowKey::Port(_, id) => Key::PortId(encode_id(*id)),
@@ -255,8 +258,12 @@ pub fn decode_row(network: Id<Network>, row: &v1::Row) -> Result<(Revision, RowC
                 .map(|blocks| decode_prefixes("a block of the underlay", blocks))
                 .transpose()?,
             on_demand: message.on_demand,
+            gateways: router::decode_gateways(&message.gateways)?,
         })),
         v1::row::Body::Router(message) => RowChange::Put(Row::Router(router::decode(network, message)?)),
+        v1::row::Body::FloatingIp(message) => {
+            RowChange::Put(Row::FloatingIp(router::decode_floating_ip(network, message)?))
+        }
         v1::row::Body::Policy(message) => {
             RowChange::Put(Row::Policy(security::decode_policy(network, message)?))
         }
@@ -295,6 +302,9 @@ fn decode_tombstone(network: Id<Network>, message: &v1::Tombstone) -> Result<Row
             Key::Network(_) => RowKey::Network(network),
             Key::SubnetId(id) => RowKey::Subnet(network, decode_id("the tombstone's subnet id", id)?),
             Key::RouterId(id) => RowKey::Router(network, decode_id("the tombstone's router id", id)?),
+            Key::FloatingIpId(id) => {
+                RowKey::FloatingIp(network, decode_id("the tombstone's floating ip id", id)?)
+            }
             Key::PortId(id) => RowKey::Port(network, decode_id("the tombstone's port id", id)?),
             Key::PolicyGroupId(id) => RowKey::Policy(network, decode_id("the tombstone's group id", id)?),
             Key::Label(label) => RowKey::Label(network, security::decode_label_number(*label)?),
@@ -414,6 +424,7 @@ mod tests {
             admin_state_up: true,
             underlay: None,
             on_demand: false,
+            gateways: Vec::new(),
         });
         assert_eq!(
             decode_row(network, &row(Some(vni))),

@@ -52,6 +52,7 @@ pub fn row(key: Key, revision: u64) -> Row {
             admin_state_up: true,
             underlay: None,
             on_demand: false,
+            gateways: Vec::new(),
         }),
         Key::Subnet(n) => Row::Subnet(SubnetRow {
             id: subnet_id(n),

@@ -125,6 +125,7 @@ pub fn rows(host: usize) -> Vec<Row> {
         admin_state_up: true,
         underlay: None,
         on_demand: false,
+        gateways: Vec::new(),
     })];
     for (index, (cidr, gateway)) in [
         ("10.0.0.0/24", "10.0.0.1"),

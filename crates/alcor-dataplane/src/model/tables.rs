@@ -314,6 +314,10 @@ impl Tables {
             RowChange::Put(Row::Network(row)) => self.put_network(row),
             RowChange::Put(Row::Subnet(row)) => self.put_subnet(row),
             RowChange::Put(Row::Router(row)) => self.put_router(row),
+            RowChange::Put(Row::FloatingIp(_)) => Err(DataplaneError::Unsupported {
+                dataplane: "model",
+                what: "floating IPs: gateways have them",
+            }),
             RowChange::Put(Row::Policy(row)) => self.put_policy(row),
             RowChange::Put(Row::Label(row)) => self.put_label(row),
             RowChange::Put(Row::Port(row)) => self.put_port(row),
@@ -439,7 +443,7 @@ impl Tables {
             return;
         };
         match key {
-            RowKey::Network(_) => {}
+            RowKey::Network(_) | RowKey::FloatingIp(..) => {}
             RowKey::Subnet(_, id) => {
                 self.subnet_count -= usize::from(network.subnets.remove(id).is_some());
             }

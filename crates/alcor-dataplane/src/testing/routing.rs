@@ -99,6 +99,7 @@ fn router(rng: &mut Rng, state: &State) -> Vec<RouterRow> {
         admin_state_up,
         interfaces: interfaces.clone(),
         routes: routes.clone(),
+        external: None,
     };
     networks.into_iter().map(row).collect()
 }

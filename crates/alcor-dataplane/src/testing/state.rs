@@ -183,6 +183,7 @@ fn network_row(rng: &mut Rng, id: Id<Network>, index: usize) -> Option<Row> {
         admin_state_up: rng.chance(94),
         underlay: None,
         on_demand: false,
+        gateways: Vec::new(),
     }))
 }
 

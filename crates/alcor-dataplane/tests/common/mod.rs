@@ -90,6 +90,7 @@ pub fn network(number: u128, vni: u32) -> NetworkRow {
         admin_state_up: number != GREY,
         underlay: None,
         on_demand: false,
+        gateways: Vec::new(),
     }
 }
 

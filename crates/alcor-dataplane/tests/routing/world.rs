@@ -267,6 +267,7 @@ fn router_row(router: &Router, router_id: Id<alcor_model::Router>, network_id: I
         admin_state_up: router.up,
         interfaces: router.interfaces.iter().flat_map(both).collect(),
         routes: Vec::new(),
+        external: None,
     }
 }
 

@@ -123,6 +123,7 @@ fn key_text(key: &RowKey) -> Option<String> {
         RowKey::Subnet(_, id) => Some(id.to_string()),
         RowKey::Port(_, id) => Some(id.to_string()),
         RowKey::Router(_, id) => Some(id.to_string()),
+        RowKey::FloatingIp(_, id) => Some(id.to_string()),
         RowKey::Policy(_, id) => Some(id.to_string()),
         RowKey::Neighbour(..) | RowKey::Label(..) => None,
     }

@@ -364,6 +364,7 @@ impl Ncm {
             admin_state_up: known.row.admin_state_up,
             routes: routes.collect(),
             interfaces,
+            external: None,
         };
         Some((known.revision, row))
     }

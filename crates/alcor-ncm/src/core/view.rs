@@ -178,6 +178,7 @@ impl NetworkView {
             admin_state_up: row.admin_state_up,
             underlay,
             on_demand: self.learned,
+            gateways: Vec::new(),
         });
         Some(KeyedRow::put(revision.max(self.mode_since), &sent))
     }

@@ -321,6 +321,7 @@ impl Base {
                 admin_state_up: network.admin_state_up,
                 underlay: None,
                 on_demand: false,
+                gateways: Vec::new(),
             }),
         );
         for subnet in state.subnets_of(id) {

@@ -327,6 +327,8 @@ impl Sim {
             version: String::new(),
             filters: self.rng.chance(0.5),
             availability_zone: String::new(),
+            gateway: false,
+            gateway_set: String::new(),
         };
         self.open(actor, hello);
     }

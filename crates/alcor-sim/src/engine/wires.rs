@@ -331,6 +331,8 @@ impl Sim {
             version: String::new(),
             filters: true,
             availability_zone: String::new(),
+            gateway: false,
+            gateway_set: String::new(),
         };
         self.open(actor, hello);
     }
@@ -344,7 +346,7 @@ impl Sim {
             let speaks = known.is_on && known.wire.is_welcome && known.wire.partitioned_until <= self.now;
             if speaks && matches!(known.kind, Kind::Light(_) | Kind::Liar(_)) {
                 let session = known.wire.session;
-                self.ncm_hears(session, Body::Heartbeat(v1::Heartbeat {}));
+                self.ncm_hears(session, Body::Heartbeat(v1::Heartbeat::default()));
             }
         }
     }

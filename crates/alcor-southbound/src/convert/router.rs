@@ -1,7 +1,12 @@
-//! Router rows: addresses lie in their subnets, next hops are of their destination's family, nothing is longer than a data
+//! Rows of routers, their ways out and floating IPs: addresses lie in their subnets, next hops are of their destination's family, nothing is longer than a data
 //! plane takes.
 
-use alcor_dataplane::{InterfaceRow, RouteRow, RouterRow, row::MAX_PREFIXES_PER_ROUTER};
+use std::net::{IpAddr, Ipv4Addr};
+
+use alcor_dataplane::{
+    ExternalRow, FloatingIpRow, InterfaceRow, RouteRow, RouterRow,
+    row::{MAX_GATEWAYS, MAX_PREFIXES_PER_ROUTER},
+};
 use alcor_model::{Id, Network};
 use alcor_proto::v1;
 
@@ -23,7 +28,85 @@ pub(super) fn encode(row: &RouterRow) -> v1::Router {
         admin_state_up: row.admin_state_up,
         interfaces: row.interfaces.iter().map(interface).collect(),
         routes: row.routes.iter().map(route).collect(),
+        external: row.external.as_ref().map(encode_external),
     }
+}
+
+fn encode_external(row: &ExternalRow) -> v1::External {
+    v1::External {
+        network_id: encode_id(row.network_id),
+        address: row
+            .address
+            .map(|address| encode_ip(address.into()))
+            .unwrap_or_default(),
+        enable_snat: row.enable_snat,
+        gateways: row.gateways.iter().copied().map(encode_ip).collect(),
+    }
+}
+
+pub(super) fn encode_floating_ip(row: &FloatingIpRow) -> v1::FloatingIp {
+    v1::FloatingIp {
+        id: encode_id(row.id),
+        router_id: encode_id(row.router_id),
+        floating_ip: encode_ip(row.floating_ip.into()),
+        fixed_ip: encode_ip(row.fixed_ip.into()),
+        external_network_id: encode_id(row.external_network_id),
+    }
+}
+
+pub(super) fn decode_floating_ip(
+    network: Id<Network>,
+    message: &v1::FloatingIp,
+) -> Result<FloatingIpRow, DecodeError> {
+    Ok(FloatingIpRow {
+        id: decode_id("the floating ip's id", &message.id)?,
+        network_id: network,
+        router_id: decode_id("the floating ip's router", &message.router_id)?,
+        floating_ip: decode_ipv4("the floating ip", &message.floating_ip)?,
+        fixed_ip: decode_ipv4("the fixed ip of a floating ip", &message.fixed_ip)?,
+        external_network_id: decode_id("the floating ip's network", &message.external_network_id)?,
+    })
+}
+
+fn decode_ipv4(what: &'static str, bytes: &[u8]) -> Result<Ipv4Addr, DecodeError> {
+    let octets = <[u8; 4]>::try_from(bytes).map_err(|_| DecodeError::Length {
+        what,
+        got: bytes.len(),
+    })?;
+    Ok(octets.into())
+}
+
+/// Tunnel addresses of gateways: not more than a data plane takes, sorted, each once.
+pub(super) fn decode_gateways(addresses: &[bytes::Bytes]) -> Result<Vec<IpAddr>, DecodeError> {
+    if addresses.len() > MAX_GATEWAYS {
+        return Err(DecodeError::Range {
+            what: "the number of gateways",
+            got: addresses.len() as u64,
+        });
+    }
+    let addresses = addresses.iter();
+    let gateways = addresses
+        .map(|address| decode_ip("a gateway's address", address))
+        .collect::<Result<Vec<_>, _>>()?;
+    if !gateways.is_sorted_by(|a, b| a < b) {
+        return Err(DecodeError::Contradiction(
+            "the order of gateways and their addresses",
+        ));
+    }
+    Ok(gateways)
+}
+
+fn decode_external(message: &v1::External) -> Result<ExternalRow, DecodeError> {
+    let address = match message.address.is_empty() {
+        true => None,
+        false => Some(decode_ipv4("a router's external address", &message.address)?),
+    };
+    Ok(ExternalRow {
+        network_id: decode_id("a router's external network", &message.network_id)?,
+        address,
+        enable_snat: message.enable_snat,
+        gateways: decode_gateways(&message.gateways)?,
+    })
 }
 
 pub(super) fn decode(network: Id<Network>, message: &v1::Router) -> Result<RouterRow, DecodeError> {
@@ -48,6 +131,7 @@ pub(super) fn decode(network: Id<Network>, message: &v1::Router) -> Result<Route
             .iter()
             .map(decode_route)
             .collect::<Result<_, _>>()?,
+        external: message.external.as_ref().map(decode_external).transpose()?,
     })
 }
 
@@ -101,6 +185,12 @@ mod tests {
                 nexthop,
                 network_id: id,
             }],
+            external: Some(ExternalRow {
+                network_id: id,
+                address: Some(Ipv4Addr::new(203, 0, 113, 1)),
+                enable_snat: true,
+                gateways: vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])],
+            }),
         };
         encode(&row)
     }
@@ -121,5 +211,36 @@ mod tests {
         let got = MAX_PREFIXES_PER_ROUTER as u64 + 1;
         let what = "the number of a router's interfaces and routes";
         assert_eq!(decode(network, &long), Err(DecodeError::Range { what, got }));
+    }
+
+    #[test]
+    fn a_way_out_and_a_floating_ip_arrive_as_they_left() {
+        let network = Id::from_uuid(uuid::Uuid::nil());
+        let sent = message([10, 0, 1, 1], IpAddr::from([10, 0, 1, 9]));
+        let row = decode(network, &sent).unwrap();
+        assert_eq!(encode(&row), sent);
+        let row = FloatingIpRow {
+            id: Id::from_uuid(uuid::Uuid::from_u128(1)),
+            network_id: network,
+            router_id: row.id,
+            floating_ip: Ipv4Addr::new(203, 0, 113, 7),
+            fixed_ip: Ipv4Addr::new(10, 0, 1, 7),
+            external_network_id: network,
+        };
+        assert_eq!(decode_floating_ip(network, &encode_floating_ip(&row)), Ok(row));
+    }
+
+    #[test]
+    fn gateways_are_few_and_in_order() {
+        let address = |last| encode_ip(IpAddr::from([192, 0, 2, last]));
+        let twice = [address(2), address(2)];
+        let words = "the order of gateways and their addresses";
+        assert_eq!(decode_gateways(&twice), Err(DecodeError::Contradiction(words)));
+        let many: Vec<_> = (0..17).map(address).collect();
+        assert!(matches!(
+            decode_gateways(&many),
+            Err(DecodeError::Range { got: 17, .. })
+        ));
+        assert_eq!(decode_gateways(&many[..16]).map(|all| all.len()), Ok(16));
     }
 }

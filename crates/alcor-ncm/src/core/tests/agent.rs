@@ -60,6 +60,8 @@ impl SimAgent {
             version: String::new(),
             filters: filters(&format!("h{host}")),
             availability_zone: String::new(),
+            gateway: false,
+            gateway_set: String::new(),
         }
     }
 

@@ -177,7 +177,7 @@ impl Big {
         while self.now.since_start < until {
             self.now.since_start += Duration::from_secs(5);
             for session in 0..CONNECTED {
-                let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat {});
+                let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
                 let session = session.into();
                 self.step(Event::Message { session, body });
             }

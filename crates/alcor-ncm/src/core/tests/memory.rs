@@ -10,7 +10,7 @@ fn kept_after(sim: &mut Sim, time: Duration) -> Vec<HostRuntime> {
     // Heartbeats, so that the time does not end the sessions.
     for agent in sim.agents.values() {
         let Some(session) = agent.session else { continue };
-        let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat {});
+        let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
         sim.ncm.step(sim.now, Event::Message { session, body });
     }
     let (actions, _) = sim.ncm.step(sim.now, Event::Tick);

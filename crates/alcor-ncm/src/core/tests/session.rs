@@ -120,7 +120,7 @@ fn a_host_that_takes_nothing_keeps_no_place() {
             unix_us: seconds * 1_000_000,
         };
         for session in 0..2 {
-            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat {});
+            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
             ncm.step(now, Event::Message { session, body });
         }
         let sent = deltas(ncm.step(now, Event::Tick).0).into_iter();

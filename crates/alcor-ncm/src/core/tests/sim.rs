@@ -233,7 +233,7 @@ impl Sim {
             self.now.unix_us += 1_000_000;
             for host in 1..=HOSTS {
                 if let Some(session) = self.agents[&host].session {
-                    let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat {});
+                    let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
                     self.step(Event::Message { session, body });
                 }
             }

@@ -424,6 +424,7 @@ pub(super) fn text(row: &Row, looks: bool) -> String {
             format!("{blocks:?}")
         }
         Row::Subnet(_) => "subnet".to_owned(),
+        Row::FloatingIp(row) => format!("{} {}", row.floating_ip, row.fixed_ip),
         Row::Router(row) => format!("{} {:?} {:?}", row.admin_state_up, row.interfaces, row.routes),
         Row::Policy(row) => {
             let points = row.ingress.iter().filter_map(|rule| rule.service);
