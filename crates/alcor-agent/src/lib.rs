@@ -13,6 +13,7 @@ pub mod devices;
 mod driver;
 mod held;
 mod learned;
+pub mod probe;
 pub mod readout;
 pub mod request;
 pub mod responder;

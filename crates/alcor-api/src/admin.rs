@@ -115,11 +115,11 @@ pub(crate) mod doc {
         schema::{ip, list, nullable, object, reference, uuid},
     };
 
-    fn text() -> Value {
+    pub(crate) fn text() -> Value {
         json!({"type": "string"})
     }
 
-    fn number() -> Value {
+    pub(crate) fn number() -> Value {
         json!({"type": "integer", "minimum": 0})
     }
 
@@ -153,6 +153,17 @@ pub(crate) mod doc {
         ]))
     }
 
+    /// The neighbours of one network on one host or gateway.
+    pub(crate) fn neighbour() -> Value {
+        object([
+            ("network_id", uuid()),
+            ("intended", number()),
+            ("intended_revision", number()),
+            ("applied_revision", nullable(number())),
+            ("timing", timing()),
+        ])
+    }
+
     pub(crate) fn hosts() -> Operation {
         Operation::new("Lists the hosts")
             .component("Host", object(summary()))
@@ -168,20 +179,13 @@ pub(crate) mod doc {
             ("error", nullable(text())),
             ("timing", timing()),
         ]);
-        let neighbour = object([
-            ("network_id", uuid()),
-            ("intended", number()),
-            ("intended_revision", number()),
-            ("applied_revision", nullable(number())),
-            ("timing", timing()),
-        ]);
         let mut members = summary();
         members.extend([
             ("incarnation", nullable(number())),
             ("queued", number()),
             ("resyncs", number()),
             ("resources", list(resource)),
-            ("neighbours", list(neighbour)),
+            ("neighbours", list(neighbour())),
         ]);
         Operation::new("Shows what a host really has")
             .component("HostState", object(members))

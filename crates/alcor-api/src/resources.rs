@@ -8,6 +8,7 @@ pub(crate) mod availability_zone;
 pub(crate) mod create;
 pub mod default_security_group_rule;
 pub mod floating_ip;
+pub(crate) mod gateway;
 pub mod handlers;
 mod lookup;
 pub mod network;

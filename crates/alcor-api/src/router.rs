@@ -24,8 +24,8 @@ use crate::{
     error::ApiError,
     openapi::{self, Operation},
     resources::{
-        Resource, agent, auto_topology, availability_zone, create, handlers, network_ip_availability,
-        port_forwarding, quota, service_provider, tags,
+        Resource, agent, auto_topology, availability_zone, create, gateway, handlers,
+        network_ip_availability, port_forwarding, quota, service_provider, tags,
     },
     state::ApiState,
     trace,
@@ -177,6 +177,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(quota::routes());
     routes.extend(network_ip_availability::routes());
     routes.extend(agent::routes());
+    routes.extend(gateway::routes());
     routes.extend(availability_zone::routes());
     routes.extend(service_provider::routes());
     routes.extend(auto_topology::routes());

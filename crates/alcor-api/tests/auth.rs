@@ -403,6 +403,7 @@ async fn hosts_and_quotas_are_the_admins() {
     for path in [
         "/alcor/v1/hosts",
         "/alcor/v1/hosts/host-1",
+        "/alcor/v1/gateways",
         "/v2.0/quotas",
         "/v2.0/quotas/one",
     ] {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, Network, Port, Revision, resource::PortStatus};
+use crate::{GatewayNode, Id, Network, Port, Revision, resource::PortStatus};
 
 /// One line of `GET /alcor/v1/hosts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,4 +121,65 @@ pub struct Timing {
     pub received_us: u64,
     /// Packets see it.
     pub visible_us: u64,
+}
+
+/// `GET /alcor/v1/gateways/{id}/state`: what a gateway really has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayState {
+    /// Identity.
+    pub id: Id<GatewayNode>,
+    /// The name that it says hello with.
+    pub name: String,
+    /// The set that it is in.
+    pub set: String,
+    /// Where hosts send their tunnel packets to.
+    pub tunnel_ip: IpAddr,
+    /// Whether an operator has taken it out of use.
+    pub draining: bool,
+    /// Whether it answered within the heartbeat timeout.
+    pub alive: bool,
+    /// When it was last heard.
+    pub last_seen_at: Option<Timestamp>,
+    /// When its newest run began.
+    pub started_at: Option<Timestamp>,
+    /// Data plane it drives, and how.
+    pub dataplane: Option<String>,
+    /// Resources whose applied revision is behind the intended one, and networks whose neighbours are.
+    pub pending: usize,
+    /// Resources that it refused.
+    pub errors: usize,
+    /// Deltas waiting to be sent.
+    pub queued: usize,
+    /// Times it was brought to date by a full snapshot.
+    pub resyncs: u64,
+    /// The networks that it forwards for, with their neighbours.
+    pub networks: Vec<NeighbourState>,
+    /// The NCM does not answer: this is what was last kept, and whether the gateway lives is not known.
+    #[serde(default)]
+    pub stale: bool,
+}
+
+impl GatewayState {
+    /// Of a gateway, from its row and what the NCM says of it.
+    pub fn new(row: &GatewayNode, said: Option<HostState>) -> Self {
+        let summary = said.as_ref().map(|said| said.summary.clone());
+        let of = |get: fn(&HostSummary) -> usize| summary.as_ref().map_or(0, get);
+        Self {
+            id: row.id,
+            name: row.name.clone(),
+            set: row.set.clone(),
+            tunnel_ip: row.tunnel_ip,
+            draining: row.draining,
+            alive: summary.as_ref().is_some_and(|summary| summary.alive),
+            last_seen_at: summary.as_ref().and_then(|summary| summary.last_seen_at),
+            started_at: summary.as_ref().and_then(|summary| summary.started_at),
+            dataplane: summary.as_ref().and_then(|summary| summary.dataplane.clone()),
+            pending: of(|summary| summary.pending),
+            errors: of(|summary| summary.errors),
+            queued: said.as_ref().map_or(0, |said| said.queued),
+            resyncs: said.as_ref().map_or(0, |said| said.resyncs),
+            stale: summary.as_ref().is_some_and(|summary| summary.stale),
+            networks: said.map(|said| said.neighbours).unwrap_or_default(),
+        }
+    }
 }

@@ -14,7 +14,7 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Registers a host, or notes its new tunnel address or zone. Writes nothing when nothing changed.
 ///
 /// # Errors
-/// A name or an address that cannot be.
+/// A name or an address that cannot be; a name that is a gateway's.
 pub fn register(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
@@ -30,6 +30,11 @@ pub fn register(
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(RegionError::InvalidInput(format!(
             "a host name has 1 to {NAME_BYTES_MAX} printable characters"
+        )));
+    }
+    if tx.state().gateway_named(name).is_some() {
+        return Err(RegionError::InvalidInput(format!(
+            "host {name}: a gateway has this name"
         )));
     }
     if tunnel_ip.is_unspecified() || tunnel_ip.is_multicast() {

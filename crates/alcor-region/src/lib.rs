@@ -14,6 +14,7 @@ pub mod env;
 pub mod error;
 mod external;
 pub mod floating_ip;
+pub mod gateway;
 pub mod host;
 pub mod host_runtime;
 pub mod label;

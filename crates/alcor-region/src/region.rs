@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use alcor_model::{Host, HostRuntime, Id, Label, Revision};
+use alcor_model::{GatewayNode, Host, HostRuntime, Id, Label, Revision};
 use alcor_store::{
     Engine, EngineError, FeedReader, Shard, ShardOptions, Snapshot, StoreError, Tx, WriteError,
 };
@@ -11,6 +11,7 @@ use crate::{
     Env, RegionConfig, RegionError, RegionState,
     command::{Caller, PortReport},
     env::{Source, SystemSource},
+    gateway::{self, GatewayRegistration},
     host, host_runtime, label,
     managed::Managed,
     once::{self, Once, OnceError, Reply},
@@ -207,6 +208,14 @@ impl Region {
         let (name, zone) = (name.to_owned(), zone.to_owned());
         self.write(move |tx, env| host::register(tx, env, &name, tunnel_ip, &zone))
             .await
+    }
+
+    /// Registers a gateway, or its new set or tunnel address.
+    ///
+    /// # Errors
+    /// See [`gateway::register`].
+    pub async fn register_gateway(&self, said: GatewayRegistration) -> Result<Arc<GatewayNode>, RegionError> {
+        self.write(move |tx, env| gateway::register(tx, env, said)).await
     }
 
     /// Takes what hosts report about ports. Gives how many reports changed something.

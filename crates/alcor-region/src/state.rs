@@ -3,6 +3,7 @@
 //! A kind of rows is one line in the table at the end; what is derived from its rows is in the module of its group.
 
 mod counts;
+mod gateways;
 mod hosts;
 mod l2;
 mod l3;
@@ -22,6 +23,7 @@ use alcor_model::{
 };
 use alcor_store::{State, Table};
 use counts::Counts;
+use gateways::GatewayIndexes;
 use hosts::HostIndexes;
 pub use hosts::Zone;
 use l2::L2Indexes;
@@ -210,6 +212,7 @@ tables! {
     indexes {
         counts: Counts,
         host_indexes: HostIndexes,
+        gateway_indexes: GatewayIndexes,
         l2: L2Indexes,
         l3: L3Indexes,
         label_indexes: LabelIndexes,

@@ -3,6 +3,7 @@
 mod auto_topology;
 mod concurrency;
 mod conservation;
+mod gateways;
 mod host_runtime;
 mod labels;
 mod once;

@@ -9,7 +9,7 @@ use std::{future::ready, net::SocketAddr, sync::Arc};
 use alcor_api::{ApiConfig, ApiState, BoxFuture, HostDirectory, serve};
 use alcor_model::{
     Id, Port, Revision,
-    effective::{HostState, HostSummary, PortState},
+    effective::{HostState, HostSummary, NeighbourState, PortState},
     resource::PortStatus,
     trace::{Trace, TraceError, TraceQuestion},
 };
@@ -36,8 +36,11 @@ pub struct Api {
     _files: tempfile::TempDir,
 }
 
-/// One host that reported one port.
+/// One host that reported one port, and one gateway that forwards for one network.
 struct OneHost;
+
+/// The gateway that lives, once it is registered.
+pub const GATEWAY: &str = "gw-1";
 
 fn summary() -> HostSummary {
     HostSummary {
@@ -59,14 +62,26 @@ impl HostDirectory for OneHost {
         Box::pin(ready(vec![summary()]))
     }
     fn host<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<HostState>> {
-        let state = (name == summary().name).then(|| HostState {
-            summary: summary(),
-            incarnation: Some(7),
-            queued: 0,
-            resyncs: 1,
-            resources: Vec::new(),
-            neighbours: Vec::new(),
-        });
+        let neighbour = || NeighbourState {
+            network_id: Id::from_uuid(uuid::Uuid::from_u128(1)),
+            intended: 2,
+            intended_revision: Revision(3),
+            applied_revision: Some(Revision(3)),
+            timing: None,
+        };
+        let state = [summary().name.as_str(), GATEWAY]
+            .contains(&name)
+            .then(|| HostState {
+                summary: HostSummary {
+                    name: name.to_owned(),
+                    ..summary()
+                },
+                incarnation: Some(7),
+                queued: 0,
+                resyncs: 1,
+                resources: Vec::new(),
+                neighbours: (name == GATEWAY).then(neighbour).into_iter().collect(),
+            });
         Box::pin(ready(state))
     }
     fn port(&self, port_id: Id<Port>) -> BoxFuture<'_, Option<PortState>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alcor_model::{GatewayNode, Host, HostRuntime};
+use alcor_model::{Host, HostRuntime};
 use alcor_store::UniqueIndex;
 use imbl::OrdMap;
 use uuid::Uuid;
@@ -54,8 +54,6 @@ impl RegionState {
 }
 
 impl Indexed for HostRuntime {}
-
-impl Indexed for GatewayNode {}
 
 impl Indexed for Host {
     fn index(&self, state: &mut RegionState) {
