@@ -6,7 +6,7 @@
 use crate::connection::Direction;
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
@@ -404,9 +404,9 @@ layouts! {
         tokens: u64,
     }
     /// Drops of one port by `DropReason`.
-    Counters(256) {
+    Counters(512) {
         /// By number of the reason.
-        by_reason: [u64; 32],
+        by_reason: [u64; crate::DROP_REASONS],
     }
 }
 
