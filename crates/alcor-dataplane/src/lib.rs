@@ -6,6 +6,7 @@
 //!
 //! The path of a packet is specified in [`path`]; the model implements it in plain Rust.
 
+pub mod choice;
 pub mod compiled;
 mod connections;
 pub mod model;
@@ -119,7 +120,7 @@ pub enum Event {
         frame: Bytes,
     },
     /// A port sent to an address that no row knows, in a network where such addresses are asked for. Whoever takes this
-    /// holds the packet.
+    /// holds the packet, and asks for the address.
     Unresolved {
         /// The port that sent.
         port: Id<Port>,
@@ -127,7 +128,7 @@ pub enum Event {
         network: Id<Network>,
         /// The address it looked for.
         address: IpAddr,
-        /// The whole frame.
+        /// The whole frame. Empty: there is nothing to hold, as a gateway has it already, or it is longer than what can be held.
         frame: Bytes,
     },
 }

@@ -9,6 +9,12 @@
 //!   address and the whole frame, for whoever asks for it and releases the frame then. A frame that was released and is unknown still,
 //!   and any frame in another network: dropped as `UnknownDestination`. The neighbour row that a frame of a port is
 //!   answered with (stages 4 and 6) or sent by (8 and 9) is *used*, whatever a filter says then; a lookup by MAC uses every row with this MAC.
+//! - *By a gateway*: a network that is on demand and whose row names gateways does not make a frame wait that was not held before.
+//!   An IP packet whose own destination is unknown in the network that it is in (not the next hop of a route: the gateway looks for the
+//!   packet's destination) is sent to one of them, chosen by its addresses ([`alcor_dataplane_abi::gateway::choose`]); ARP and ND for an
+//!   address of one of the network's subnets are answered with [`ON_DEMAND_MAC`](alcor_model::net::ON_DEMAND_MAC), which no station has.
+//!   Whoever asks for addresses is told then too (`Unresolved`, with an empty frame: nothing waits), so that the next packets go the direct way.
+//!   It may be told less often than that happens. Everything else that is unknown is held as above.
 //! - `gateway(network, ip)`: the subnet row whose `gateway_ip` this is, or a router row of the network that is up and one
 //!   of whose interfaces, in whichever network, has this address: all of them are one station. `link-local gateway`:
 //!   `fe80::` EUI-64 of the gateway MAC; it exists in networks that have an IPv6 subnet with a gateway.
@@ -18,6 +24,8 @@
 //!   gateway: (the network, the address itself). Else the longest match among the interfaces and routes of the router rows of the
 //!   network that are up. An interface: (its network, the address itself); a route: (its network, its next hop). Matches of one
 //!   length: interfaces first, then by the next hop, the id of the router, of the network.
+//! - `way out(network)`: of the router rows of the network that are up and have an `external`, the one with the lowest id. One of
+//!   the gateways that its `external` names owns all that faces the outside for that router: `choose` by the router's id.
 //! - `translate(from, to, label)`: what a label of network *from* is in network *to*: the same one when they are the same;
 //!   the lowest label of *to* whose row has the same set of groups as the row of *from*; 0 when there is no such row.
 //!
@@ -29,7 +37,8 @@
 //! 4. **ARP**: shorter than 28 bytes, not Ethernet/IPv4 (1, 0x0800, 6, 4): `Malformed`. Not a request (op 1):
 //!    `ArpIgnored`. With port security: sender MAC equals the Ethernet source, sender IP is 0.0.0.0 or allowed, else
 //!    `SpoofedArp`. Target is a fixed IP of the port itself: `OwnAddress`. Target is a gateway: reply with
-//!    its MAC. `neigh` knows it: reply with that MAC. Else unknown. The reply is
+//!    its MAC. `neigh` knows it: reply with that MAC. Else by a gateway, but for a probe (sender IP 0.0.0.0,
+//!    which asks whether anybody has the address): reply with `ON_DEMAND_MAC`. Else unknown. The reply is
 //!    exactly 42 bytes: Ethernet header to the requester from the answered MAC, op 2.
 //! 5. **IPv4**: version 4, IHL >= 5, header within the frame, IHL*4 <= total length <= bytes present, else
 //!    `Malformed`. UDP of a first or only fragment with less than 8 bytes up to the total length: `Malformed`. A DHCP message is UDP of a first or only fragment, source port 68, destination port 67; whatever the
@@ -50,7 +59,8 @@
 //!      address of the port's MAC, else `SpoofedNd`; a source-link-layer option in first place (type 1, length 1) whose MAC differs from the
 //!      Ethernet source: `SpoofedNd`. Target is own (fixed IP or own link-local): `OwnAddress`. Target is a gateway or the
 //!      link-local gateway: NA with the router flag. `neigh` knows it, or it is the EUI-64 link-local address of a MAC that `fdb`
-//!      knows: NA without the router flag. Else unknown.
+//!      knows: NA without the router flag. Else by a gateway, but for an NS from `::` (duplicate address detection): NA with
+//!      `ON_DEMAND_MAC`, without the router flag. Else unknown.
 //!      The NA is exactly 86 bytes: Ethernet (to the requester's source MAC, from the answered MAC), IPv6 (hop limit 255, flow label
 //!      and traffic class 0, from the target to the requester, or to ff02::1 when the NS came from `::`), ICMPv6 type 136 with flags R as above, S (not when to
 //!      ff02::1), O; the target; option 2 with the MAC. When to ff02::1 the Ethernet destination is 33:33:00:00:00:01.
@@ -62,20 +72,25 @@
 //!    ICMPv6 echo request (type 8 or 128, any code, at least 8 bytes; unfragmented, no IPv4 options, no extension headers) is
 //!    answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums adjusted incrementally
 //!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`.
-//!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). `route` finds nothing, or a
+//!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). `route` finds nothing: **out**, if the
+//!    packet is IPv4 and the network has a way out: its owner is none, as it names no gateways: `NoGateway`; else the packet stays in its
+//!    network, TTL - 1, both MACs = gateway MAC, which tells the owner that it goes out; on to stage 10. Else, or when `route` finds a
 //!    network that is not on this host: `NoRoute`. That network is down: `PortDown`. The source need not be checked again. `neigh` of that
-//!    network does not know the next hop: unknown in that network. Else TTL/hop limit - 1, source MAC = gateway MAC, destination MAC =
-//!    the neighbour's, on to stage 10. The packet has left its sender's network for the one that the route tells.
+//!    network does not know the next hop: by a gateway, else unknown in that network. Else TTL/hop limit - 1, source MAC = gateway MAC,
+//!    destination MAC = the neighbour's, or `ON_DEMAND_MAC` by a gateway, on to stage 10. The packet has left its sender's network for the
+//!    one that the route tells.
 //! 9. Else **switch**: `fdb(network, destination MAC)`. Not found: whoever `neigh` says has the IP destination now, and the
 //!    destination MAC becomes its: the sender's cache is older than the port that has the address, and as nothing floods, nothing
-//!    else would tell it before the cache ends. A gateway's address: `UnknownDestination`; nobody's: unknown. It is the
-//!    port itself: `Loop`.
+//!    else would tell it before the cache ends. A gateway's address: `UnknownDestination`; nobody's: by a gateway, the destination
+//!    MAC becomes `ON_DEMAND_MAC`, else unknown. It is the port itself: `Loop`.
 //! 10. **Filter out**: [the filter](#the-filter) of the sender, egress, with the label of the peer: a local port's own, else the
-//!     neighbour row's, translated into the sender's network; 0 for the gateway's answer of stage 8. A ping to the gateway is
-//!     filtered like any packet, its answer is not.
+//!     neighbour row's, translated into the sender's network; 0 for the gateway's answer of stage 8, by a gateway and out. A ping to the
+//!     gateway is filtered like any packet, its answer is not. By a gateway nobody knows whom the packet goes to: if the rules say no to
+//!     label 0, nothing is remembered of that, and the packet is unknown (held) as if there were no gateways; they are asked again
+//!     about the packet that is released.
 //! 11. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the MTU of the network that it
 //!     is in now (and not a GSO packet whose segments fit): `Oversize`. A local port: down or without a device: `PortDown`. Remote:
-//!     `Tunnel` with that network's VNI and the sender's label, translated into that network.
+//!     `Tunnel` with that network's VNI and the sender's label, translated into that network; out: with label 0.
 //! 12. **Filter in**, for a local port: the filter of the receiver, ingress, with the sender's label, translated as in stage 11. Then
 //!     `Deliver` (routed back to the sender itself: delivered too).
 //!

@@ -47,6 +47,26 @@ pub struct NetworkRow {
     pub gateways: Vec<IpAddr>,
 }
 
+impl NetworkRow {
+    /// Whether a data plane takes so much.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Full`] beyond [`MAX_GATEWAYS`].
+    pub fn fits(&self) -> Result<(), DataplaneError> {
+        gateways_fit(&self.gateways)
+    }
+}
+
+const fn gateways_fit(gateways: &[IpAddr]) -> Result<(), DataplaneError> {
+    if gateways.len() <= MAX_GATEWAYS {
+        return Ok(());
+    }
+    Err(DataplaneError::Full {
+        what: "gateway in a row",
+        limit: MAX_GATEWAYS,
+    })
+}
+
 /// A subnet of such a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubnetRow {
@@ -136,8 +156,11 @@ impl RouterRow {
     /// Whether a data plane takes so much.
     ///
     /// # Errors
-    /// [`DataplaneError::Full`] beyond [`MAX_PREFIXES_PER_ROUTER`].
-    pub const fn fits(&self) -> Result<(), DataplaneError> {
+    /// [`DataplaneError::Full`] beyond [`MAX_PREFIXES_PER_ROUTER`] or [`MAX_GATEWAYS`].
+    pub fn fits(&self) -> Result<(), DataplaneError> {
+        if let Some(external) = &self.external {
+            gateways_fit(&external.gateways)?;
+        }
         if self.interfaces.len() + self.routes.len() <= MAX_PREFIXES_PER_ROUTER {
             return Ok(());
         }

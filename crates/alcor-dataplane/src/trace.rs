@@ -11,13 +11,16 @@ use std::{
 };
 
 use alcor_dataplane_abi::connection::Direction;
-use alcor_model::{Id, MacAddr, Network, Port};
+use alcor_model::{
+    Id, MacAddr, Network, Port,
+    net::{GATEWAY_MAC, ON_DEMAND_MAC},
+};
 
 use crate::{
     Dataplane, DropReason, Ingress, LabelRow, Model, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row,
     RowChange, SubnetRow, Verdict,
     compiled::Compiled,
-    packet::mac_at,
+    packet::{mac_at, put},
     probe::{Payload, packet, question},
     security::{Family, SecurityGroup},
 };
@@ -219,6 +222,15 @@ pub fn trace(source: &[Row], destination: Option<&[Row]>, probe: &Probe) -> Way 
     run.way
 }
 
+/// Where a gateway sends a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// To the host of whoever has the address.
+    Between,
+    /// Out.
+    Out,
+}
+
 struct Run<'a> {
     source: Host<'a>,
     destination: Option<Host<'a>>,
@@ -349,6 +361,12 @@ impl<'a> Run<'a> {
         let (network, hop) = self.route(port, dropped)?;
         let has = |row: &PortRow| row.fixed_ips.iter().any(|fixed| fixed.ip_address == hop);
         let local = self.source.port(|row| row.network_id == network && has(row));
+        if let Verdict::Tunnel { host, frame, .. } = &verdict
+            && let Some(by) = self.gateway(*host, frame)
+        {
+            self.rules(Side::Source, port, Direction::Egress, to, 0, dropped)?;
+            return self.by_gateway(by, verdict, (port.network_id, ip));
+        }
         let label = self.neighbour(port, network, hop, local);
         self.rules(Side::Source, port, Direction::Egress, to, label, dropped)?;
         let own = port.filter().unwrap_or_default();
@@ -363,7 +381,7 @@ impl<'a> Run<'a> {
             } => {
                 let detail = format!("to host {host}, VNI {vni}, label {label}");
                 self.stage(Side::Source, "tunnel", true, detail);
-                self.arrive(vni.get(), label, (port.network_id, ip), &frame)
+                self.arrive(vni.get(), label, (port.network_id, ip), None, &frame)
             }
             Verdict::Deliver { port: receiver, .. } => {
                 let row = self.source.port(|row| row.id == receiver)?;
@@ -398,6 +416,49 @@ impl<'a> Run<'a> {
             self.stage(Side::Source, "router", true, detail);
         }
         Some((network, hop))
+    }
+
+    /// Whether a packet in the tunnel goes by a gateway, which the MACs tell.
+    fn gateway(&mut self, host: IpAddr, frame: &[u8]) -> Option<By> {
+        let (by, detail) = match mac_at(frame, 0)? {
+            ON_DEMAND_MAC => (
+                By::Between,
+                format!("no row of this host knows the address: by gateway {host}"),
+            ),
+            GATEWAY_MAC => (By::Out, format!("out, by gateway {host}, which owns the router")),
+            _ => return None,
+        };
+        self.stage(Side::Source, "gateway", true, detail);
+        Some(by)
+    }
+
+    /// The way by a gateway, as far as rows of hosts tell it.
+    fn by_gateway(&mut self, by: By, verdict: Verdict, sender: (Id<Network>, IpAddr)) -> Option<()> {
+        let Verdict::Tunnel {
+            host,
+            vni,
+            label,
+            frame,
+            ..
+        } = verdict
+        else {
+            return None;
+        };
+        let detail = format!("to gateway {host}, VNI {vni}, label {label}");
+        self.stage(Side::Source, "tunnel", true, detail);
+        if by == By::Out {
+            return None;
+        }
+        // What gateways do between hosts: the MAC of whoever has the address.
+        let to = self.probe.to;
+        let has = |row: &PortRow| row.fixed_ips.iter().any(|fixed| fixed.ip_address == to);
+        let receiver = self.destination.as_ref().and_then(|host| {
+            let network = host.network(|row| row.vni == vni)?;
+            host.port(|row| row.network_id == network.id && has(row))
+        });
+        let mut frame = frame.to_vec();
+        put(&mut frame, 0, &receiver.map_or(ON_DEMAND_MAC, |row| row.mac).0);
+        self.arrive(vni.get(), label, sender, Some(host), &frame)
     }
 
     /// Says where the peer is; gives its label in the sender's network.
@@ -482,6 +543,7 @@ impl<'a> Run<'a> {
         vni: u32,
         label: u16,
         (sender_network, ip): (Id<Network>, IpAddr),
+        gateway: Option<IpAddr>,
         frame: &[u8],
     ) -> Option<()> {
         let Some(host) = &mut self.destination else {
@@ -502,7 +564,7 @@ impl<'a> Run<'a> {
             Row::Neighbour(row) if row.ip == ip && row.network_id == sender_network => Some(row.host),
             _ => None,
         });
-        let Some(source) = source else {
+        let Some(source) = gateway.or(source) else {
             let detail = "the receiver's host does not know the sender yet";
             self.stage(Side::Destination, "arrival", false, detail);
             return None;

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use alcor_dataplane::{
     Dataplane, DropReason, Drops, Event, Ingress, NetworkRow, PuntReason, Row, RowChange, Verdict,
 };
-use alcor_model::{Id, MacAddr, Port, Vni};
+use alcor_model::{Id, MacAddr, Port, Vni, net::ON_DEMAND_MAC};
 use bytes::Bytes;
 use common::{ALICE, ip, mac};
 
@@ -184,6 +184,55 @@ fn check_on_demand(case: &Case, port: Id<Port>) {
 /// Reasons that only a kernel data plane has: its own failures, and limits of its channel to the agent.
 const KERNEL_ONLY: [DropReason; 2] = [DropReason::PuntLimit, DropReason::Internal];
 
+/// What a frame that is unknown becomes where gateways know more: whoever asks is told in any case, and holds what did not go on.
+/// `gateways.rs` has what goes on where.
+fn check_by_gateway(case: &Case, port: Id<Port>) {
+    let name = case.name;
+    let (mut plain, mut model) = (common::model(), common::model());
+    let mut events = model.events().unwrap();
+    let network = NetworkRow {
+        on_demand: true,
+        gateways: vec![ip("192.0.2.101"), ip("192.0.2.102")],
+        ..common::network(common::RED, common::RED_VNI)
+    };
+    assert!(model.apply(&[RowChange::Put(Row::Network(network))])[0].is_ok());
+    let verdict = model.process(case.ingress.clone(), &case.frame);
+    let Want::Unknown(address) = &case.want else {
+        assert_eq!(
+            verdict,
+            plain.process(case.ingress.clone(), &case.frame),
+            "{name}"
+        );
+        let told = matches!(events.try_recv(), Ok(Event::Unresolved { .. }));
+        return assert!(!told, "{name}");
+    };
+    let frame = match &verdict {
+        Verdict::Punt(PuntReason::Unresolved) => Bytes::from(case.frame.clone()),
+        Verdict::Tunnel { frame, .. } if frame[..6] == ON_DEMAND_MAC.0 => Bytes::new(),
+        Verdict::Reply { frame } if frame[6..12] == ON_DEMAND_MAC.0 => Bytes::new(),
+        other => panic!("{name}: {other:?}"),
+    };
+    let event = Event::Unresolved {
+        port,
+        network: common::id(common::RED),
+        address: ip(address),
+        frame,
+    };
+    assert_eq!(events.try_recv().ok(), Some(event), "{name}");
+    assert_eq!(model.drops().unwrap(), Drops::new(), "{name}");
+}
+
+/// Reasons that need routers with a way out: `gateways.rs` has their cases.
+const OUT: [DropReason; 1] = [DropReason::NoGateway];
+
+/// Reasons that only gateways have.
+const GATEWAY_ONLY: [DropReason; 4] = [
+    DropReason::NotOwner,
+    DropReason::NoTranslation,
+    DropReason::NatPortsExhausted,
+    DropReason::NatConnectionLimit,
+];
+
 /// Reasons that need more than one frame or security rows: `filter.rs` has their cases.
 const FILTER: [DropReason; 5] = [
     DropReason::EgressDenied,
@@ -205,13 +254,19 @@ fn what_is_unknown_is_held_where_it_can_be_asked_for() {
     for case in all() {
         if let Ingress::Port(port) = &case.ingress {
             check_on_demand(&case, *port);
+            check_by_gateway(&case, *port);
         }
     }
 }
 
 #[test]
 fn every_reason_has_a_case() {
-    let mut drops: BTreeSet<DropReason> = KERNEL_ONLY.into_iter().chain(FILTER).collect();
+    let mut drops: BTreeSet<DropReason> = KERNEL_ONLY
+        .into_iter()
+        .chain(FILTER)
+        .chain(OUT)
+        .chain(GATEWAY_ONLY)
+        .collect();
     // See above.
     let mut punts = BTreeSet::from([PuntReason::Unresolved]);
     for case in all() {

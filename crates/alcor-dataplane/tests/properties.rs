@@ -7,7 +7,10 @@ use alcor_dataplane::{
     Dataplane, DropReason, Ingress, Model, PortRow, PuntReason, Row, RowChange, RowKey, Verdict,
     testing::{Scenario, rng::Rng},
 };
-use alcor_model::{Id, Network, Port};
+use alcor_model::{
+    Id, Network, Port,
+    net::{GATEWAY_MAC, ON_DEMAND_MAC},
+};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
@@ -183,6 +186,7 @@ proptest! {
         check_scenario(&Scenario::secured(seed));
         check_scenario(&Scenario::learning(seed));
         check_scenario(&Scenario::routed(seed));
+        check_scenario(&Scenario::with_gateways(seed));
     }
 
     #[test]
@@ -199,7 +203,7 @@ proptest! {
 
     #[test]
     fn a_snapshot_is_what_was_applied_and_applying_it_again_changes_nothing(seed: u64) {
-        let scenario = Scenario::routed(seed);
+        let scenario = Scenario::with_gateways(seed);
         let mut model = scenario.model();
         let snapshot = model.snapshot().unwrap();
         prop_assert_eq!(&snapshot.rows, &scenario.rows);
@@ -210,7 +214,7 @@ proptest! {
 
     #[test]
     fn the_order_within_networks_does_not_matter(seed: u64, order: u64) {
-        let scenario = Scenario::routed(seed);
+        let scenario = Scenario::with_gateways(seed);
         let mut changes = scenario.changes();
         shuffle(&mut changes, order);
         changes.sort_by_key(|change| !matches!(change, RowChange::Put(Row::Network(_))));
@@ -228,7 +232,7 @@ proptest! {
 
     #[test]
     fn removing_everything_in_any_order_leaves_nothing(seed: u64, order: u64) {
-        let scenario = Scenario::routed(seed);
+        let scenario = Scenario::with_gateways(seed);
         let mut model = scenario.model();
         let mut keys: Vec<RowKey> = scenario.rows.iter().map(Row::key).collect();
         shuffle(&mut keys, order);
@@ -257,6 +261,7 @@ fn scenarios_reach_every_verdict_and_reason() {
             Scenario::secured(seed),
             Scenario::learning(seed),
             Scenario::routed(seed),
+            Scenario::with_gateways(seed),
         ]
     };
     for scenario in (0..600).flat_map(scenarios) {
@@ -265,7 +270,10 @@ fn scenarios_reach_every_verdict_and_reason() {
             let name = match model.process(ingress, &frame) {
                 Verdict::Deliver { .. } => "deliver",
                 Verdict::Tunnel { forwarded: true, .. } => "forwarded",
+                Verdict::Tunnel { frame, .. } if frame.starts_with(&ON_DEMAND_MAC.0) => "by a gateway",
+                Verdict::Tunnel { frame, .. } if frame.starts_with(&GATEWAY_MAC.0) => "out",
                 Verdict::Tunnel { .. } => "tunnel",
+                Verdict::Reply { frame } if frame[6..].starts_with(&ON_DEMAND_MAC.0) => "for a gateway",
                 Verdict::Reply { .. } => "reply",
                 Verdict::Punt(reason) => reason.as_str(),
                 Verdict::Drop(reason) => reason.as_str(),
@@ -274,11 +282,15 @@ fn scenarios_reach_every_verdict_and_reason() {
         }
     }
     println!("{seen:#?}");
-    // Of the kernel only; or of a full table, which takes more frames than a scenario has.
+    // Of the kernel or of gateways only; or of a full table, which takes more frames than a scenario has.
     let elsewhere = [
         DropReason::PuntLimit,
         DropReason::Internal,
         DropReason::ConnectionLimit,
+        DropReason::NotOwner,
+        DropReason::NoTranslation,
+        DropReason::NatPortsExhausted,
+        DropReason::NatConnectionLimit,
     ]
     .map(DropReason::as_str);
     let drops = DropReason::ALL.iter().map(|reason| reason.as_str());
@@ -286,6 +298,7 @@ fn scenarios_reach_every_verdict_and_reason() {
     let wanted: BTreeSet<&str> = drops
         .chain(punts)
         .chain(["deliver", "tunnel", "forwarded", "reply"])
+        .chain(["by a gateway", "for a gateway", "out"])
         .filter(|name| !elsewhere.contains(name))
         .collect();
     let rare: Vec<_> = wanted

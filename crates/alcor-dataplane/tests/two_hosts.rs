@@ -4,15 +4,16 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use alcor_dataplane::{
-    Dataplane, DropReason, Ingress, Model, Row, RowChange, Verdict,
+    Dataplane, DropReason, Event, Ingress, Model, NetworkRow, PuntReason, Row, RowChange, Verdict,
     testing::{Scenario, wire},
 };
-use alcor_model::MacAddr;
+use alcor_model::{MacAddr, net::ON_DEMAND_MAC};
 use common::*;
 use etherparse::{NetSlice, SlicedPacket};
+use tokio::sync::mpsc::Receiver;
 
 /// Two hosts, two networks with the same addresses. On host 1 Alice (red) and Mallory (blue), on host 2
 /// Bob and Carol (red) and Frank (blue, with Bob's MAC and address).
@@ -236,4 +237,175 @@ fn what_random_scenarios_tunnel_is_never_tunnelled_on() {
             assert!(ended, "seed {seed}: {verdict:?}");
         }
     }
+}
+
+const GATEWAY_HOSTS: [&str; 2] = ["192.0.2.101", "192.0.2.102"];
+
+/// The two hosts, where the first one knows nobody but its own ports; gateways that know all, and an agent that asks.
+struct ByGateways {
+    hosts: Hosts,
+    /// Who has which address of red, and where.
+    known: BTreeMap<IpAddr, (MacAddr, &'static str)>,
+    events: Receiver<Event>,
+    /// Packets that each gateway has sent on.
+    sent_on: BTreeMap<IpAddr, u32>,
+}
+
+impl ByGateways {
+    fn new() -> Self {
+        let mut hosts = Hosts::new();
+        let near = hosts.models.get_mut(HOST_1).unwrap();
+        let learned = |row: &Row| matches!(row, Row::Neighbour(row) if row.network_id == id(RED));
+        let known = rows_of(HOST_1).into_iter().filter(learned);
+        let forget: Vec<RowChange> = known.map(|row| RowChange::Remove(row.key())).collect();
+        assert!(near.apply(&forget).iter().all(Result::is_ok));
+        let events = near.events().unwrap();
+        let mut by_gateways = Self {
+            hosts,
+            known: BTreeMap::from([
+                (ip("10.0.0.12"), (mac(BOB), HOST_2)),
+                (ip("10.0.1.13"), (mac(CAROL), HOST_2)),
+            ]),
+            events,
+            sent_on: BTreeMap::new(),
+        };
+        by_gateways.use_gateways(&GATEWAY_HOSTS);
+        by_gateways
+    }
+
+    fn use_gateways(&mut self, gateways: &[&str]) {
+        let row = NetworkRow {
+            on_demand: true,
+            gateways: gateways.iter().map(|text| ip(text)).collect(),
+            ..network(RED, RED_VNI)
+        };
+        let change = RowChange::Put(Row::Network(row));
+        let outcome = self.hosts.models.get_mut(HOST_1).unwrap().apply(&[change]);
+        assert!(outcome[0].is_ok());
+    }
+
+    /// Sends a frame of Alice; who gets it, and the gateway that it went by.
+    fn send(&mut self, frame: &[u8], to: &str) -> (Verdict, Option<IpAddr>) {
+        let near = self.hosts.models.get_mut(HOST_1).unwrap();
+        let verdict = near.process(Ingress::Port(id(ALICE)), frame);
+        let Verdict::Tunnel {
+            host,
+            vni,
+            label,
+            frame,
+            ..
+        } = verdict
+        else {
+            return (verdict, None);
+        };
+        let arriving = |source, frame: &[u8], hosts: &mut Hosts| {
+            let ingress = Ingress::Tunnel {
+                source,
+                vni: vni.get(),
+                label,
+                forwarded: false,
+            };
+            hosts.models.get_mut(HOST_2).unwrap().process(ingress, frame)
+        };
+        if !GATEWAY_HOSTS.iter().any(|text| ip(text) == host) {
+            assert_eq!(host, ip(HOST_2));
+            return (arriving(ip(HOST_1), &frame, &mut self.hosts), None);
+        }
+        // What a gateway does: the MAC and the host of whoever has the address; nothing else.
+        let Some((mac, _)) = self.known.get(&ip(to)) else {
+            return (Verdict::Drop(DropReason::UnknownDestination), Some(host));
+        };
+        *self.sent_on.entry(host).or_default() += 1;
+        let frame = edit(frame.to_vec(), 0, &mac.0);
+        (arriving(host, &frame, &mut self.hosts), Some(host))
+    }
+
+    /// The agent asks for what it was told of, and puts what it hears.
+    fn learn(&mut self) -> usize {
+        let mut asked = 0;
+        while let Ok(event) = self.events.try_recv() {
+            let Event::Unresolved { address, frame, .. } = event else {
+                panic!("{event:?}");
+            };
+            assert!(frame.is_empty(), "nothing is held");
+            asked += 1;
+            if let Some((mac, host)) = self.known.get(&address) {
+                let row = neighbour(RED, &address.to_string(), *mac, host, 0);
+                let change = RowChange::Put(Row::Neighbour(row));
+                let outcome = self.hosts.models.get_mut(HOST_1).unwrap().apply(&[change]);
+                assert!(outcome[0].is_ok());
+            }
+        }
+        asked
+    }
+}
+
+#[test]
+fn first_packets_go_by_a_gateway_and_the_next_ones_directly() {
+    let mut world = ByGateways::new();
+    let near = |port| {
+        udp(
+            (mac(ALICE), ON_DEMAND_MAC, "10.0.0.11", "10.0.0.12"),
+            (port, 53),
+            b"hello",
+        )
+    };
+    let far = |port| {
+        udp(
+            (mac(ALICE), GATEWAY, "10.0.0.11", "10.0.1.13"),
+            (port, 53),
+            b"hello",
+        )
+    };
+    assert_eq!(
+        resolve(&mut world.hosts, HOST_1, ALICE, "10.0.0.11", "10.0.0.12"),
+        ON_DEMAND_MAC
+    );
+    for (frame, to, receiver) in [(near(1), "10.0.0.12", BOB), (far(1), "10.0.1.13", CAROL)] {
+        let (verdict, by) = world.send(&frame, to);
+        let arrived = match &verdict {
+            Verdict::Deliver { port, frame } if *port == id(receiver) => frame.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert!(by.is_some(), "nobody is known yet");
+        assert!(world.learn() > 0);
+        let (verdict, by) = world.send(&frame, to);
+        assert_eq!(by, None, "the direct way");
+        assert!(
+            matches!(verdict, Verdict::Deliver { frame, .. } if frame == arrived),
+            "and the same frame"
+        );
+        assert_eq!(world.learn(), 0, "nothing is asked again");
+    }
+    assert_eq!(world.sent_on.values().sum::<u32>(), 2);
+    // Nobody has it: gone at the gateway, asked for, and gone again; nothing waits anywhere.
+    let nobody = udp(
+        (mac(ALICE), ON_DEMAND_MAC, "10.0.0.11", "10.0.0.99"),
+        (1, 53),
+        b"",
+    );
+    let (verdict, by) = world.send(&nobody, "10.0.0.99");
+    assert_eq!(verdict, Verdict::Drop(DropReason::UnknownDestination));
+    assert!(by.is_some() && world.learn() == 1);
+}
+
+#[test]
+fn a_gateway_that_goes_is_not_used_and_all_still_arrives() {
+    let mut world = ByGateways::new();
+    let frame = udp(
+        (mac(ALICE), ON_DEMAND_MAC, "10.0.0.11", "10.0.0.12"),
+        (1, 53),
+        b"hello",
+    );
+    let (_, by) = world.send(&frame, "10.0.0.12");
+    let by = by.unwrap();
+    let other = GATEWAY_HOSTS.into_iter().find(|text| ip(text) != by).unwrap();
+    world.use_gateways(&[other]);
+    let (verdict, by) = world.send(&frame, "10.0.0.12");
+    assert_eq!(by, Some(ip(other)));
+    assert!(matches!(verdict, Verdict::Deliver { .. }), "{verdict:?}");
+    // The last one: held, as before there were any.
+    world.use_gateways(&[]);
+    let (verdict, by) = world.send(&frame, "10.0.0.12");
+    assert_eq!((verdict, by), (Verdict::Punt(PuntReason::Unresolved), None));
 }

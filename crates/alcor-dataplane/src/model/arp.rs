@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use alcor_model::{MacAddr, net::GATEWAY_MAC};
+use alcor_model::{
+    MacAddr,
+    net::{GATEWAY_MAC, ON_DEMAND_MAC},
+};
 
 use super::{
     path::{Context, End, Used},
@@ -53,9 +56,9 @@ pub(super) fn answer(context: &Context<'_>) -> End {
     if arp.operation != OP_REQUEST {
         return End::Drop(DropReason::ArpIgnored);
     }
+    let is_probe = arp.sender_ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     if port.port_security_enabled {
-        let probe = arp.sender_ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let allowed = probe || is_allowed(port, ethernet.source, arp.sender_ip);
+        let allowed = is_probe || is_allowed(port, ethernet.source, arp.sender_ip);
         if arp.sender_mac != ethernet.source || !allowed {
             return End::Drop(DropReason::SpoofedArp);
         }
@@ -71,6 +74,9 @@ pub(super) fn answer(context: &Context<'_>) -> End {
             reply(&arp, ethernet.source, peer.mac()),
             Some(Used::ByIp(arp.target_ip)),
         ),
+        None if !is_probe && context.is_answered(arp.target_ip) => {
+            End::OnDemand(reply(&arp, ethernet.source, ON_DEMAND_MAC), arp.target_ip)
+        }
         None => End::Unknown(network.row.id, arp.target_ip),
     }
 }

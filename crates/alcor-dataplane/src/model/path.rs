@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::{
     arp, flow, ipv4, ipv6, route,
     tables::{NetworkTables, Peer, Tables, is_allowed_mac, translate},
-    track::{Passing, Tracker},
+    track::{Label, Passing, Tracker},
 };
 use crate::{
     DropReason, Event, PortRow, PuntReason, Verdict,
@@ -27,25 +27,53 @@ pub(super) struct Context<'a> {
     pub(super) network: &'a NetworkTables,
     pub(super) frame: &'a [u8],
     pub(super) ethernet: Ethernet,
+    /// The frame was held, and is released now.
+    pub(super) was_held: bool,
+}
+
+impl Context<'_> {
+    /// The gateways that take what goes to addresses of a network that no row knows; none where such frames are held.
+    pub(super) fn gateways<'n>(&self, network: &'n NetworkTables) -> &'n [IpAddr] {
+        if self.was_held || !network.row.on_demand {
+            return &[];
+        }
+        &network.row.gateways
+    }
+
+    /// Whether gateways speak for an address that no row knows.
+    pub(super) fn is_answered(&self, ip: IpAddr) -> bool {
+        !self.gateways(self.network).is_empty() && self.network.has_subnet_of(ip)
+    }
 }
 
 /// Where stages 8 and 9 want the frame to go.
 pub(super) enum Exit<'a> {
-    /// To the gateway; this is its answer.
-    Gateway(Vec<u8>),
-    /// To a peer.
-    Peer(Leaving<'a>),
+    /// To the gateway of a subnet; this is its answer.
+    Answer(Vec<u8>),
+    /// Away.
+    Away(Leaving<'a>),
 }
 
-/// A frame on its way to a peer.
+/// A frame on its way.
 pub(super) struct Leaving<'a> {
     /// The network that it is in now: the sender's, or one that a router has brought it to.
     pub(super) network: &'a NetworkTables,
-    /// A station of that network.
-    pub(super) peer: Peer<'a>,
+    pub(super) to: To<'a>,
     /// As it leaves.
     pub(super) frame: Vec<u8>,
-    pub(super) used: Used,
+}
+
+/// An address that is to be asked for.
+type Asked = (Id<Network>, IpAddr);
+
+/// Whom a frame goes to.
+pub(super) enum To<'a> {
+    /// A station of the network that the frame is in now.
+    Peer(Peer<'a>, Used),
+    /// A gateway, which knows who has the address.
+    Gateway { host: IpAddr, address: IpAddr },
+    /// The owner of the way out.
+    Outside { host: IpAddr },
 }
 
 /// How a peer was found: which neighbour rows that uses, if it is a remote one.
@@ -66,6 +94,8 @@ pub(super) enum End {
     Punt(PuntReason),
     /// Answered, for a peer or for the gateway.
     Reply(Vec<u8>, Option<Used>),
+    /// Answered for an address of the port's network that no row tells.
+    OnDemand(Vec<u8>, IpAddr),
 }
 
 impl From<DropReason> for End {
@@ -127,8 +157,21 @@ impl<'a> Path<'a> {
             .stages(row, network, frame)
             .and_then(|exit| self.leave(row, network, exit, frame));
         let mut event = None;
+        let unresolved = |network, address, frame| Event::Unresolved {
+            port,
+            network,
+            address,
+            frame,
+        };
         let verdict = match ended {
-            Ok(verdict) => verdict,
+            Ok((verdict, unknown)) => {
+                event = unknown.map(|(network, address)| unresolved(network, address, Bytes::new()));
+                verdict
+            }
+            Err(End::OnDemand(frame, address)) => {
+                event = Some(unresolved(network.row.id, address, Bytes::new()));
+                Verdict::Reply { frame: frame.into() }
+            }
             Err(End::Drop(reason)) => Verdict::Drop(reason),
             Err(End::DropAt(receiver, reason)) => {
                 return Ended::quiet(Verdict::Drop(reason), Some(receiver));
@@ -141,12 +184,7 @@ impl<'a> Path<'a> {
                 Verdict::Drop(DropReason::UnknownDestination)
             }
             Err(End::Unknown(network, address)) => {
-                event = Some(Event::Unresolved {
-                    port,
-                    network,
-                    address,
-                    frame: Bytes::copy_from_slice(frame),
-                });
+                event = Some(unresolved(network, address, Bytes::copy_from_slice(frame)));
                 Verdict::Punt(PuntReason::Unresolved)
             }
             Err(End::Punt(reason)) => {
@@ -186,6 +224,7 @@ impl<'a> Path<'a> {
             network,
             frame,
             ethernet,
+            was_held: self.was_held,
         };
         let packet = match ethernet.ethertype {
             ETHERTYPE_ARP => return Err(arp::answer(&context)),
@@ -208,51 +247,89 @@ impl<'a> Path<'a> {
         network.is_some_and(|network| network.row.on_demand)
     }
 
-    /// Stages 10 to 12.
+    /// Stages 10 to 12; with the verdict the address that is to be asked for, if the frame went to a gateway instead.
     fn leave(
         &mut self,
         port: &PortRow,
         network: &NetworkTables,
         exit: Exit<'_>,
         frame: &[u8],
-    ) -> Result<Verdict, End> {
-        let label = match &exit {
-            Exit::Gateway(_) => 0,
-            Exit::Peer(leaving) => {
-                self.use_rows(leaving.network, Some(leaving.used));
-                translate(leaving.network, network, leaving.peer.label())
-            }
-        };
-        self.filter(Direction::Egress, port, network, label, frame)?;
+    ) -> Result<(Verdict, Option<Asked>), End> {
         let leaving = match exit {
-            Exit::Gateway(reply) => return Err(End::Reply(reply, None)),
-            Exit::Peer(leaving) => leaving,
+            Exit::Answer(reply) => {
+                self.filter(Direction::Egress, port, network, Label::Known(0), frame)?;
+                return Err(End::Reply(reply, None));
+            }
+            Exit::Away(leaving) => leaving,
         };
-        let label = translate(network, leaving.network, port.filter().unwrap_or_default());
-        let Leaving { network, frame, .. } = leaving;
+        self.filter_out(port, network, &leaving, frame)?;
+        let own = translate(network, leaving.network, port.filter().unwrap_or_default());
+        let Leaving { network, to, frame } = leaving;
         if frame.len() - ETH_LEN.min(frame.len()) > usize::from(network.row.mtu) {
             return Err(DropReason::Oversize.into());
         }
-        match leaving.peer {
-            Peer::Local(receiver) => {
-                if !self.is_up(receiver) {
-                    return Err(DropReason::PortDown.into());
-                }
-                self.filter(Direction::Ingress, receiver, network, label, &frame)
-                    .map_err(|reason| End::DropAt(receiver.id, reason))?;
-                Ok(Verdict::Deliver {
-                    port: receiver.id,
-                    frame: frame.into(),
-                })
+        let (host, label, unknown) = match to {
+            To::Peer(Peer::Local(receiver), _) => {
+                let delivered = self.deliver(receiver, network, own, frame)?;
+                return Ok((delivered, None));
             }
-            Peer::Remote(neighbour) => Ok(Verdict::Tunnel {
-                host: neighbour.host,
-                vni: network.row.vni,
-                label,
-                forwarded: false,
-                frame: frame.into(),
-            }),
+            To::Peer(Peer::Remote(neighbour), _) => (neighbour.host, own, None),
+            To::Gateway { host, address } => (host, own, Some((network.row.id, address))),
+            To::Outside { host } => (host, 0, None),
+        };
+        let verdict = Verdict::Tunnel {
+            host,
+            vni: network.row.vni,
+            label,
+            forwarded: false,
+            frame: frame.into(),
+        };
+        Ok((verdict, unknown))
+    }
+
+    /// Stage 10 of what goes away.
+    fn filter_out(
+        &mut self,
+        port: &PortRow,
+        network: &NetworkTables,
+        leaving: &Leaving<'_>,
+        frame: &[u8],
+    ) -> Result<(), End> {
+        let label = match &leaving.to {
+            To::Peer(peer, used) => {
+                self.use_rows(leaving.network, Some(*used));
+                Label::Known(translate(leaving.network, network, peer.label()))
+            }
+            To::Gateway { .. } => Label::Unknown,
+            To::Outside { .. } => Label::Known(0),
+        };
+        let judged = self.filter(Direction::Egress, port, network, label, frame);
+        judged.map_err(|reason| match (&leaving.to, reason) {
+            (To::Gateway { address, .. }, DropReason::EgressDenied) => {
+                End::Unknown(leaving.network.row.id, *address)
+            }
+            _ => End::Drop(reason),
+        })
+    }
+
+    /// Stage 12.
+    fn deliver(
+        &mut self,
+        receiver: &PortRow,
+        network: &NetworkTables,
+        label: u16,
+        frame: Vec<u8>,
+    ) -> Result<Verdict, End> {
+        if !self.is_up(receiver) {
+            return Err(DropReason::PortDown.into());
         }
+        let label = Label::Known(label);
+        self.filter(Direction::Ingress, receiver, network, label, &frame)
+            .map_err(|reason| End::DropAt(receiver.id, reason))?;
+        Ok(Verdict::Deliver {
+            port: receiver.id,
+            frame: frame.into(),
+        })
     }
 
     fn use_rows(&mut self, network: &NetworkTables, used: Option<Used>) {
@@ -278,7 +355,7 @@ impl<'a> Path<'a> {
         direction: Direction,
         port: &PortRow,
         network: &NetworkTables,
-        label: u16,
+        label: Label,
         frame: &[u8],
     ) -> Result<(), DropReason> {
         let Some(rules) = network.rules(port) else {
@@ -337,7 +414,9 @@ impl<'a> Path<'a> {
         };
         let verdict = if !self.is_up(receiver) {
             Verdict::Drop(DropReason::PortDown)
-        } else if let Err(reason) = self.filter(Direction::Ingress, receiver, network, label, frame) {
+        } else if let Err(reason) =
+            self.filter(Direction::Ingress, receiver, network, Label::Known(label), frame)
+        {
             Verdict::Drop(reason)
         } else {
             Verdict::Deliver {

@@ -1,14 +1,20 @@
-//! Stages 8 and 9: to whom the frame goes. The gateway answers pings and forwards between the subnets of one
-//! network and of networks that share a router; all else is switched by MAC.
+//! Stages 8 and 9: to whom the frame goes. The gateway of a subnet answers pings and forwards between the subnets of one
+//! network and of networks that share a router, and out; all else is switched by MAC. What no row knows goes by a gateway of
+//! the network, where it has any.
 
-use alcor_model::net::GATEWAY_MAC;
+use std::net::IpAddr;
+
+use alcor_model::{
+    MacAddr,
+    net::{GATEWAY_MAC, ON_DEMAND_MAC},
+};
 
 use super::{
-    path::{Context, End, Exit, Leaving, Packet, Used},
-    tables::{Peer, is_link_local},
+    path::{Context, End, Exit, Leaving, Packet, To, Used},
+    tables::{NetworkTables, Peer, is_link_local},
 };
 use crate::{
-    DropReason, PuntReason,
+    DropReason, PuntReason, choice,
     packet::{ETH_LEN, Ethernet, IPV4_LEN, IPV6_LEN, array, put, replace_word, u8_at},
 };
 
@@ -30,34 +36,47 @@ pub(super) fn switch<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<
     let network = context.network;
     let mac = context.ethernet.destination;
     let mut frame = context.frame.to_vec();
-    let (peer, used) = match network.fdb(mac) {
-        Some(peer) => (peer, Used::ByMac(mac)),
+    let to = match network.fdb(mac) {
+        Some(peer) => To::Peer(peer, Used::ByMac(mac)),
         None if network.is_gateway(packet.destination) => {
             return Err(DropReason::UnknownDestination.into());
         }
         None => {
-            let peer = network.neigh(packet.destination);
-            let peer = peer.ok_or(End::Unknown(network.row.id, packet.destination))?;
-            put(&mut frame, 0, &peer.mac().0);
-            (peer, Used::ByIp(packet.destination))
+            let (to, mac) = by_address(context, packet, network, packet.destination)?;
+            put(&mut frame, 0, &mac.0);
+            to
         }
     };
-    if matches!(peer, Peer::Local(receiver) if receiver.id == context.port.id) {
+    if matches!(to, To::Peer(Peer::Local(receiver), _) if receiver.id == context.port.id) {
         return Err(DropReason::Loop.into());
     }
-    Ok(Exit::Peer(Leaving {
-        network,
-        peer,
-        frame,
-        used,
-    }))
+    Ok(Exit::Away(Leaving { network, to, frame }))
+}
+
+/// To whoever has the address in the network, or to a gateway that knows who that is; with the MAC that the frame gets.
+fn by_address<'a>(
+    context: &Context<'_>,
+    packet: &Packet,
+    network: &'a NetworkTables,
+    hop: IpAddr,
+) -> Result<(To<'a>, MacAddr), End> {
+    if let Some(peer) = network.neigh(hop) {
+        return Ok((To::Peer(peer, Used::ByIp(hop)), peer.mac()));
+    }
+    let gateways = context.gateways(network);
+    // A gateway looks for the packet's destination: it cannot know whom a route leads to.
+    let host =
+        choice::of_flow(packet.source, packet.destination, gateways).filter(|_| hop == packet.destination);
+    let host = host.ok_or(End::Unknown(network.row.id, hop))?;
+    let to = To::Gateway { host, address: hop };
+    Ok((to, ON_DEMAND_MAC))
 }
 
 pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'a>, End> {
     let network = context.network;
     if network.is_gateway(packet.destination) {
         return match packet.echo_request {
-            true => Ok(Exit::Gateway(echo_reply(context, packet))),
+            true => Ok(Exit::Answer(echo_reply(context, packet))),
             false => Err(DropReason::ToGateway.into()),
         };
     }
@@ -67,26 +86,34 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
     if packet.ttl <= 1 {
         return Err(End::Punt(PuntReason::TtlExceeded));
     }
-    let (id, hop) = network.route(packet.destination).ok_or(DropReason::NoRoute)?;
-    let network = context.tables.network(id).ok_or(DropReason::NoRoute)?;
-    if !network.row.admin_state_up {
-        return Err(DropReason::PortDown.into());
-    }
-    let peer = network.neigh(hop).ok_or(End::Unknown(id, hop))?;
+    let (network, to, mac) = match network.route(packet.destination) {
+        Some((id, hop)) => {
+            let network = context.tables.network(id).ok_or(DropReason::NoRoute)?;
+            if !network.row.admin_state_up {
+                return Err(DropReason::PortDown.into());
+            }
+            let (to, mac) = by_address(context, packet, network, hop)?;
+            (network, to, mac)
+        }
+        None => (network, out(network, packet)?, GATEWAY_MAC),
+    };
     let mut frame = context.frame.to_vec();
     set_ttl(&mut frame, packet, packet.ttl - 1);
     let ethernet = Ethernet {
-        destination: peer.mac(),
+        destination: mac,
         source: GATEWAY_MAC,
         ..context.ethernet
     };
     put(&mut frame, 0, &ethernet.bytes());
-    Ok(Exit::Peer(Leaving {
-        network,
-        peer,
-        frame,
-        used: Used::ByIp(hop),
-    }))
+    Ok(Exit::Away(Leaving { network, to, frame }))
+}
+
+/// To the outside, if the network has a way there.
+fn out<'a>(network: &NetworkTables, packet: &Packet) -> Result<To<'a>, DropReason> {
+    let way = network.way_out().filter(|_| packet.destination.is_ipv4());
+    let (router, external) = way.ok_or(DropReason::NoRoute)?;
+    let host = choice::owner(router, &external.gateways).ok_or(DropReason::NoGateway)?;
+    Ok(To::Outside { host })
 }
 
 fn set_ttl(frame: &mut [u8], packet: &Packet, ttl: u8) {

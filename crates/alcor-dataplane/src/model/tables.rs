@@ -12,8 +12,8 @@ use alcor_dataplane_abi::layout::ANSWERED_PER_PORT;
 use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 
 use crate::{
-    DataplaneError, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, RouterRow, Row, RowChange,
-    RowKey, SubnetRow,
+    DataplaneError, ExternalRow, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, RouterRow, Row,
+    RowChange, RowKey, SubnetRow,
     row::way,
     rules::{InForce, Rules},
 };
@@ -159,6 +159,17 @@ impl NetworkTables {
     /// The station whose EUI-64 link-local address this is.
     pub(super) fn link_local(&self, ip: IpAddr) -> Option<Peer<'_>> {
         self.fdb(eui64_mac(ip)?)
+    }
+
+    /// The way out: the router's id, and where it leads.
+    pub(super) fn way_out(&self) -> Option<(Id<Router>, &ExternalRow)> {
+        let mut live = self.routers.values().filter(|router| router.admin_state_up);
+        live.find_map(|router| Some((router.id, router.external.as_ref()?)))
+    }
+
+    /// True for an address of one of the network's subnets.
+    pub(super) fn has_subnet_of(&self, ip: IpAddr) -> bool {
+        self.subnets.values().any(|subnet| subnet.cidr.contains(&ip))
     }
 
     /// True for the gateway of a subnet, for the address of a router, and for the link-local address of the gateway.
@@ -330,6 +341,7 @@ impl Tables {
     }
 
     fn put_network(&mut self, row: &NetworkRow) -> Result<(), DataplaneError> {
+        row.fits()?;
         if let Some(&owner) = self.vnis.get(&row.vni.get())
             && owner != row.id
         {

@@ -30,11 +30,28 @@ pub(super) struct Tracker {
     fragments: BTreeMap<FragmentKey, Begun>,
 }
 
+/// Label of the other side.
+#[derive(Clone, Copy)]
+pub(super) enum Label {
+    /// As a row or the tunnel header says.
+    Known(u16),
+    /// Nobody knows whom the packet goes to: the rules are asked about label 0, and a refusal is not remembered.
+    Unknown,
+}
+
+impl Label {
+    const fn number(self) -> u16 {
+        match self {
+            Self::Known(label) => label,
+            Self::Unknown => 0,
+        }
+    }
+}
+
 /// One packet at one port, and all that the filter needs to know.
 pub(super) struct Passing<'a> {
     pub(super) direction: Direction,
-    /// Label of the other side.
-    pub(super) label: u16,
+    pub(super) label: Label,
     pub(super) flow: Flow<'a>,
     pub(super) rules: &'a InForce,
     pub(super) now: u64,
@@ -128,7 +145,7 @@ impl Tracker {
                             direction,
                             tracking,
                             tcp: upper.tcp,
-                            label: passing.label,
+                            label: passing.label.number(),
                         };
                         let step = connection::step(known, &segment, passing.rules.epoch, passing.now);
                         return self.follow(passing, key, step);
@@ -142,7 +159,7 @@ impl Tracker {
                 Identity::Single => {}
             }
         }
-        match passing.allows(direction, passing.label, upper.protocol, upper.point) {
+        match passing.allows(direction, passing.label.number(), upper.protocol, upper.point) {
             true => Ok(()),
             false => Err(passing.denied()),
         }
@@ -176,7 +193,7 @@ impl Tracker {
                 Ok(())
             }
             Step::Deny(connection) => {
-                self.connections.insert(key, connection);
+                self.refuse(passing, key, Some(connection));
                 Err(passing.denied())
             }
             Step::Ask(question) => {
@@ -188,12 +205,18 @@ impl Tracker {
                     self.connections.insert(key, question.allowed);
                     return Ok(());
                 }
-                match question.denied {
-                    Some(connection) => self.connections.insert(key, connection),
-                    None => self.connections.remove(&key),
-                };
+                self.refuse(passing, key, question.denied);
                 Err(passing.denied())
             }
+        }
+    }
+
+    /// Remembers what became of a connection that is refused.
+    fn refuse(&mut self, passing: &Passing<'_>, key: Key, connection: Option<Connection>) {
+        match (passing.label, connection) {
+            (Label::Unknown, _) => {}
+            (Label::Known(_), Some(connection)) => _ = self.connections.insert(key, connection),
+            (Label::Known(_), None) => _ = self.connections.remove(&key),
         }
     }
 

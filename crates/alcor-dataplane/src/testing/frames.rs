@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use alcor_model::{MacAddr, net::GATEWAY_MAC};
 
 use super::{
+    gateways,
     rng::Rng,
     routing,
     state::{State, address},
@@ -88,6 +89,7 @@ fn sender<'a>(state: &'a State, port: &'a PortRow) -> Option<Sender<'a>> {
     }
     peers.push((GATEWAY_MAC.link_local().into(), GATEWAY_MAC));
     peers.extend(routing::peers(state, network.id));
+    peers.extend(gateways::peers(state, network.id));
     Some(Sender { network, port, peers })
 }
 

@@ -4,6 +4,7 @@
 //! [`Scenario::from_seed`] through both.
 
 pub mod frames;
+mod gateways;
 mod learning;
 pub mod rng;
 mod routing;
@@ -84,6 +85,19 @@ impl Scenario {
         scenario
     }
 
+    /// A scenario of [`Self::routed`] with gateways, between networks' hosts and to the outside.
+    pub fn with_gateways(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut state = state::generate(&mut rng);
+        security::add(&mut rng, &mut state);
+        learning::add(&mut rng, &mut state);
+        routing::add(&mut rng, &mut state);
+        gateways::add(&mut rng, &mut state);
+        let mut scenario = Self::of(seed, &mut rng, state);
+        learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
+        scenario
+    }
+
     fn of(seed: u64, rng: &mut Rng, state: state::State) -> Self {
         let mut frames: Vec<(Ingress, Vec<u8>)> = Vec::new();
         for _ in 0..FRAMES {
@@ -106,6 +120,11 @@ impl Scenario {
     /// A random change of the scenario's security rows, or of a port's label.
     pub fn security_change(&self, rng: &mut Rng) -> Option<RowChange> {
         security::change(rng, &self.rows)
+    }
+
+    /// A random change of what the scenario's rows say about gateways.
+    pub fn gateway_change(&self, rng: &mut Rng) -> Option<RowChange> {
+        gateways::change(rng, &self.rows)
     }
 
     /// The rows as changes.
