@@ -66,7 +66,7 @@ pub struct Now {
 pub struct Settings {
     /// The host's name, as in `binding:host_id`.
     pub host: String,
-    /// Larger with each start: microseconds since the Unix epoch.
+    /// Larger with each start: see [`crate::incarnation`].
     pub incarnation: u64,
     /// Where other hosts send tunnel packets.
     pub tunnel_ip: IpAddr,
@@ -480,6 +480,7 @@ impl Agent {
             availability_zone: self.settings.availability_zone.clone(),
             gateway: false,
             gateway_set: String::new(),
+            session,
         };
         out.push(Action::Connect { session, hello });
     }

@@ -12,6 +12,7 @@ pub mod delta;
 pub mod devices;
 mod driver;
 mod held;
+pub mod incarnation;
 mod learned;
 pub mod probe;
 pub mod readout;

@@ -29,6 +29,7 @@ use crate::{
     core::{Action, Agent, Event, MAX_PORTS, Now, Settings},
     devices,
     driver::{self, Driver, Work, unix_us},
+    incarnation,
     session::{self, Session},
     socket::{self, Ask},
 };
@@ -154,7 +155,7 @@ pub async fn run(
         })?;
     let settings = Settings {
         host: config.host.clone(),
-        incarnation: unix_us(),
+        incarnation: incarnation::take(&config.socket, unix_us()),
         tunnel_ip: config.tunnel_ip,
         availability_zone: config.availability_zone.clone(),
         dataplane: dataplane.name().to_owned(),

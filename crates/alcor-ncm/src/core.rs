@@ -298,6 +298,9 @@ pub struct Ncm {
     knowers: BTreeMap<Id<Network>, BTreeSet<String>>,
     /// Registered hosts that have not said hello since the NCM started: nobody knows what they still hold.
     unheard: BTreeSet<String>,
+    /// Hosts of which the region keeps something else than they say, as they are told at the next tick: not at once, so that two
+    /// NCMs of one name's two agents do not chase each other.
+    disputed: BTreeSet<String>,
     revision: Revision,
     work: Work,
 }
@@ -327,6 +330,7 @@ impl Ncm {
             resting: BTreeSet::new(),
             knowers: BTreeMap::new(),
             unheard: BTreeSet::new(),
+            disputed: BTreeSet::new(),
             revision: Revision::ZERO,
             work: Work::default(),
         }
@@ -487,6 +491,12 @@ impl Ncm {
             }
         }
         self.security.loaded(revision);
+        // The region may have lost what it was told last.
+        let lost = self
+            .hosts
+            .iter()
+            .filter(|(_, entry)| entry.row.is_none() && entry.session.is_some());
+        self.disputed.extend(lost.map(|(name, _)| name.clone()));
         self.revision = revision;
         self.pending.clear();
         concerned.extend(self.interests());
@@ -680,7 +690,22 @@ impl Ncm {
         }
     }
 
+    /// Tells the region again what hosts say of themselves, where it keeps something else.
+    fn settle_disputes(&mut self, actions: &mut Vec<Action>) {
+        for name in std::mem::take(&mut self.disputed) {
+            let entry = self.hosts.get(&name);
+            let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session.as_ref()?)))
+            else {
+                continue;
+            };
+            if !entry.row.as_ref().is_some_and(|row| session.word.is_in(row)) {
+                actions.push(session.word.register(&name));
+            }
+        }
+    }
+
     fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.settle_disputes(actions);
         self.admission.tick(self.clock);
         self.sweep_learned();
         self.end_of_lingering();

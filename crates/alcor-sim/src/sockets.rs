@@ -267,9 +267,7 @@ impl Agent {
             dataplane: "simulated".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             filters: true,
-            availability_zone: String::new(),
-            gateway: false,
-            gateway_set: String::new(),
+            ..Hello::default()
         }
     }
 

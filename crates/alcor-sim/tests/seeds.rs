@@ -63,6 +63,35 @@ fn a_host_is_told_of_changes_of_all_that_a_snapshot_named() {
     hold("learned", 3..4);
 }
 
+fn hold_with(name: &str, seed: u64, change: impl FnOnce(&mut Scenario)) {
+    let mut scenario = scenario(name, seed);
+    change(&mut scenario);
+    let outcome = run(scenario);
+    assert!(
+        outcome.violations.is_empty(),
+        "seed {seed} of {name}, changed\n{:#?}",
+        outcome.violations
+    );
+}
+
+/// A host's clock was set back, and its agent started again: it was refused as long as the NCM lived.
+#[test]
+fn an_agent_that_starts_in_the_past_is_taken() {
+    hold_with("faults", 10, |scenario| {
+        scenario.faults.clock_jump_per_s = 0.1;
+        scenario.faults.impersonating_share = 0.0;
+    });
+}
+
+/// Two said hello under one name, and the region kept the address of the one that had gone.
+#[test]
+fn the_address_of_who_stays_is_kept() {
+    hold_with("faults", 7, |scenario| {
+        scenario.faults.clock_jump_per_s = 0.0;
+        scenario.faults.impersonating_share = 0.3;
+    });
+}
+
 #[test]
 fn a_seed_gives_the_same_run_again() {
     let once = || {

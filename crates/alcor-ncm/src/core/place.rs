@@ -482,6 +482,12 @@ impl Ncm {
         self.directory.set_tunnel(index, Some((row.tunnel_ip, revision)));
         let entry = self.host_entry(&name);
         let moved = entry.row.as_ref().map(|known| known.tunnel_ip) != Some(row.tunnel_ip);
+        // Two may have said hello under this name, and the row that comes last need not be of the one who is here.
+        let says = entry.session.as_ref().map(|session| &session.word);
+        if says.is_some_and(|says| !says.is_in(&row)) {
+            self.disputed.insert(name.clone());
+        }
+        let entry = self.host_entry(&name);
         entry.row = Some(row);
         if entry.status.last_seen_us == 0 {
             self.unheard.insert(name.clone());

@@ -3,20 +3,62 @@
 //! Networks take turns, so that a burst in one does not delay the others of a host.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use alcor_dataplane::RowKey;
-use alcor_model::{Id, Network, Revision, effective::Timing};
+use alcor_model::{Host, Id, Network, Revision, effective::Timing};
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, encode_id};
 
-use super::{Now, Options, SessionId, view::KeyedRow};
+use super::{Action, Now, Options, SessionId, view::KeyedRow};
 
 /// After how long it is looked again whether an agent has taken its welcome.
 const HELLO_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Which of an agent's sessions it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub incarnation: u64,
+    /// The number within the incarnation; 0 when the agent does not say.
+    pub session: u64,
+}
+
+impl Opened {
+    /// Whether it is newer than another one. Of sessions that do not say it, the one that comes later is.
+    pub(super) fn follows(self, other: Self) -> bool {
+        match self.incarnation.cmp(&other.incarnation) {
+            Ordering::Equal => self.session == 0 || self.session > other.session,
+            order => order.is_gt(),
+        }
+    }
+}
+
+/// What a host says of itself that the region keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostWord {
+    pub tunnel_ip: IpAddr,
+    pub zone: String,
+}
+
+impl HostWord {
+    /// Whether the region's row says the same.
+    pub(super) fn is_in(&self, row: &Host) -> bool {
+        row.tunnel_ip == self.tunnel_ip && row.availability_zone == self.zone
+    }
+
+    pub(super) fn register(&self, name: &str) -> Action {
+        Action::RegisterHost {
+            name: name.to_owned(),
+            tunnel_ip: self.tunnel_ip,
+            zone: self.zone.clone(),
+        }
+    }
+}
 
 /// One of the host's own rows in a delta: position, key, whether it is a tombstone, revision.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +222,9 @@ pub(super) struct Session {
     pub id: SessionId,
     /// When the agent was last heard, on the NCM's own clock.
     pub heard_at: Duration,
+    pub opened: Opened,
+    /// What the host said of itself.
+    pub word: HostWord,
     sequence: u64,
     on_the_way: VecDeque<Sent>,
     /// What waits, network by network.
@@ -194,13 +239,21 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, heard_at: Duration, held: &[v1::Held]) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        heard_at: Duration,
+        opened: Opened,
+        word: HostWord,
+        held: &[v1::Held],
+    ) -> Self {
         let held = held
             .iter()
             .filter_map(|held| decode_id("held network", &held.network_id).ok());
         Self {
             id,
             heard_at,
+            opened,
+            word,
             sequence: 0,
             on_the_way: VecDeque::new(),
             lanes: BTreeMap::new(),

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::{
     Action, HostEntry, Ncm, Now, PortReport, SessionId,
-    session::{Sent, Session},
+    session::{HostWord, Opened, Sent, Session},
     view::{KeyedRow, NetworkView},
 };
 
@@ -96,12 +96,20 @@ impl Ncm {
             Err(reason) => return actions.push(refuse(reason.to_owned())),
         };
         let name = hello.host;
+        let opened = Opened {
+            incarnation: hello.incarnation,
+            session: hello.session,
+        };
+        let word = HostWord { tunnel_ip, zone };
         let entry = self.host_entry(&name);
-        if hello.incarnation < entry.status.incarnation {
-            let newer = entry.status.incarnation;
+        // Only what lives is worth being kept: without a session any hello is better than none, whatever the host's clock showed
+        // when its agent started.
+        let lives = entry.session.as_ref().map(|session| session.opened);
+        if let Some(lives) = lives.filter(|lives| !opened.follows(*lives)) {
             return actions.push(refuse(format!(
-                "incarnation {} of {name} is older than {newer}, which has been here; is another agent running under this name?",
-                hello.incarnation
+                "session {} of incarnation {} of {name} is older than session {} of {}, which is here; is another agent running \
+                 under this name?",
+                opened.session, opened.incarnation, lives.session, lives.incarnation
             )));
         }
         entry.status.incarnation = hello.incarnation;
@@ -109,14 +117,9 @@ impl Ncm {
         entry.status.filters = hello.filters;
         entry.status.last_seen_us = now.unix_us;
         entry.status.changed = true;
-        let registered = entry
-            .row
-            .as_ref()
-            .is_some_and(|row| row.tunnel_ip == tunnel_ip && row.availability_zone == zone);
-        let previous = entry
-            .session
-            .replace(Session::new(id, now.since_start, &hello.held))
-            .map(|session| session.id);
+        let registered = entry.row.as_ref().is_some_and(|row| word.is_in(row));
+        let session = Session::new(id, now.since_start, opened, word.clone(), &hello.held);
+        let previous = entry.session.replace(session).map(|session| session.id);
         if let Some(previous) = previous {
             self.admission.close(previous);
             self.sessions.remove(&previous);
@@ -140,11 +143,7 @@ impl Ncm {
             },
         });
         if !registered {
-            actions.push(Action::RegisterHost {
-                name: name.clone(),
-                tunnel_ip,
-                zone,
-            });
+            actions.push(word.register(&name));
         }
         self.catch_up(now, &name, &hello.held);
         // From now on the host's own words count.

@@ -134,6 +134,98 @@ fn a_host_says_its_zone_and_registers_anew_when_it_is_deleted_while_it_lives() {
     assert_eq!(registered(&say(&mut ncm, "")), Some("nova".to_owned()));
 }
 
+/// Says hello under the name of a host that is not there otherwise; gives whether it is welcome, and the session's number.
+fn say(ncm: &mut Ncm, session: SessionId, opened: (u64, u64), at: IpAddr) -> Vec<Action> {
+    let hello = v1::Hello {
+        host: "h1".into(),
+        incarnation: opened.0,
+        session: opened.1,
+        tunnel_ip: encode_ip(at),
+        ..v1::Hello::default()
+    };
+    ncm.step(Now::default(), Event::Hello { session, hello }).0
+}
+
+/// A host's clock was set back, its agent started again, and the NCM refused it as long as it lived.
+#[test]
+fn which_hello_is_older_matters_only_as_long_as_a_session_lives() {
+    let mut ncm = Ncm::new(Options::default());
+    let mut last = 0;
+    let mut welcome = |ncm: &mut Ncm, opened| {
+        last += 1;
+        let actions = say(ncm, last, opened, tunnel_ip(1));
+        let is_welcome = matches!(
+            actions[..],
+            [Action::Send { .. }, ..] | [_, Action::Send { .. }, ..]
+        );
+        assert_eq!(is_welcome, ncm.sessions.contains_key(&last), "{actions:?}");
+        (is_welcome, last)
+    };
+    assert!(welcome(&mut ncm, (9, 1)).0);
+    assert!(!welcome(&mut ncm, (8, 7)).0, "an older incarnation");
+    assert!(!welcome(&mut ncm, (9, 1)).0, "a copy");
+    let (taken, session) = welcome(&mut ncm, (9, 3));
+    assert!(taken, "the next session");
+    assert!(!welcome(&mut ncm, (9, 2)).0, "one that comes late");
+    ncm.step(Now::default(), Event::Closed { session });
+    let (taken, session) = welcome(&mut ncm, (4, 1));
+    assert!(taken, "nobody else is here");
+    assert!(!welcome(&mut ncm, (3, 1)).0, "now somebody is");
+    let silent = Now {
+        since_start: Options::default().heartbeat_timeout + Duration::from_secs(1),
+        unix_us: 0,
+    };
+    let ended = ncm.step(silent, Event::Tick).0;
+    assert!(matches!(ended[..], [Action::Close { session: closed, .. }] if closed == session));
+    assert!(welcome(&mut ncm, (3, 1)).0);
+    assert!(welcome(&mut ncm, (3, 0)).0, "one that does not count comes later");
+}
+
+/// Two said hello under one name before the region knew of either, and the row of the one that had gone was left.
+#[test]
+fn the_region_is_told_again_when_it_keeps_another_address_than_the_host_has() {
+    let mut ncm = Ncm::new(Options::default());
+    let registered = |actions: &[Action]| -> Vec<IpAddr> {
+        let of = |action: &Action| match action {
+            Action::RegisterHost { tunnel_ip, .. } => Some(*tunnel_ip),
+            _ => None,
+        };
+        actions.iter().filter_map(of).collect()
+    };
+    let (here, gone) = (tunnel_ip(1), tunnel_ip(101));
+    let mut world = World::default();
+    let mut put = |ncm: &mut Ncm, is_gone| {
+        let changes = vec![world.host(1, is_gone)];
+        let event = Event::Changes {
+            changes,
+            committed_us: 1,
+        };
+        ncm.step(Now::default(), event)
+    };
+    let tick = |ncm: &mut Ncm| registered(&ncm.step(Now::default(), Event::Tick).0);
+    put(&mut ncm, false);
+    assert_eq!(registered(&say(&mut ncm, 1, (5, 1), gone)), [gone]);
+    assert_eq!(
+        registered(&say(&mut ncm, 2, (6, 1), here)),
+        [] as [IpAddr; 0],
+        "as it is known"
+    );
+    put(&mut ncm, true);
+    assert_eq!(tick(&mut ncm), [here]);
+    assert_eq!(
+        tick(&mut ncm),
+        [] as [IpAddr; 0],
+        "once for each word of the region"
+    );
+    put(&mut ncm, false);
+    assert_eq!(tick(&mut ncm), [] as [IpAddr; 0]);
+    // A region that has lost what it was told.
+    let rows = Vec::new();
+    let revision = Revision(3);
+    ncm.step(Now::default(), Event::Snapshot { revision, rows });
+    assert_eq!(tick(&mut ncm), [here]);
+}
+
 #[test]
 fn an_older_incarnation_is_refused_and_repeats_change_nothing() {
     let mut sim = Sim::new(Options::default());

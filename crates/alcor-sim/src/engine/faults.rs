@@ -326,9 +326,7 @@ impl Sim {
             dataplane: "lies".to_owned(),
             version: String::new(),
             filters: self.rng.chance(0.5),
-            availability_zone: String::new(),
-            gateway: false,
-            gateway_set: String::new(),
+            ..v1::Hello::default()
         };
         self.open(actor, hello);
     }

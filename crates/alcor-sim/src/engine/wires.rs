@@ -330,9 +330,8 @@ impl Sim {
             dataplane: "simulated".to_owned(),
             version: String::new(),
             filters: true,
-            availability_zone: String::new(),
-            gateway: false,
-            gateway_set: String::new(),
+            session: u64::from(light.sessions),
+            ..v1::Hello::default()
         };
         self.open(actor, hello);
     }

@@ -9,6 +9,7 @@ use std::{
 use alcor_agent::{
     core::{Action, Agent, Event, Now, Settings},
     devices::Link,
+    incarnation,
 };
 use alcor_dataplane::{Dataplane, DataplaneError, Event as Told, Ingress, Row, Verdict, model::Model};
 use alcor_model::{Id, Port};
@@ -23,6 +24,8 @@ const LEASE: Duration = Duration::from_secs(86_400);
 /// The host.
 pub(crate) struct Full {
     host: u32,
+    /// Of the agent that runs; the file in which it keeps that is lost with the host.
+    incarnation: u64,
     agent: Agent,
     model: Model,
     events: Option<mpsc::Receiver<Told>>,
@@ -73,6 +76,7 @@ impl Full {
         let events = model.events();
         Self {
             host,
+            incarnation: unix_us,
             agent: Agent::new(settings(host, unix_us), alcor_dataplane::Snapshot::default()),
             model,
             events,
@@ -90,7 +94,8 @@ impl Full {
     /// The agent dies and a new one adopts what the data plane has.
     pub(crate) fn restart_agent(&mut self, now: Us, unix_us: u64) {
         let snapshot = self.model.snapshot().unwrap_or_default();
-        self.agent = Agent::new(settings(self.host, unix_us), snapshot);
+        self.incarnation = incarnation::next(Some(self.incarnation), unix_us);
+        self.agent = Agent::new(settings(self.host, self.incarnation), snapshot);
         self.backlog.clear();
         (self.started_at, self.wake_at, self.session) = (now, None, 0);
     }

@@ -177,6 +177,8 @@ pub(crate) struct Light {
     /// Of the last delta of the running session.
     sequence: u32,
     pub(crate) failures: u8,
+    /// Counts the sessions since it was switched on.
+    pub(crate) sessions: u16,
     networks: Vec<LightNetwork>,
     asking: Option<Box<Asking>>,
 }
@@ -220,6 +222,7 @@ impl Light {
     /// What it says that it holds; a new session begins. What it had learned it asks for again when it uses it.
     pub(crate) fn hello(&mut self) -> Vec<v1::Held> {
         self.sequence = 0;
+        self.sessions = self.sessions.saturating_add(1);
         self.asking = None;
         for network in &mut self.networks {
             network.named = None;

@@ -59,9 +59,7 @@ impl SimAgent {
             dataplane: "sim".into(),
             version: String::new(),
             filters: filters(&format!("h{host}")),
-            availability_zone: String::new(),
-            gateway: false,
-            gateway_set: String::new(),
+            ..v1::Hello::default()
         }
     }
 
