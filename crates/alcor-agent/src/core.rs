@@ -4,9 +4,11 @@
 //! are in [`crate::run`]; which row is newer is in [`crate::table`]; what answers look like is in
 //! [`crate::responder`].
 
+mod gateway;
 mod learn;
 mod ports;
 mod punts;
+mod show;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,6 +30,7 @@ use crate::{
     devices::Link,
     held::{Held, Key},
     learned::Learned,
+    probe::{Probe, Prober},
     readout::{Reading, Readout},
     request::Request,
     responder::Refusal,
@@ -78,6 +81,8 @@ pub struct Settings {
     pub filters: bool,
     /// DHCP lease time.
     pub lease: Duration,
+    /// The set that this gateway is in; none on a host.
+    pub gateway_set: Option<String>,
 }
 
 /// What happened.
@@ -141,6 +146,13 @@ pub enum Event {
         keys: Vec<Key>,
         /// One answer per key, or why there is none.
         outcome: Result<Vec<bool>, String>,
+    },
+    /// A packet came from another gateway: the answer to a probe, perhaps.
+    ProbeAnswer {
+        /// From whom.
+        from: IpAddr,
+        /// What it says.
+        bytes: Bytes,
     },
     /// The data plane has read what a client wants to see, or not.
     Read {
@@ -237,6 +249,8 @@ pub enum Action {
         /// What.
         reading: Reading,
     },
+    /// Probe another gateway.
+    Probe(Probe),
     /// Set a link up.
     LinkUp {
         /// Interface index.
@@ -311,6 +325,8 @@ pub struct Agent {
     checking: bool,
     learning: Counts,
     waits: Vec<Duration>,
+    /// Of a gateway.
+    prober: Option<Prober>,
 }
 
 impl Agent {
@@ -320,6 +336,7 @@ impl Agent {
             seed.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(byte)
         });
         let mut agent = Self {
+            prober: Self::prober(&settings, &snapshot.rows),
             settings,
             table: Table::adopt(snapshot.rows),
             session: Session::Waiting { at: Duration::ZERO },
@@ -373,6 +390,7 @@ impl Agent {
             Event::InjectRefused => self.refuse(Refusal::NoDevice),
             Event::ReleaseRefused { packets } => self.release_refused(packets),
             Event::Used { keys, outcome } => self.used(now, keys, outcome, &mut out),
+            Event::ProbeAnswer { from, bytes } => self.probe_answered(from, &bytes),
             Event::Read { client, outcome } => {
                 let body = outcome.map_or_else(|reason| json!({"error": reason}), |readout| readout.body());
                 out.push(Action::Answer { client, body });
@@ -404,6 +422,7 @@ impl Agent {
             .chain(ports)
             .chain(waiters)
             .chain(self.learn_deadline())
+            .chain(self.probe_deadline())
             .min()
     }
 
@@ -422,11 +441,9 @@ impl Agent {
             && *next_heartbeat <= now.since_start
         {
             *next_heartbeat = now.since_start + *heartbeat;
-            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
-            out.push(Action::Send {
-                session: *session,
-                message: v1::AgentMessage { body: Some(body) },
-            });
+            let session = *session;
+            let message = self.heartbeat();
+            out.push(Action::Send { session, message });
         }
         if self.retry_at.is_some_and(|at| at <= now.since_start) {
             self.retry(now, out);
@@ -434,6 +451,7 @@ impl Agent {
         self.advertise_due(now, out);
         self.waiters_due(now, out);
         self.learn_tick(now, out);
+        self.send_probes(now, out);
     }
 
     /// Tries again what was refused. The answer sets the next try, if one is needed.
@@ -478,8 +496,8 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             filters: self.settings.filters,
             availability_zone: self.settings.availability_zone.clone(),
-            gateway: false,
-            gateway_set: String::new(),
+            gateway: self.settings.gateway_set.is_some(),
+            gateway_set: self.settings.gateway_set.clone().unwrap_or_default(),
             session,
         };
         out.push(Action::Connect { session, hello });
@@ -633,6 +651,7 @@ impl Agent {
         receipt: Option<Receipt>,
         out: &mut Vec<Action>,
     ) {
+        self.note_members(&changes);
         self.batches += 1;
         let number = self.batches;
         let rows = changes.iter().map(|planned| planned.change.clone()).collect();
@@ -747,34 +766,6 @@ impl Agent {
     /// Punted packets that were not answered, by reason.
     pub fn refusals(&self) -> &BTreeMap<Refusal, u64> {
         &self.refusals
-    }
-
-    /// The whole state for people, as the local socket shows it.
-    fn state(&self) -> Value {
-        let networks = self.table.summary().into_iter().map(|(id, held, rows, refused)| {
-            json!({"id": id, "held_revision": held, "rows": rows, "refused": refused})
-        });
-        let refusals = self
-            .refusals
-            .iter()
-            .map(|(refusal, count)| (refusal.as_str().to_owned(), json!(count)));
-        json!({
-            "ok": true,
-            "host": self.settings.host,
-            "incarnation": self.settings.incarnation,
-            "dataplane": self.settings.dataplane,
-            "session": match self.session {
-                Session::Waiting { .. } => "waiting",
-                Session::Opening { .. } => "opening",
-                Session::Open { .. } => "open",
-            },
-            "batches_in_flight": self.in_flight.len(),
-            "networks": networks.collect::<Vec<_>>(),
-            "ports": self.ports.keys().map(|port| self.port_state(*port)).collect::<Vec<_>>(),
-            "learning": self.learn_state(),
-            "punts_answered": self.answered,
-            "punts_refused": refusals.collect::<serde_json::Map<_, _>>(),
-        })
     }
 }
 

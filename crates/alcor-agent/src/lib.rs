@@ -1,4 +1,4 @@
-//! The agent of a host: takes its goal state from an NCM, brings it into force in a data plane, reports what
+//! The agent of a host or a gateway: takes its goal state from an NCM, brings it into force in a data plane, reports what
 //! is in force and why not, finds the devices of ports, and answers what ports ask of the network (DHCP,
 //! router solicitations, packets whose time is exceeded).
 //!
@@ -15,6 +15,7 @@ mod held;
 pub mod incarnation;
 mod learned;
 pub mod probe;
+mod prober;
 pub mod readout;
 pub mod request;
 pub mod responder;

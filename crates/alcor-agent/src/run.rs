@@ -30,6 +30,7 @@ use crate::{
     devices,
     driver::{self, Driver, Work, unix_us},
     incarnation,
+    prober::{self, Probes},
     session::{self, Session},
     socket::{self, Ask},
 };
@@ -59,6 +60,8 @@ pub struct AgentConfig {
     pub dhcp_lease_s: u32,
     /// Find the devices of ports by their names. Off: devices are only attached through the local socket.
     pub watch_links: bool,
+    /// This is a gateway of this set, 1 to 255 bytes; none: this is a host.
+    pub gateway_set: Option<String>,
 }
 
 impl Default for AgentConfig {
@@ -71,6 +74,7 @@ impl Default for AgentConfig {
             socket: PathBuf::from("/run/alcor/agent.sock"),
             dhcp_lease_s: 86_400,
             watch_links: true,
+            gateway_set: None,
         }
     }
 }
@@ -95,6 +99,15 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The socket of probes cannot be made.
+    #[error("no socket for probes can be made at {address}; has this machine the address?")]
+    Probes {
+        /// The tunnel address.
+        address: IpAddr,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The data plane's thread cannot be started.
     #[error("the data plane's thread cannot be started")]
     Thread(#[source] std::io::Error),
@@ -114,6 +127,13 @@ impl AgentConfig {
         }
         if !(1..=255).contains(&self.availability_zone.len()) {
             return Err(fail("availability_zone", "must have 1 to 255 bytes".to_owned()));
+        }
+        if self
+            .gateway_set
+            .as_ref()
+            .is_some_and(|set| !(1..=255).contains(&set.len()))
+        {
+            return Err(fail("gateway_set", "must have 1 to 255 bytes".to_owned()));
         }
         if self.tunnel_ip.is_unspecified() || self.tunnel_ip.is_multicast() {
             return Err(fail(
@@ -161,6 +181,7 @@ pub async fn run(
         dataplane: dataplane.name().to_owned(),
         filters: dataplane.filters(),
         lease: Duration::from_secs(u64::from(config.dhcp_lease_s)),
+        gateway_set: config.gateway_set.clone(),
     };
     let packets = dataplane.events();
     let Driver {
@@ -180,6 +201,13 @@ pub async fn run(
         "agent started"
     );
     let (stream_sender, stream) = mpsc::channel(EVENT_QUEUE);
+    let (probes, answers) = match config.gateway_set {
+        None => (None, None),
+        Some(_) => {
+            let (probes, answers) = prober::open(config.tunnel_ip).await?;
+            (Some(probes), Some(answers))
+        }
+    };
     let shell = Shell {
         agent: Agent::new(settings, snapshot),
         started: Instant::now(),
@@ -190,11 +218,13 @@ pub async fn run(
         asks: 0,
         replies: BTreeMap::new(),
         link_up: None,
+        probes,
     };
     let inputs = Inputs {
         packets,
         results,
         stream,
+        answers,
     };
     let outcome = shell.serve(&config, listener, inputs, &work, shutdown).await;
     let _ = std::fs::remove_file(&config.socket);
@@ -212,6 +242,8 @@ struct Inputs {
     packets: Option<mpsc::Receiver<alcor_dataplane::Event>>,
     results: mpsc::Receiver<Event>,
     stream: mpsc::Receiver<Event>,
+    /// Of a gateway: answers to its probes.
+    answers: Option<mpsc::Receiver<Event>>,
 }
 
 struct Shell {
@@ -226,6 +258,8 @@ struct Shell {
     asks: u64,
     replies: BTreeMap<u64, oneshot::Sender<Value>>,
     link_up: Option<mpsc::Sender<(u32, String)>>,
+    /// Of a gateway.
+    probes: Option<Probes>,
 }
 
 impl Shell {
@@ -269,11 +303,12 @@ impl Shell {
                     self.backlog.push_back(Work::CountDrops);
                     self.count_learning();
                 }
+                Some(answer) = next(&mut inputs.answers) => self.step(answer),
                 () = tokio::time::sleep_until(tick) => self.step(Event::Tick),
                 Some(event) = links.recv(), if room => self.step(event),
                 Some(ask) = asks.recv(), if room => self.ask(ask),
                 Some(event) = inputs.stream.recv(), if room => self.step(event),
-                Some(event) = next_packet(&mut inputs.packets), if room => self.step(Event::Dataplane(event)),
+                Some(event) = next(&mut inputs.packets), if room => self.step(Event::Dataplane(event)),
             }
         };
         socket.abort();
@@ -363,6 +398,11 @@ impl Shell {
             Action::Release { frames } => self.backlog.push_back(Work::Release { frames }),
             Action::TakeUsed { keys } => self.backlog.push_back(Work::TakeUsed { keys }),
             Action::Read { client, reading } => self.backlog.push_back(Work::Read { client, reading }),
+            Action::Probe(probe) => {
+                if let Some(probes) = &self.probes {
+                    probes.send(probe);
+                }
+            }
             Action::LinkUp { index, name } => {
                 let sent = self
                     .link_up
@@ -384,12 +424,10 @@ impl Shell {
     }
 }
 
-/// The next packet for the agent; never, when the data plane hands none up.
-async fn next_packet(
-    packets: &mut Option<mpsc::Receiver<alcor_dataplane::Event>>,
-) -> Option<alcor_dataplane::Event> {
-    match packets {
-        Some(packets) => packets.recv().await,
+/// The next one; never, where none come.
+async fn next<T>(source: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match source {
+        Some(source) => source.recv().await,
         None => std::future::pending().await,
     }
 }

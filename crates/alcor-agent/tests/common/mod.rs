@@ -139,6 +139,7 @@ pub fn settings() -> Settings {
         dataplane: "model".to_owned(),
         filters: true,
         lease: Duration::from_secs(86_400),
+        gateway_set: None,
     }
 }
 

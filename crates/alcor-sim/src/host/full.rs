@@ -66,6 +66,7 @@ fn settings(host: u32, incarnation: u64) -> Settings {
         dataplane: "model".to_owned(),
         filters: true,
         lease: LEASE,
+        gateway_set: None,
     }
 }
 

@@ -1,0 +1,171 @@
+//! A gateway's agent: it says what it is, probes the others that rows name, and says who does not answer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic is how a test says no"
+)]
+
+mod common;
+
+use std::{net::IpAddr, time::Duration};
+
+use alcor_agent::{
+    core::{Action, Agent, Event, Now},
+    delta::{Delta, FromNcm, Phase},
+    probe::{MISSES_MAX, PROBE_EVERY, Probe},
+};
+use alcor_dataplane::{Row, RowChange, Snapshot};
+use alcor_model::Revision;
+use alcor_proto::v1::{self, agent_message::Body};
+use common::{Key, network_id, row, settings};
+
+/// The gateway, and what it said.
+struct Gateway {
+    agent: Agent,
+    now: Duration,
+    session: u64,
+    hello: Option<v1::Hello>,
+    heartbeats: Vec<v1::Heartbeat>,
+    probes: Vec<Probe>,
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The row of a network whose gateways are these and this one.
+fn named(gateways: &[&str]) -> Row {
+    let Row::Network(mut network) = row(Key::Network(0), 1) else {
+        unreachable!()
+    };
+    network.gateways = gateways.iter().map(|text| ip(text)).collect();
+    network.gateways.push(settings().tunnel_ip);
+    Row::Network(network)
+}
+
+impl Gateway {
+    fn new(rows: Vec<Row>) -> Self {
+        let mut settings = settings();
+        settings.gateway_set = Some("edge".to_owned());
+        let snapshot = Snapshot {
+            rows,
+            ..Snapshot::default()
+        };
+        Self {
+            agent: Agent::new(settings, snapshot),
+            now: Duration::ZERO,
+            session: 0,
+            hello: None,
+            heartbeats: Vec::new(),
+            probes: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = Now {
+            since_start: self.now,
+            unix_us: 0,
+        };
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in self.agent.step(now, event) {
+                match action {
+                    Action::Connect { session, hello } => {
+                        (self.session, self.hello) = (session, Some(hello));
+                    }
+                    Action::Send { message, .. } => {
+                        if let Some(Body::Heartbeat(heartbeat)) = message.body {
+                            self.heartbeats.push(heartbeat);
+                        }
+                    }
+                    Action::Apply { batch, changes } => events.push(Event::Applied {
+                        batch,
+                        visible_us: 0,
+                        outcomes: vec![Ok(()); changes.len()],
+                    }),
+                    Action::Probe(probe) => self.probes.push(probe),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, message: FromNcm) {
+        let session = self.session;
+        self.step(Event::Message { session, message });
+    }
+
+    fn connect(&mut self) {
+        self.step(Event::Tick);
+        self.hear(FromNcm::Welcome {
+            heartbeat_interval: PROBE_EVERY,
+        });
+    }
+
+    /// A round of probes, of which some are answered.
+    fn round(&mut self, answering: &[&str]) {
+        self.now += PROBE_EVERY;
+        self.step(Event::Tick);
+        for probe in std::mem::take(&mut self.probes) {
+            if answering.iter().any(|answering| ip(answering) == probe.to) {
+                self.step(Event::ProbeAnswer {
+                    from: probe.to,
+                    bytes: probe.packet.to_vec().into(),
+                });
+            }
+        }
+    }
+
+    fn unreachable(&self) -> Vec<Vec<u8>> {
+        let last = self.heartbeats.last().unwrap();
+        last.unreachable.iter().map(|ip| ip.to_vec()).collect()
+    }
+}
+
+#[test]
+fn a_gateway_says_so_and_names_who_does_not_answer() {
+    let mut gateway = Gateway::new(Vec::new());
+    gateway.connect();
+    let hello = gateway.hello.take().unwrap();
+    assert_eq!((hello.gateway, hello.gateway_set.as_str()), (true, "edge"));
+    let network = named(&["192.0.2.2", "192.0.2.3"]);
+    gateway.hear(FromNcm::Delta(Delta {
+        sequence: 1,
+        network: network_id(0),
+        revision: Revision(1),
+        phase: Phase::Whole,
+        rows: vec![Ok((Revision(1), RowChange::Put(network)))],
+    }));
+    for _ in 0..MISSES_MAX {
+        gateway.round(&["192.0.2.2"]);
+        assert_eq!(gateway.unreachable(), Vec::<Vec<u8>>::new());
+    }
+    // The heartbeat of a tick says what the rounds before it have shown.
+    gateway.round(&["192.0.2.2"]);
+    gateway.round(&["192.0.2.2", "192.0.2.3"]);
+    assert_eq!(gateway.unreachable(), [vec![192, 0, 2, 3]]);
+    gateway.round(&["192.0.2.2", "192.0.2.3"]);
+    assert_eq!(gateway.unreachable(), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_gateway_that_starts_again_probes_whom_its_data_plane_knows() {
+    let mut gateway = Gateway::new(vec![named(&["192.0.2.2"])]);
+    gateway.step(Event::Tick);
+    let probed: Vec<IpAddr> = gateway.probes.iter().map(|probe| probe.to).collect();
+    assert_eq!(probed, [ip("192.0.2.2")], "also before a session");
+}
+
+#[test]
+fn a_host_probes_nobody() {
+    let snapshot = Snapshot {
+        rows: vec![named(&["192.0.2.2"])],
+        ..Snapshot::default()
+    };
+    let mut agent = Agent::new(settings(), snapshot);
+    let actions = agent.step(Now::default(), Event::Tick);
+    let [Action::Connect { hello, .. }] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    assert!(!hello.gateway && hello.gateway_set.is_empty());
+}
