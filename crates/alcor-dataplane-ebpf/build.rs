@@ -52,11 +52,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let messages = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(format!("the kernel programs do not compile:\n{messages}").into());
     }
-    let object = out_dir
-        .join("programs")
-        .join(TARGET)
-        .join("release/alcor-programs");
-    println!("cargo::rustc-env=ALCOR_PROGRAMS={}", object.display());
+    let objects = out_dir.join("programs").join(TARGET).join("release");
+    for (variable, object) in [
+        ("ALCOR_PROGRAMS", "alcor-programs"),
+        ("ALCOR_GATEWAY_PROGRAMS", "alcor-gateway-programs"),
+    ] {
+        println!("cargo::rustc-env={variable}={}", objects.join(object).display());
+    }
     println!("cargo::rustc-cfg=kernel_programs");
     Ok(())
 }

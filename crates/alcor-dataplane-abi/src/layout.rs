@@ -152,6 +152,8 @@ macro_rules! layouts {
     };
 }
 
+pub(crate) use layouts;
+
 layouts! {
     /// A MAC in a network, or of a port.
     MacKey(12) {
@@ -277,7 +279,7 @@ layouts! {
     }
     /// Key of a part of a kept row.
     KeptKey(44) {
-        /// 1 network, 2 subnet, 3 port, 4 policy, 5 label, 6 router.
+        /// 1 network, 2 subnet, 3 port, 4 policy, 5 label, 6 router, 7 floating IP.
         kind: u32,
         /// The network that the row lies in.
         network: [u8; 16],

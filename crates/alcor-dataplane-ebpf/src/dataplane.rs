@@ -360,7 +360,12 @@ impl EbpfDataplane {
     fn clear_drops(&mut self, handle: u32) -> Result<(), DataplaneError> {
         const ACTION: &str = "clearing a port's counters";
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| error::kernel(ACTION, source))?;
-        let zero = vec![Plain(Counters { by_reason: [0; DROP_REASONS] }); cpus];
+        let zero = vec![
+            Plain(Counters {
+                by_reason: [0; DROP_REASONS]
+            });
+            cpus
+        ];
         let values = PerCpuValues::try_from(zero).map_err(|source| error::kernel(ACTION, source))?;
         let cleared = self.kernel.drops.set(handle, values, 0);
         cleared.map_err(|source| error::kernel(ACTION, source))

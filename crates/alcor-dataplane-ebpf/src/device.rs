@@ -26,6 +26,10 @@ const IPV6_SETTINGS: &str = "/proc/sys/net/ipv6";
 pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) ifindex: u32,
+    /// MAC; zeroes where the kind of device has none.
+    pub(crate) mac: [u8; 6],
+    /// One end of a veth pair.
+    pub(crate) is_veth: bool,
     /// One end of a veth pair whose other end is in another network namespace.
     pub(crate) peer_elsewhere: bool,
 }
@@ -61,9 +65,15 @@ pub(crate) fn look(name: &str) -> Result<Device, DataplaneError> {
         .attributes
         .iter()
         .any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
+    let mac = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
+        _ => None,
+    });
     Ok(Device {
         name: name.to_owned(),
         ifindex: link.header.index,
+        mac: mac.unwrap_or_default(),
+        is_veth,
         peer_elsewhere: is_veth && elsewhere,
     })
 }

@@ -18,6 +18,7 @@ const PORT: u32 = 3;
 const POLICY: u32 = 4;
 const LABEL: u32 = 5;
 const ROUTER: u32 = 6;
+const FLOATING_IP: u32 = 7;
 
 type Parts = Hash<Plain<KeptKey>, Plain<KeptValue>>;
 
@@ -46,7 +47,8 @@ fn row_id(of: &RowKey) -> Option<RowId> {
         RowKey::Port(_, id) => (PORT, id.uuid().into_bytes()),
         RowKey::Policy(_, id) => (POLICY, id.uuid().into_bytes()),
         RowKey::Label(_, label) => (LABEL, u128::from(label.get()).to_be_bytes()),
-        RowKey::Neighbour(..) | RowKey::FloatingIp(..) => return None,
+        RowKey::FloatingIp(_, id) => (FLOATING_IP, id.uuid().into_bytes()),
+        RowKey::Neighbour(..) => return None,
     };
     Some((kind, network, id))
 }
@@ -188,7 +190,8 @@ fn encode(row: &Row) -> Result<Option<Vec<u8>>, DataplaneError> {
         Row::Port(row) => serde_json::to_vec(row),
         Row::Policy(row) => serde_json::to_vec(row),
         Row::Label(row) => serde_json::to_vec(row),
-        Row::Neighbour(_) | Row::FloatingIp(_) => return Ok(None),
+        Row::FloatingIp(row) => serde_json::to_vec(row),
+        Row::Neighbour(_) => return Ok(None),
     };
     text.map(Some)
         .map_err(|source| error::kernel("writing a row down", source))
@@ -199,6 +202,7 @@ fn decode(kind: u32, text: &[u8]) -> serde_json::Result<Option<Row>> {
         NETWORK => Some(Row::Network(serde_json::from_slice(text)?)),
         SUBNET => Some(Row::Subnet(serde_json::from_slice(text)?)),
         ROUTER => Some(Row::Router(serde_json::from_slice(text)?)),
+        FLOATING_IP => Some(Row::FloatingIp(serde_json::from_slice(text)?)),
         PORT => Some(Row::Port(serde_json::from_slice(text)?)),
         POLICY => Some(Row::Policy(serde_json::from_slice(text)?)),
         LABEL => Some(Row::Label(serde_json::from_slice(text)?)),

@@ -5,6 +5,10 @@ use std::net::IpAddr;
 
 use alcor_dataplane_abi::{
     connection::Connection,
+    gateway_layout::{
+        DeviceValue, ExternalValue, FloatingValue, Ipv4Key, Ipv6Key, Load, NatBack, NatKey, NatValue,
+        PeerValue, RouterValue, VniValue,
+    },
     layout::{
         BitsKey, ConnectionKey, Counters, FilterValue, IPV4, IPV6, IpKey, KeptKey, KeptValue, LabelKey,
         LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue, PairKey, PortValue, PrefixKey, RemoteMac,
@@ -33,23 +37,35 @@ plain!(
     Connection,
     ConnectionKey,
     Counters,
+    DeviceValue,
+    ExternalValue,
     FilterValue,
+    FloatingValue,
     IpKey,
+    Ipv4Key,
+    Ipv6Key,
     KeptKey,
     KeptValue,
     LabelKey,
+    Load,
     LocalIp,
     LocalMac,
     MacKey,
+    NatBack,
+    NatKey,
+    NatValue,
     NeighbourValue,
     NetworkValue,
     PairKey,
+    PeerValue,
     PortValue,
     PrefixKey,
     RemoteMac,
     RouteValue,
+    RouterValue,
     ServiceKey,
-    TranslationKey
+    TranslationKey,
+    VniValue
 );
 
 /// Family and bytes of an address.

@@ -11,6 +11,7 @@ mod device;
 mod entry;
 mod error;
 mod events;
+mod gateway;
 mod inject;
 mod kept;
 mod kernel;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 /// The usual [`EbpfConfig::max_neighbours`].
 pub use alcor_dataplane_abi::layout::MAX_NEIGHBOURS;
 pub use dataplane::EbpfDataplane;
+pub use gateway::{Attachment, GatewayConfig, MAX_GATEWAY_NEIGHBOURS, XdpGateway};
 
 /// Where a data plane lives.
 #[derive(Clone, Debug)]

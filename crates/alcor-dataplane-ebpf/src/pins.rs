@@ -42,20 +42,30 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Finds or makes the instance's folder; removes pins of another layout.
+    /// The pins of a host's data plane.
     pub(crate) fn open(config: &EbpfConfig) -> Result<Self, DataplaneError> {
+        Self::open_in("alcor", &config.instance, &config.bpffs, LAYOUT)
+    }
+
+    /// Finds or makes the instance's folder in `family`; removes pins of another layout.
+    pub(crate) fn open_in(
+        family: &str,
+        name: &str,
+        bpffs: &Path,
+        layout: u32,
+    ) -> Result<Self, DataplaneError> {
         let named = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if config.instance.is_empty() || !config.instance.chars().all(named) {
+        if name.is_empty() || !name.chars().all(named) {
             let reason = "use letters, digits and '-' only";
             return Err(error::kernel(
-                format!("taking '{}' as name of the instance", config.instance),
+                format!("taking '{name}' as name of the instance"),
                 reason,
             ));
         }
-        let lock = lock(&config.instance)?;
-        mount_bpffs(&config.bpffs)?;
-        let instance = config.bpffs.join("alcor").join(&config.instance);
-        let current = format!("layout-{LAYOUT}");
+        let lock = lock(family, name)?;
+        mount_bpffs(bpffs)?;
+        let instance = bpffs.join(family).join(name);
+        let current = format!("layout-{layout}");
         if let Ok(entries) = fs::read_dir(&instance) {
             for entry in entries.flatten().filter(|entry| entry.file_name() != *current) {
                 tracing::warn!(found = %entry.path().display(), "kernel tables of another layout: starting anew");
@@ -79,17 +89,22 @@ impl Pins {
         self.root.join("maps").join(name)
     }
 
+    /// Where links are pinned.
+    pub(crate) fn link_folder(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
     fn link(&self, owner: Owner, ifindex: u32) -> PathBuf {
         let name = match owner {
             Owner::Tunnel => format!("{TUNNEL}_{ifindex}"),
             Owner::Port(port) => format!("{port}_{ifindex}"),
         };
-        self.root.join("links").join(name)
+        self.link_folder().join(name)
     }
 
     /// The links that are pinned: owner and interface index.
     pub(crate) fn links(&self) -> Result<Vec<(Owner, u32)>, DataplaneError> {
-        let path = self.root.join("links");
+        let path = self.link_folder();
         let entries = fs::read_dir(&path).map_err(|source| error::io("reading", &path, source))?;
         let names = entries
             .flatten()
@@ -178,8 +193,13 @@ fn parse(name: &str) -> Option<(Owner, u32)> {
     Some((owner, ifindex.parse().ok()?))
 }
 
-fn lock(instance: &str) -> Result<Flock<File>, DataplaneError> {
-    let path = Path::new(LOCK_DIR).join(format!("{instance}.lock"));
+/// Takes the lock of an instance; a host's has its name alone, as ever.
+fn lock(family: &str, instance: &str) -> Result<Flock<File>, DataplaneError> {
+    let file = match family {
+        "alcor" => format!("{instance}.lock"),
+        family => format!("{family}.{instance}.lock"),
+    };
+    let path = Path::new(LOCK_DIR).join(file);
     fs::create_dir_all(LOCK_DIR).map_err(|source| error::io("making", Path::new(LOCK_DIR), source))?;
     let file = File::create(&path).map_err(|source| error::io("opening", &path, source))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {

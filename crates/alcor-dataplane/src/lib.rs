@@ -9,6 +9,7 @@
 pub mod choice;
 pub mod compiled;
 mod connections;
+pub mod gateway;
 pub mod model;
 pub mod packet;
 pub mod path;

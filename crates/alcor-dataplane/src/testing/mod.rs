@@ -4,6 +4,7 @@
 //! [`Scenario::from_seed`] through both.
 
 pub mod frames;
+pub mod gateway;
 mod gateways;
 mod learning;
 pub mod rng;

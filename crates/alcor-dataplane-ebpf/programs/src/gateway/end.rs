@@ -1,0 +1,126 @@
+//! The end of a frame's way: what is counted, what the kernel does with it.
+
+use alcor_dataplane_abi::{DROP_REASONS, DropReason, gateway_layout::*};
+use aya_ebpf::{
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
+        xdp_action,
+    },
+    helpers::{bpf_fib_lookup as fib_lookup, bpf_redirect},
+};
+
+use crate::{
+    ETH_LEN, IPV4_LEN,
+    frame::{Frame, be16},
+    maps::{DEVICES, DROPS},
+    trace,
+};
+
+const AF_INET: u8 = 2;
+
+/// What becomes of a frame: the verdict's kind in the high half, a reason in the low half. A plain number, so that functions that
+/// are not inlined can return it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct End(pub u32);
+
+impl End {
+    pub const PASS: Self = Self(verdict::PASS << 16);
+    pub const REPLY: Self = Self(verdict::REPLY << 16);
+    pub const UNDERLAY: Self = Self(verdict::UNDERLAY << 16);
+
+    #[inline(always)]
+    pub const fn drop(reason: DropReason) -> Self {
+        Self(verdict::DROP << 16 | reason as u32)
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
+/// Ends a frame.
+#[inline(always)]
+pub fn finish(frame: Frame, ifindex: u32, end: End) -> u32 {
+    let mut end = end;
+    let mut action = xdp_action::XDP_PASS;
+    match end.kind() {
+        verdict::REPLY => action = xdp_action::XDP_TX,
+        verdict::UNDERLAY if !trace() => {
+            let (way, taken) = forward(frame, ifindex, DEVICE_UNDERLAY);
+            end = way;
+            action = taken;
+        }
+        verdict::OUTSIDE if !trace() => {
+            let (way, taken) = forward(frame, ifindex, DEVICE_EXTERNAL);
+            end = way;
+            action = taken;
+        }
+        _ => {}
+    }
+    if end.kind() == verdict::DROP {
+        count(end.0 & 0xffff);
+        action = xdp_action::XDP_DROP;
+    }
+    if trace() { end.0 } else { action }
+}
+
+#[inline(always)]
+fn count(reason: u32) {
+    if let Some(drops) = DROPS.get_ptr_mut(0)
+        && (reason as usize) < DROP_REASONS
+    {
+        // SAFETY: the entry is this CPU's own, and the index is below its length.
+        unsafe { (*drops).by_reason[reason as usize] += 1 };
+    }
+}
+
+/// Sends a frame to where the node's routes lead, out of a device of this role only. When the next hop's MAC is not known, the
+/// node's own stack asks for it and forwards.
+#[inline(always)]
+fn forward(frame: Frame, ifindex: u32, role: u32) -> (End, u32) {
+    let no_way = (End::drop(DropReason::NoRoute), xdp_action::XDP_DROP);
+    let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
+        return (End::drop(DropReason::Malformed), xdp_action::XDP_DROP);
+    };
+    // SAFETY: integers and arrays of them; the kernel wants what is not used to be zero.
+    let mut way: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    way.family = AF_INET;
+    way.__bindgen_anon_1.tot_len = be16(&ip, 2);
+    way.ifindex = ifindex;
+    way.__bindgen_anon_2.tos = ip[1];
+    way.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]);
+    way.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    // SAFETY: the context and the parameters are valid; their size is said.
+    let outcome = unsafe {
+        fib_lookup(
+            frame.0.cast(),
+            &raw mut way,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    if outcome == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+        return (End::drop(DropReason::Oversize), xdp_action::XDP_DROP);
+    }
+    if outcome != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && outcome != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        return no_way;
+    }
+    let egress = way.ifindex;
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    match unsafe { DEVICES.get(&egress) } {
+        Some(device) if device.flags & role != 0 => {}
+        _ => return no_way,
+    }
+    if outcome == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        return (End::PASS, xdp_action::XDP_PASS);
+    }
+    if frame.write(0, way.dmac).is_none() || frame.write(6, way.smac).is_none() {
+        return (End::drop(DropReason::Malformed), xdp_action::XDP_DROP);
+    }
+    if egress == ifindex {
+        return (End::REPLY, xdp_action::XDP_TX);
+    }
+    // SAFETY: no pointers.
+    (End::REPLY, unsafe { bpf_redirect(egress, 0) } as u32)
+}

@@ -1,0 +1,204 @@
+//! The program on devices: how it is attached, links that outlive the process, and what the node's own stack must be told.
+
+use std::{fmt, fs, io, path::PathBuf};
+
+use alcor_dataplane::DataplaneError;
+use aya::programs::{
+    Xdp, XdpMode,
+    links::{FdLink, PinnedLink},
+    xdp::{XdpLink, XdpLinkId},
+};
+
+use super::GatewayConfig;
+use crate::{device, error, pins::Pins};
+
+/// How the program runs on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// In the driver, before the kernel makes a packet of what has come.
+    Native,
+    /// In the kernel's stack, on any device: slower.
+    Generic,
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Attachment {
+    /// `native` or `generic`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    const fn mode(self) -> XdpMode {
+        match self {
+            Self::Native => XdpMode::Driver,
+            Self::Generic => XdpMode::Skb,
+        }
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        [Self::Native, Self::Generic]
+            .into_iter()
+            .find(|attachment| attachment.as_str() == name)
+    }
+}
+
+/// A link that is pinned.
+struct Pinned {
+    path: PathBuf,
+    ifindex: u32,
+    attachment: Attachment,
+}
+
+/// Names of pins are `IFINDEX_ATTACHMENT`.
+fn pinned(pins: &Pins) -> Result<Vec<Pinned>, DataplaneError> {
+    let folder = pins.link_folder();
+    let entries = fs::read_dir(&folder).map_err(|source| error::io("reading", &folder, source))?;
+    let parse = |path: PathBuf| {
+        let (ifindex, attachment) = path.file_name()?.to_str()?.split_once('_')?;
+        Some(Pinned {
+            ifindex: ifindex.parse().ok()?,
+            attachment: Attachment::of_name(attachment)?,
+            path,
+        })
+    };
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| parse(entry.path()))
+        .collect())
+}
+
+/// Puts the program on the devices, by interface index, and takes it from all others. Where an earlier process left it, it is replaced
+/// without a gap.
+pub(super) fn attach(
+    pins: &Pins,
+    program: &mut Xdp,
+    config: &GatewayConfig,
+    devices: &[(u32, String)],
+) -> Result<Vec<(String, Attachment)>, DataplaneError> {
+    let mut found = pinned(pins)?;
+    let mut attached = Vec::new();
+    for (ifindex, name) in devices {
+        let old = found.iter().position(|pin| pin.ifindex == *ifindex);
+        let old = old.map(|at| found.swap_remove(at));
+        let adopted = match &old {
+            Some(pin) => adopt(program, pin)?,
+            None => false,
+        };
+        let attachment = match old {
+            Some(pin) if adopted => pin.attachment,
+            _ => attach_anew(pins, program, config, *ifindex, name)?,
+        };
+        tracing::info!(device = %name, %attachment, "the gateway program is on the device");
+        attached.push((name.clone(), attachment));
+    }
+    for pin in found {
+        remove(&pin.path)?;
+    }
+    Ok(attached)
+}
+
+/// Takes the program from all devices.
+pub(super) fn detach_all(pins: &Pins) -> Result<(), DataplaneError> {
+    pinned(pins)?.iter().try_for_each(|pin| remove(&pin.path))
+}
+
+fn remove(path: &PathBuf) -> Result<(), DataplaneError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error::io("removing", path, source)),
+        _ => Ok(()),
+    }
+}
+
+/// Puts the program on a link that is pinned; false when its device is gone, and then the pin too.
+fn adopt(program: &mut Xdp, pin: &Pinned) -> Result<bool, DataplaneError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
+        error::kernel(format!("taking over the link {}", pin.path.display()), source)
+    };
+    let link = PinnedLink::from_pin(&pin.path).map_err(|source| failed(source.into()))?;
+    let link = XdpLink::try_from(FdLink::from(link)).map_err(|source| failed(source.into()))?;
+    match program.attach_to_link(link) {
+        Ok(id) => {
+            // Its file descriptor may go: the pin holds it.
+            drop(file_link(program, id)?);
+            Ok(true)
+        }
+        Err(source) => {
+            tracing::info!(%source, link = %pin.path.display(), "the device of a link is gone");
+            remove(&pin.path)?;
+            Ok(false)
+        }
+    }
+}
+
+fn attach_anew(
+    pins: &Pins,
+    program: &mut Xdp,
+    config: &GatewayConfig,
+    ifindex: u32,
+    name: &str,
+) -> Result<Attachment, DataplaneError> {
+    // What a veth sends in native mode is lost unless its other end helps, which nobody here can see to.
+    let native = !config.generic && !device::look(name)?.is_veth;
+    let wanted: &[Attachment] = if native {
+        &[Attachment::Native, Attachment::Generic]
+    } else {
+        &[Attachment::Generic]
+    };
+    let mut refused = None;
+    for attachment in wanted {
+        match program.attach_to_if_index(ifindex, attachment.mode()) {
+            Ok(id) => {
+                let path = pins.link_folder().join(format!("{ifindex}_{attachment}"));
+                let link = file_link(program, id)?;
+                let pinned = link.pin(&path).map(drop);
+                return pinned
+                    .map(|()| *attachment)
+                    .map_err(|source| error::kernel(format!("pinning {}", path.display()), source));
+            }
+            Err(source) => {
+                tracing::info!(device = %name, %attachment, %source, "the device does not take the program so");
+                refused = Some(source);
+            }
+        }
+    }
+    let reason = refused.map_or_else(String::new, |source| source.to_string());
+    Err(error::device(
+        name,
+        format!("the gateway program cannot be attached: {reason}"),
+    ))
+}
+
+fn file_link(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink, DataplaneError> {
+    let link = program
+        .take_link(id)
+        .map_err(|source| error::kernel("taking a link", source))?;
+    FdLink::try_from(link).map_err(|source| error::kernel("taking a link", source))
+}
+
+/// Settings of the node's own stack. It forwards what the program passes to it because a MAC is not known yet: a packet that is from one of the
+/// gateway's addresses and came in by the wire, and that may leave by the device it came from.
+pub(super) fn prepare_stack(devices: &[(u32, String)]) -> Result<(), DataplaneError> {
+    set("net/ipv4/ip_forward", "1")?;
+    let names = devices.iter().map(|(_, name)| name.as_str());
+    for name in names.chain(["all"]) {
+        set(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
+        set(&format!("net/ipv4/conf/{name}/send_redirects"), "0")?;
+    }
+    for (_, name) in devices {
+        set(&format!("net/ipv4/conf/{name}/accept_local"), "1")?;
+    }
+    Ok(())
+}
+
+fn set(setting: &str, value: &str) -> Result<(), DataplaneError> {
+    let path = PathBuf::from("/proc/sys").join(setting);
+    fs::write(&path, value).map_err(|source| error::io("setting", &path, source))
+}

@@ -1,0 +1,466 @@
+//! The gateway's data plane: an XDP program on the devices of a gateway, its maps in step with the rows.
+//!
+//! Maps and links are pinned, so packets go on while nobody runs this code; [`XdpGateway::open`] finds them again. The path of a
+//! packet is [`alcor_dataplane::gateway::path`]. Not here: which networks a gateway serves, or whether it is alive.
+
+mod attach;
+mod derived;
+mod object;
+mod peers;
+mod tables;
+#[cfg(feature = "tracing-run")]
+mod trace;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use alcor_dataplane::{
+    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, Row, RowChange, RowKey, Snapshot,
+    gateway::Rows,
+};
+/// The usual [`GatewayConfig::max_neighbours`].
+pub use alcor_dataplane_abi::gateway_layout::MAX_GATEWAY_NEIGHBOURS;
+use alcor_dataplane_abi::{
+    gateway_layout::{DEVICE_EXTERNAL, DEVICE_UNDERLAY, DeviceValue, GATEWAY_LAYOUT, Load},
+    layout::Counters,
+};
+use alcor_model::{Id, Network, Port};
+pub use attach::Attachment;
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray},
+};
+use derived::{Handles, Key};
+use peers::Peers;
+use tables::Tables;
+use tokio::sync::mpsc;
+
+use crate::{
+    device, error,
+    kept::Kept,
+    kernel::{Hash, take},
+    layout::Plain,
+    pins::Pins,
+};
+
+/// The name of this data plane, in refusals too.
+const NAME: &str = "xdp";
+/// The folder of gateways on the BPF file system.
+const FAMILY: &str = "alcor-gateway";
+
+/// Where a gateway's data plane lives.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Name that tells this gateway's maps from those of others on the same kernel; letters, digits and `-`.
+    pub instance: String,
+    /// Where the BPF file system is or will be mounted. A gateway must see the same mount when it starts again.
+    pub bpffs: PathBuf,
+    /// The gateway's tunnel address, which is on the underlay device.
+    pub tunnel_ip: Ipv4Addr,
+    /// The device that leads to the hosts.
+    pub underlay_device: String,
+    /// The devices that lead to the outside; the underlay device may be one of them.
+    pub external_devices: Vec<String>,
+    /// Send probes back.
+    pub probes: bool,
+    /// Neighbours that there is room for, all networks together and for each family. Tables that are found keep their size.
+    pub max_neighbours: u32,
+    /// Do without native XDP, whatever the drivers can.
+    pub generic: bool,
+    /// For tests: the program tells its verdict, is on no device, and sends nothing.
+    pub trace: bool,
+}
+
+impl GatewayConfig {
+    /// The usual places; no external devices.
+    pub fn new(instance: impl Into<String>, tunnel_ip: Ipv4Addr, underlay_device: impl Into<String>) -> Self {
+        Self {
+            instance: instance.into(),
+            bpffs: PathBuf::from("/sys/fs/bpf"),
+            tunnel_ip,
+            underlay_device: underlay_device.into(),
+            external_devices: Vec::new(),
+            probes: true,
+            max_neighbours: MAX_GATEWAY_NEIGHBOURS,
+            generic: false,
+            trace: false,
+        }
+    }
+
+    fn pins(&self) -> Result<Pins, DataplaneError> {
+        Pins::open_in(FAMILY, &self.instance, &self.bpffs, GATEWAY_LAYOUT)
+    }
+}
+
+/// The gateway in the kernel. Dropping it leaves everything in force.
+pub struct XdpGateway {
+    ebpf: Ebpf,
+    rows: Rows,
+    handles: Handles,
+    tables: Tables,
+    peers: Peers,
+    kept: Kept,
+    devices: Hash<u32, Plain<DeviceValue>>,
+    drops: PerCpuArray<MapData, Plain<Counters>>,
+    load: PerCpuArray<MapData, Plain<Load>>,
+    attached: Vec<(String, Attachment)>,
+    /// Held as long as the instance is open.
+    _pins: Pins,
+}
+
+impl XdpGateway {
+    /// Loads the program and puts it on the devices; finds what an earlier process left in force and carries on from there
+    /// without a gap for packets. Opens devices of, and must be used in, the network namespace of the calling thread. Needs root.
+    /// Sets what the node's own stack needs to forward for a gateway (`ip_forward`, no `rp_filter`, `accept_local`).
+    ///
+    /// # Errors
+    /// When this build has no kernel programs, a device is not there, the kernel refuses, or another process has the instance
+    /// open.
+    pub fn open(config: &GatewayConfig) -> Result<Self, DataplaneError> {
+        let pins = config.pins()?;
+        let mut ebpf = object::load(&pins, config)?;
+        let mut gateway = Self {
+            rows: Rows::default(),
+            handles: Handles::default(),
+            tables: Tables::take(&mut ebpf)?,
+            peers: Peers::take(&mut ebpf)?,
+            kept: Kept::new(take(&mut ebpf, "gw_kept")?),
+            devices: take(&mut ebpf, "gw_devices")?,
+            drops: take(&mut ebpf, "gw_drops")?,
+            load: take(&mut ebpf, "gw_load")?,
+            attached: Vec::new(),
+            ebpf,
+            _pins: pins,
+        };
+        gateway.find_rows()?;
+        if !config.trace {
+            gateway.attach_all(config)?;
+        }
+        Ok(gateway)
+    }
+
+    /// Takes everything of an instance out of the kernel: the program and its tables. Call it in the network namespace of the
+    /// instance.
+    ///
+    /// # Errors
+    /// When the instance is open in another process or the kernel refuses.
+    pub fn purge(config: &GatewayConfig) -> Result<(), DataplaneError> {
+        let pins = config.pins()?;
+        attach::detach_all(&pins)?;
+        pins.remove_all()
+    }
+
+    /// The devices that the program is on, and how.
+    pub fn attachments(&self) -> &[(String, Attachment)] {
+        &self.attached
+    }
+
+    /// What went through so far.
+    ///
+    /// # Errors
+    /// When the counters in the kernel cannot be read.
+    pub fn load(&self) -> Result<Load, DataplaneError> {
+        let counters = self.load.get(&0, 0);
+        let counters = counters.map_err(|source| error::kernel("reading the gateway's load", source))?;
+        let sum = |field: fn(&Load) -> u64| counters.iter().map(|Plain(cpu)| field(cpu)).sum();
+        Ok(Load {
+            east_west_packets: sum(|load| load.east_west_packets),
+            east_west_bytes: sum(|load| load.east_west_bytes),
+            north_packets: sum(|load| load.north_packets),
+            north_bytes: sum(|load| load.north_bytes),
+            south_packets: sum(|load| load.south_packets),
+            south_bytes: sum(|load| load.south_bytes),
+            replies: sum(|load| load.replies),
+            probes: sum(|load| load.probes),
+        })
+    }
+
+    /// Takes over the rows that are kept, and brings the small tables in step with them.
+    fn find_rows(&mut self) -> Result<(), DataplaneError> {
+        for (row, handle) in self.kept.read()? {
+            if let Row::Network(row) = &row {
+                self.handles.set_network(row.id, handle);
+            }
+            if self.rows.check(NAME, &row).is_ok() {
+                self.rows.put(row);
+            }
+        }
+        let wanted = derived::all(&self.rows, &self.handles);
+        for key in self.tables.keys()?.iter().rev() {
+            if !wanted.contains_key(key) {
+                self.tables.remove(key)?;
+            }
+        }
+        for (key, value) in &wanted {
+            self.tables.put(key, value)?;
+        }
+        let handles = &self.handles;
+        self.peers.retain(|handle| handles.id(handle).is_some())
+    }
+
+    fn attach_all(&mut self, config: &GatewayConfig) -> Result<(), DataplaneError> {
+        let mut values: Vec<(u32, String, DeviceValue)> = Vec::new();
+        let roles = [(&config.underlay_device, DEVICE_UNDERLAY)]
+            .into_iter()
+            .chain(config.external_devices.iter().map(|name| (name, DEVICE_EXTERNAL)));
+        for (name, role) in roles {
+            let device = device::look(name)?;
+            match values.iter_mut().find(|(ifindex, ..)| *ifindex == device.ifindex) {
+                Some((.., value)) => value.flags |= role,
+                None => {
+                    let value = DeviceValue {
+                        flags: role,
+                        mac: device.mac,
+                        pad: [0; 2],
+                    };
+                    values.push((device.ifindex, device.name, value));
+                }
+            }
+        }
+        let refused = |source| error::kernel("changing the gateway's devices", source);
+        let old: Vec<u32> = self.devices.keys().collect::<Result<_, _>>().map_err(refused)?;
+        for (ifindex, _, value) in &values {
+            self.devices.insert(ifindex, Plain(*value), 0).map_err(refused)?;
+        }
+        let devices: Vec<(u32, String)> = values
+            .into_iter()
+            .map(|(ifindex, name, _)| (ifindex, name))
+            .collect();
+        for ifindex in old {
+            if !devices.iter().any(|(kept, _)| *kept == ifindex) {
+                self.devices.remove(&ifindex).map_err(refused)?;
+            }
+        }
+        attach::prepare_stack(&devices)?;
+        let program = object::program(&mut self.ebpf)?;
+        self.attached = attach::attach(&self._pins, program, config, &devices)?;
+        Ok(())
+    }
+
+    /// Brings the entries that a change touched in step with the rows.
+    fn bring(&mut self, keys: &BTreeSet<Key>) -> Result<(), DataplaneError> {
+        for key in keys {
+            if let Some(value) = derived::value(key, &self.rows, &self.handles) {
+                self.tables.put(key, &value)?;
+            }
+        }
+        for key in keys.iter().rev() {
+            if derived::value(key, &self.rows, &self.handles).is_none() {
+                self.tables.remove(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, row: &Row) -> Result<(), DataplaneError> {
+        self.rows.check(NAME, row)?;
+        let key = row.key();
+        if self.rows.get(&key) == Some(row) {
+            return Ok(());
+        }
+        if let RowKey::Network(id) = key {
+            self.handles.give_network(id)?;
+        }
+        let handle = derived::kept_handle(&key, &self.handles);
+        let old = self.rows.get(&key).cloned();
+        let mut keys = old
+            .as_ref()
+            .map(|old| derived::touched(old, &self.handles))
+            .unwrap_or_default();
+        self.rows.put(row.clone());
+        keys.extend(derived::touched(row, &self.handles));
+        let done = self.kept.put(row, handle).and_then(|()| self.bring(&keys));
+        if done.is_err() {
+            self.undo(&key, old, handle, &keys);
+        }
+        done
+    }
+
+    /// Puts back what was in force before a row that the kernel refused. Best effort: the refusal is what the caller hears of.
+    fn undo(&mut self, key: &RowKey, old: Option<Row>, handle: u32, keys: &BTreeSet<Key>) {
+        let kept = match old {
+            Some(old) => {
+                let kept = self.kept.put(&old, handle);
+                self.rows.put(old);
+                kept
+            }
+            None => {
+                self.rows.remove(key);
+                self.kept.remove(key)
+            }
+        };
+        let back = kept.and_then(|()| self.bring(keys));
+        if let RowKey::Network(id) = key
+            && self.rows.network(*id).is_none()
+        {
+            self.handles.free_network(*id);
+        }
+        if let Err(error) = back {
+            tracing::error!(%error, kind = key.kind(), "a row that the kernel refused cannot be taken back");
+        }
+    }
+
+    fn remove(&mut self, key: &RowKey) -> Result<(), DataplaneError> {
+        let Some(old) = self.rows.get(key).cloned() else {
+            return Ok(());
+        };
+        let keys = derived::touched(&old, &self.handles);
+        self.rows.remove(key);
+        if let Err(error) = self.bring(&keys) {
+            // Still in force as far as anybody knows: it can be removed again.
+            self.rows.put(old);
+            return Err(error);
+        }
+        self.kept.remove(key)
+    }
+
+    fn remove_network(&mut self, id: Id<Network>) -> Result<(), DataplaneError> {
+        let Some(handle) = self.handles.network(id) else {
+            return Ok(());
+        };
+        for key in self.rows.contents(id) {
+            self.remove(&key)?;
+        }
+        self.peers.retain(|other| other != handle)?;
+        self.handles.free_network(id);
+        Ok(())
+    }
+
+    fn apply_one(&mut self, change: &RowChange) -> Result<(), DataplaneError> {
+        match change {
+            RowChange::Put(row) => self.put(row),
+            RowChange::Remove(RowKey::Network(id)) => self.remove_network(*id),
+            RowChange::Remove(key) => self.remove(key),
+        }
+    }
+
+    /// Brings changes of neighbours into force.
+    fn apply_neighbours(&self, changes: &[RowChange], outcomes: &mut Vec<Result<(), DataplaneError>>) {
+        let begin = outcomes.len();
+        let mut wanted = Vec::with_capacity(changes.len());
+        for (at, change) in changes.iter().enumerate() {
+            let RowKey::Neighbour(network, ip) = change.key() else {
+                continue;
+            };
+            let value = match change {
+                RowChange::Put(row) => self.neighbour(row).map(Some),
+                RowChange::Remove(_) => Ok(None),
+            };
+            match (value, self.handles.network(network)) {
+                (Ok(value), Some(handle)) => {
+                    wanted.push((begin + at, handle, ip, value));
+                    outcomes.push(Ok(()));
+                }
+                // Nothing lies in a network that is not there.
+                (Ok(_), None) => outcomes.push(Ok(())),
+                (Err(refusal), _) => outcomes.push(Err(refusal)),
+            }
+        }
+        self.peers.change(wanted.into_iter(), outcomes);
+    }
+
+    fn neighbour(&self, row: &Row) -> Result<alcor_dataplane_abi::gateway_layout::PeerValue, DataplaneError> {
+        self.rows.check(NAME, row)?;
+        let value = match row {
+            Row::Neighbour(row) => peers::value(row),
+            _ => None,
+        };
+        value.ok_or(DataplaneError::Unsupported {
+            dataplane: NAME,
+            what: "such neighbours",
+        })
+    }
+}
+
+const fn no_ports<T>() -> Result<T, DataplaneError> {
+    Err(DataplaneError::Unsupported {
+        dataplane: NAME,
+        what: "ports",
+    })
+}
+
+const fn is_neighbour(change: &RowChange) -> bool {
+    matches!(
+        change,
+        RowChange::Put(Row::Neighbour(_)) | RowChange::Remove(RowKey::Neighbour(..))
+    )
+}
+
+impl Dataplane for XdpGateway {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn filters(&self) -> bool {
+        false
+    }
+
+    fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for run in changes.chunk_by(|one, next| is_neighbour(one) == is_neighbour(next)) {
+            if run.first().is_some_and(is_neighbour) {
+                self.apply_neighbours(run, &mut outcomes);
+            } else {
+                outcomes.extend(run.iter().map(|change| self.apply_one(change)));
+            }
+        }
+        outcomes
+    }
+
+    fn attach(&mut self, _: Id<Port>, _: &str) -> Result<(), DataplaneError> {
+        no_ports()
+    }
+
+    fn detach(&mut self, _: Id<Port>) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, DataplaneError> {
+        let mut rows: Vec<Row> = self.rows.all().cloned().collect();
+        let neighbours = self.peers.rows(|handle| self.handles.id(handle))?;
+        rows.extend(neighbours.into_iter().map(Row::Neighbour));
+        rows.sort_by_key(Row::key);
+        Ok(Snapshot {
+            rows,
+            ..Snapshot::default()
+        })
+    }
+
+    fn inject(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
+        Err(DataplaneError::NoDevice(port))
+    }
+
+    fn release(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
+        Err(DataplaneError::NoDevice(port))
+    }
+
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        // A gateway has all neighbours of its networks, used or not.
+        Ok(vec![false; keys.len()])
+    }
+
+    fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
+        None
+    }
+
+    fn connections(&mut self, _: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
+        Ok(Vec::new())
+    }
+
+    fn drops(&mut self) -> Result<Drops, DataplaneError> {
+        let counters = self.drops.get(&0, 0);
+        let counters = counters.map_err(|source| error::kernel("reading the gateway's drops", source))?;
+        let count = |reason: DropReason| {
+            let cpus = counters.iter();
+            cpus.filter_map(|Plain(cpu)| cpu.by_reason.get(reason as usize))
+                .sum::<u64>()
+        };
+        let drops = DropReason::ALL
+            .iter()
+            .map(|reason| ((None, *reason), count(*reason)));
+        Ok(drops.filter(|(_, count)| *count > 0).collect())
+    }
+}

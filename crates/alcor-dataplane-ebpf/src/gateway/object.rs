@@ -1,0 +1,73 @@
+//! The compiled gateway program, when this build has it, and its maps.
+
+use alcor_dataplane::DataplaneError;
+use alcor_model::net::GATEWAY_MAC;
+use aya::{Ebpf, EbpfLoader, programs::Xdp};
+
+use super::GatewayConfig;
+use crate::{error, pins::Pins};
+
+#[cfg(kernel_programs)]
+static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("ALCOR_GATEWAY_PROGRAMS")));
+#[cfg(not(kernel_programs))]
+static OBJECT: Option<&[u8]> = None;
+
+/// The MAC that the program has.
+const _: () = assert!(matches!(GATEWAY_MAC.0, [0x0e, 0xa1, 0xc0, 0x00, 0x00, 0x01]));
+
+/// On all devices of a gateway.
+const PROGRAM: &str = "gateway";
+
+/// Maps that are pinned: all that must outlive the process.
+const PINNED: &[&str] = &[
+    "gw_devices",
+    "gw_vnis",
+    "gw_networks",
+    "gw_underlay",
+    "gw_peers4",
+    "gw_peers6",
+    "gw_kept",
+    "gw_drops",
+    "gw_load",
+];
+
+/// Maps that have room for all neighbours of a family.
+const PEERS: [&str; 2] = ["gw_peers4", "gw_peers6"];
+
+/// Loads the program, with the maps that are pinned or with new ones that are pinned now.
+pub(super) fn load(pins: &Pins, config: &GatewayConfig) -> Result<Ebpf, DataplaneError> {
+    let Some(object) = OBJECT else {
+        let reason =
+            "this alcor was built without kernel programs: run `cargo xtask setup`, then build again";
+        return Err(error::kernel("loading the gateway program", reason));
+    };
+    let (trace, probes) = (u32::from(config.trace), u32::from(config.probes));
+    let tunnel_ip = config.tunnel_ip.octets();
+    let mut loader = EbpfLoader::new();
+    loader.override_global("TRACE", &trace, true);
+    loader.override_global("PROBES", &probes, true);
+    loader.override_global("TUNNEL_IP", &tunnel_ip, true);
+    for name in PEERS {
+        loader.map_max_entries(name, config.max_neighbours);
+    }
+    for name in PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut ebpf = loader
+        .load(object)
+        .map_err(|source| error::kernel("loading the gateway program", source))?;
+    program(&mut ebpf)?
+        .load()
+        .map_err(|source| error::kernel("loading the gateway program", source))?;
+    Ok(ebpf)
+}
+
+/// The program.
+pub(super) fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+    let program = ebpf
+        .program_mut(PROGRAM)
+        .ok_or_else(|| error::kernel("looking for the gateway program", "the object does not have it"))?;
+    program.try_into().map_err(|source: aya::programs::ProgramError| {
+        error::kernel("looking for the gateway program", source)
+    })
+}

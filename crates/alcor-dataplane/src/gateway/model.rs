@@ -1,0 +1,141 @@
+//! The model of a gateway: frames in, verdicts out.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use alcor_model::{Id, Network, Port};
+use tokio::sync::mpsc;
+
+use super::{GatewayVerdict, Rows, Side, underlay};
+use crate::{
+    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, RowChange, Snapshot,
+    packet::{ETH_LEN, ETHERTYPE_IPV4, Ethernet, array},
+};
+
+/// The name of this data plane, in refusals too.
+const NAME: &str = "gateway-model";
+
+/// A gateway without a kernel.
+#[derive(Debug)]
+pub struct GatewayModel {
+    pub(super) rows: Rows,
+    pub(super) tunnel_ip: Ipv4Addr,
+    pub(super) probes: bool,
+    drops: BTreeMap<DropReason, u64>,
+    pub(super) now: Duration,
+}
+
+impl GatewayModel {
+    /// A gateway without rows; `probes`: it sends probes back.
+    pub fn new(tunnel_ip: Ipv4Addr, probes: bool) -> Self {
+        Self {
+            rows: Rows::default(),
+            tunnel_ip,
+            probes,
+            drops: BTreeMap::new(),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Takes one frame along the path, and counts it when it is dropped.
+    pub fn process(&mut self, side: &Side, frame: &[u8]) -> GatewayVerdict {
+        let verdict = self.walk(side, frame).unwrap_or_else(GatewayVerdict::from);
+        if let GatewayVerdict::Drop(reason) = verdict {
+            *self.drops.entry(reason).or_default() += 1;
+        }
+        verdict
+    }
+
+    /// "Where a frame belongs."
+    fn walk(&mut self, side: &Side, frame: &[u8]) -> Result<GatewayVerdict, DropReason> {
+        let Some(ethernet) = Ethernet::read(frame) else {
+            return Ok(GatewayVerdict::Pass);
+        };
+        let destination = array::<4>(frame, ETH_LEN + 16).map(Ipv4Addr::from);
+        let (ETHERTYPE_IPV4, Some(destination)) = (ethernet.ethertype, destination) else {
+            return Ok(GatewayVerdict::Pass);
+        };
+        if side.underlay && destination == self.tunnel_ip {
+            return underlay::from_underlay(self, frame);
+        }
+        Ok(GatewayVerdict::Pass)
+    }
+
+    /// Moves the model's clock, which stands still otherwise.
+    pub const fn advance(&mut self, by: Duration) {
+        self.now = self.now.saturating_add(by);
+    }
+
+    /// How often frames were dropped for this reason.
+    pub fn drop_count(&self, reason: DropReason) -> u64 {
+        self.drops.get(&reason).copied().unwrap_or_default()
+    }
+}
+
+const fn no_ports<T>() -> Result<T, DataplaneError> {
+    Err(DataplaneError::Unsupported {
+        dataplane: NAME,
+        what: "ports",
+    })
+}
+
+impl Dataplane for GatewayModel {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn filters(&self) -> bool {
+        false
+    }
+
+    fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>> {
+        changes
+            .iter()
+            .map(|change| self.rows.apply(NAME, change))
+            .collect()
+    }
+
+    fn attach(&mut self, _: Id<Port>, _: &str) -> Result<(), DataplaneError> {
+        no_ports()
+    }
+
+    fn detach(&mut self, _: Id<Port>) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, DataplaneError> {
+        Ok(Snapshot {
+            rows: self.rows.all().cloned().collect(),
+            devices: BTreeMap::new(),
+        })
+    }
+
+    fn inject(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
+        Err(DataplaneError::NoDevice(port))
+    }
+
+    fn release(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
+        Err(DataplaneError::NoDevice(port))
+    }
+
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        // A gateway has all neighbours of its networks, used or not.
+        Ok(vec![false; keys.len()])
+    }
+
+    fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
+        None
+    }
+
+    fn connections(&mut self, _: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
+        Ok(Vec::new())
+    }
+
+    fn drops(&mut self) -> Result<Drops, DataplaneError> {
+        let drops = self.drops.iter();
+        Ok(drops.map(|(reason, count)| ((None, *reason), *count)).collect())
+    }
+}
