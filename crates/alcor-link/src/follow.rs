@@ -80,7 +80,8 @@ pub async fn follow(channel: Channel, ncm: NcmHandle, loaded: watch::Sender<bool
             ended = session(&channel, &mut intake, &ncm, &loaded, &mut progress) => ended,
             () = stop.cancelled() => return,
         };
-        if progress {
+        // One that has sent nonsense after a snapshot would do so again: it is not asked for the next one at once.
+        if progress && !matches!(ended, Ended::Intake(_)) {
             (wait, told) = (AGAIN.0, false);
         }
         if matches!(ended, Ended::Intake(_)) {

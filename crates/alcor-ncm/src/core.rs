@@ -207,6 +207,8 @@ pub struct Work {
     pub deltas: u64,
     /// Hosts that got a delta.
     pub hosts_touched: u64,
+    /// Hosts that a change of a port was looked at for, whether or not they have a session.
+    pub hosts_looked_at: u64,
     /// Hosts that were told of a change because they had learned of what changed.
     pub learners_told: u64,
     /// Networks that became learned or eager.
@@ -252,6 +254,19 @@ struct Pending {
     forget: bool,
     /// Before the snapshot it is to forget what it has.
     afresh: bool,
+}
+
+impl Pending {
+    /// Labels that are asked for go before what asks for them: first the networks that only have labels, then those that also have
+    /// rules (within one network the order of keys does it), then all others.
+    fn turn(&self) -> u8 {
+        let asks = |row: &view::KeyedRow| matches!(row.key, alcor_dataplane::RowKey::Policy(..));
+        match (self.first, self.rows.iter().any(asks)) {
+            (true, false) => 0,
+            (true, true) => 1,
+            (false, _) => 2,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -390,7 +405,11 @@ impl Ncm {
                 self.flush(now, committed_us, &mut actions);
             }
             Event::Snapshot { revision, rows } => {
+                let before = self.registered();
                 self.load(revision, rows);
+                for name in before.difference(&self.registered()) {
+                    self.end_session_of(name, &mut actions);
+                }
                 self.flush(now, now.unix_us, &mut actions);
             }
             Event::Hello { session, hello } => self.hello(now, session, hello, &mut actions),
@@ -400,6 +419,12 @@ impl Ncm {
         }
         self.admit(now, &mut actions);
         (actions, self.work)
+    }
+
+    /// The hosts that the region knows.
+    fn registered(&self) -> BTreeSet<String> {
+        let hosts = self.hosts.iter().filter(|(_, entry)| entry.row.is_some());
+        hosts.map(|(name, _)| name.clone()).collect()
     }
 
     /// A host that was deleted and lives after all says hello again, and is registered by that.
@@ -498,7 +523,7 @@ impl Ncm {
             .filter(|(_, entry)| entry.row.is_none() && entry.session.is_some());
         self.disputed.extend(lost.map(|(name, _)| name.clone()));
         self.revision = revision;
-        self.pending.clear();
+        self.is_loading = false;
         concerned.extend(self.interests());
         for (host, network) in concerned {
             let view = self.networks.get(&network);
@@ -513,7 +538,6 @@ impl Ncm {
         for network in known.into_iter().filter(|id| !self.networks.contains_key(id)) {
             self.directory.forget_network(network);
         }
-        self.is_loading = false;
         self.were_learned.clear();
         self.directory.loaded();
     }
@@ -558,8 +582,12 @@ impl Ncm {
         Some((row.tunnel_ip, row.revision))
     }
 
-    /// Rows for a host, unless nobody would take them: a host without a session gets a resync when it comes.
+    /// Rows for a host, unless nobody would take them: a host without a session gets a resync when it comes, and all get one when
+    /// the region is loaded.
     fn pend(&mut self, host: &str, network: Id<Network>) -> Option<&mut Pending> {
+        if self.is_loading {
+            return None;
+        }
         self.hosts.get(host)?.session.as_ref()?;
         Some(self.pending.entry((host.to_owned(), network)).or_default())
     }
@@ -568,8 +596,9 @@ impl Ncm {
     fn flush(&mut self, now: Now, committed_us: u64, actions: &mut Vec<Action>) {
         let mut touched = BTreeSet::new();
         let pending = std::mem::take(&mut self.pending);
-        let (first, rest): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(_, pending)| pending.first);
-        for ((host, network), mut pending) in first.into_iter().chain(rest) {
+        let mut pending: Vec<_> = pending.into_iter().collect();
+        pending.sort_by_key(|(_, pending)| pending.turn());
+        for ((host, network), mut pending) in pending {
             if pending.network {
                 let filters = self.filters(&host);
                 let view = self.networks.get(&network);

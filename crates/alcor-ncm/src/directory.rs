@@ -43,6 +43,9 @@ pub use self::{
 /// Hash tables that rows are spread over.
 const SHARDS: usize = 1_024;
 
+/// One port may cause this part of what its host may learn.
+const PORT_SHARE: usize = 4;
+
 /// What hosts may ask, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -59,6 +62,18 @@ pub struct Limits {
     pub host_questions: u32,
     /// Questions that one host may ask at once: all that an agent has learned, after it was away.
     pub host_burst: u32,
+}
+
+impl Limits {
+    /// New addresses that one port may take of what its host may learn, a second and at once: a part of it, so that a port that scans
+    /// leaves room for the others.
+    fn port_new(&self) -> (u32, u32) {
+        let share = u32::try_from(self.learned_max / PORT_SHARE)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let lease_s = u32::try_from(self.lease.as_secs()).unwrap_or(u32::MAX).max(1);
+        ((share / lease_s).max(1), share)
+    }
 }
 
 impl Default for Limits {

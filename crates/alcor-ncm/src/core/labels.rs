@@ -188,15 +188,16 @@ impl Ncm {
             .copied()
             .collect();
         if self.is_learned(network) {
-            return self.retell_learned(network, &ports, Some(host));
-        }
-        if let Some(pending) = self.pend(host, network) {
-            pending.first = true;
-        }
-        for (owner, rows) in self.retell(network, &ports, revision) {
-            if owner != host {
-                self.pend_rows(host, network, &rows);
+            self.retell_learned(network, &ports, Some(host));
+        } else {
+            for (owner, rows) in self.retell(network, &ports, revision) {
+                if owner != host {
+                    self.pend_rows(host, network, &rows);
+                }
             }
+        }
+        if let Some(pending) = self.pending.get_mut(&(host.to_owned(), network)) {
+            pending.first = true;
         }
     }
 

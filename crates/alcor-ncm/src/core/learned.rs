@@ -193,9 +193,10 @@ impl Ncm {
     }
 
     /// A host does not have what it learned in a network any more, or is told all of it.
-    pub(super) fn forget_learned(&mut self, host: &str, network: Id<Network>) {
-        if let Some(host) = self.directory.known(host) {
-            let index = self.directory.network(network);
+    pub(super) fn forget_learned(&self, host: &str, network: Id<Network>) {
+        let host = self.directory.known(host);
+        // A network that is gone has no number, and nobody has learned anything there.
+        if let Some((host, index)) = host.zip(self.directory.known_network(network)) {
             self.directory.unlearn_all(host, index);
         }
     }

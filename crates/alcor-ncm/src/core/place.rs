@@ -235,6 +235,10 @@ impl Ncm {
         learners: &BTreeMap<IpAddr, Vec<HostIndex>>,
         skip: impl Fn(&str) -> bool,
     ) {
+        // Who is there gets snapshots when all is loaded.
+        if self.is_loading {
+            return;
+        }
         let Some(view) = self.networks.get(&network) else {
             return;
         };
@@ -264,6 +268,7 @@ impl Ncm {
                 true => view.lookers.keys().cloned().collect(),
                 false => self.interested(network),
             };
+            self.work.hosts_looked_at += told.len() as u64;
             for host in told {
                 if !skip(&host) && !left.contains(&*host) {
                     self.pend_rows(&host, network, &tidings.rows);

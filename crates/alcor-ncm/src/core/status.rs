@@ -235,7 +235,10 @@ impl Ncm {
 
     /// What a host holds is in force there, though this NCM may not have seen it applied.
     fn note_held(&mut self, host: &str, network: Id<Network>, held: Revision) {
-        let rows = self.intended(host, network);
+        // Neighbours and labels are not among what is known of a host row by row.
+        let view = self.networks.get(&network);
+        let rows = view.map(|view| self.intended_with(host, network, view, Vec::new()));
+        let rows = rows.unwrap_or_default();
         let Some(entry) = self.hosts.get_mut(host) else {
             return;
         };
@@ -619,7 +622,14 @@ impl HostStatus {
         self.note_refusals(sent.network, sent.phase, !refused.is_empty());
         self.changed = true;
         if sent.phase == v1::SnapshotPhase::Forget {
-            self.applied.retain(|key, _| key.network_id() != sent.network);
+            let (applied, ports) = (&mut self.applied, &mut self.ports);
+            applied.retain(|key, _| {
+                let stays = key.network_id() != sent.network;
+                if let (false, RowKey::Port(_, port)) = (stays, key) {
+                    ports.remove(port);
+                }
+                stays
+            });
             self.complete.remove(&sent.network);
             self.last_delta.remove(&sent.network);
             return Vec::new();

@@ -407,7 +407,7 @@ impl Ncm {
             .unwrap_or_default()
     }
 
-    fn intended_with(
+    pub(super) fn intended_with(
         &self,
         host: &str,
         network: Id<Network>,

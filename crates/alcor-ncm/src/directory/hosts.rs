@@ -79,6 +79,14 @@ impl Own {
     }
 }
 
+/// What a port may ask.
+#[derive(Debug, Default)]
+pub(super) struct PortMeters {
+    pub(super) questions: Meter,
+    /// Questions about what its host has not learned.
+    pub(super) new: Meter,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct HostState {
     /// What was learned belongs to it; nobody else may ask.
@@ -91,7 +99,7 @@ pub(super) struct HostState {
     pub(super) due: VecDeque<(Moment, Key)>,
     pub(super) meter: Meter,
     /// Of the ports that ask.
-    pub(super) port_meters: BTreeMap<Id<Port>, Meter>,
+    pub(super) port_meters: BTreeMap<Id<Port>, PortMeters>,
 }
 
 impl HostState {

@@ -141,9 +141,14 @@ impl Directory {
             lease: limits.negative_lease,
         })?;
         if let Some(port) = question.port {
-            let meter = state.port_meters.entry(port).or_default();
+            let meters = state.port_meters.entry(port).or_default();
             let burst = limits.port_questions.saturating_mul(2);
-            meter.take(now, limits.port_questions, burst).map_err(busy)?;
+            let questions = meters.questions.take(now, limits.port_questions, burst);
+            questions.map_err(busy)?;
+            if !state.learned.contains_key(&key) {
+                let (rate, burst) = limits.port_new();
+                meters.new.take(now, rate, burst).map_err(busy)?;
+            }
         }
         match state.learned.len() < limits.learned_max || state.learned.contains_key(&key) {
             true => Ok(key),

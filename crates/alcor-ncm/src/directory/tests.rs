@@ -186,6 +186,28 @@ fn a_scan_is_metered_and_learns_a_bounded_amount() {
     );
 }
 
+/// A port that scans leaves room for the other ports of its host.
+#[test]
+fn a_port_that_scans_takes_a_part_of_what_its_host_may_learn() {
+    let limits = Limits {
+        learned_max: 100,
+        port_questions: 1_000,
+        ..Limits::default()
+    };
+    let place = place(limits, 1_000);
+    place
+        .writer
+        .enter(place.asks, (id(NETWORK), place.network), id(9));
+    let served = |port| {
+        let first = if port == 1 { 100 } else { 200 };
+        let answers = (first..first + 90).map(|number| place.ask(AT, number, Some(port)));
+        answers.filter(|answer| *answer != Verdict::Busy).count()
+    };
+    assert_eq!((served(1), served(9)), (25, 25));
+    // What is known costs nothing more.
+    assert!(matches!(place.ask(AT, 100, Some(1)), Verdict::Route(..)));
+}
+
 /// Rows change while hosts ask: whoever was given an older row than the newest was found as a learner by the write that
 /// came after.
 #[test]

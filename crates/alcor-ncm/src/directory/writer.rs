@@ -83,6 +83,11 @@ impl Writer {
         })
     }
 
+    /// A network's number, if it has one.
+    pub fn known_network(&self, id: Id<Network>) -> Option<NetworkIndex> {
+        self.networks.get(&id).copied()
+    }
+
     /// A network is gone for good.
     pub fn forget_network(&mut self, id: Id<Network>) {
         self.networks.remove(&id);

@@ -130,6 +130,7 @@ fn a_new_port_costs_rows_by_hosts_not_by_ports() {
             rows_sent: 4,
             deltas: 4,
             hosts_touched: 4,
+            hosts_looked_at: 4,
             networks_looked_at: 0,
             bytes: work[0].bytes,
             ..Work::default()

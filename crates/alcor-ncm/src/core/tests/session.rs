@@ -159,3 +159,52 @@ fn networks_of_a_host_take_turns() {
     let other = order.iter().position(|network| *network == id(1001));
     assert!(other <= Some(3), "{other:?}");
 }
+
+/// All rows of a region, as a feed that was lost brings them.
+fn load(ncm: &mut Ncm, rows: Vec<Change>) -> (Vec<Action>, Work) {
+    let rows: Vec<Resource> = rows
+        .into_iter()
+        .filter_map(|change| match change {
+            Change::Put(row) => Some(row),
+            Change::Delete { .. } => None,
+        })
+        .collect();
+    let revision = rows.iter().map(Resource::revision).max().unwrap_or_default();
+    ncm.step(Now::default(), Event::Snapshot { revision, rows })
+}
+
+/// Connected hosts get snapshots when a region is loaded anew; no host is looked at for each of its ports.
+#[test]
+fn loading_a_region_looks_at_hosts_once() {
+    let (mut ncm, mut world) = place(Options::default());
+    for host in 0..HOSTS {
+        hello(&mut ncm, host);
+    }
+    let mut rows: Vec<Change> = (0..HOSTS).map(|host| world.host(host, false)).collect();
+    rows.extend([world.network(0), world.network(1)]);
+    for number in 0..500 {
+        rows.push(world.port(number, (number % 2) as u8, Some((number % 20) as u8), 1));
+    }
+    let (_, work) = load(&mut ncm, rows);
+    assert_eq!(work.hosts_looked_at, 0, "{work:?}");
+    assert_eq!(work.hosts_touched, u64::from(HOSTS), "{work:?}");
+}
+
+/// A host that was deleted while the feed was lost has to say hello again: only that registers it.
+#[test]
+fn a_host_that_the_loaded_region_does_not_know_loses_its_session() {
+    let (mut ncm, mut world) = place(Options::default());
+    for host in 0..HOSTS {
+        hello(&mut ncm, host);
+    }
+    let rows = (0..HOSTS - 1).map(|host| world.host(host, false)).collect();
+    let (actions, _) = load(&mut ncm, rows);
+    let closed = actions.into_iter().filter_map(|action| match action {
+        Action::Close { session, .. } => Some(session),
+        _ => None,
+    });
+    assert_eq!(closed.collect::<Vec<_>>(), [SessionId::from(HOSTS - 1)]);
+    let again = hello(&mut ncm, HOSTS - 1);
+    let registers = |action: &Action| matches!(action, Action::RegisterHost { .. });
+    assert!(again.iter().any(registers), "{again:?}");
+}
