@@ -20,9 +20,10 @@ pub enum For {
 }
 
 /// Command, Debian package, what for.
-const PACKAGES: [(&str, &str, &str); 8] = [
+const PACKAGES: [(&str, &str, &str); 9] = [
     ("cc", "build-essential", "links programs, compiles SQLite"),
     ("ip", "iproute2", "network namespaces and links"),
+    ("ethtool", "ethtool", "links of gateways that are like wires"),
     ("ping", "iputils-ping", "the first packet"),
     ("fping", "fping", "many first packets at once"),
     ("iperf3", "iperf3", "TCP between VMs"),

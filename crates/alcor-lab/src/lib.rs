@@ -1,7 +1,7 @@
-//! Hosts and VMs on one machine: network namespaces, links between them and processes inside them, for the demo, tests
+//! Hosts, gateways and VMs on one machine: network namespaces, links between them and processes inside them, for the demo, tests
 //! and benchmarks. Everything is found again by its name, so that a later run can remove what a crashed one left.
 //!
-//! It needs root and iproute2, and touches nothing but what it made: namespaces called `alc-LAB-...`, one link of the
+//! It needs root, iproute2 and ethtool, and touches nothing but what it made: namespaces called `alc-LAB-...`, one link of the
 //! same name, and `/run/alcor-lab/LAB`.
 
 mod process;
@@ -215,7 +215,15 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses.
     pub fn wire(&self, mtu: u16) -> Result<Namespace, LabError> {
-        let wire = self.namespace("wire")?;
+        self.wire_called("wire", mtu)
+    }
+
+    /// Makes another wire, for example of the network outside.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn wire_called(&self, name: &str, mtu: u16) -> Result<Namespace, LabError> {
+        let wire = self.namespace(name)?;
         wire.ip(&["link", "add", "br0", "type", "bridge"])?;
         wire.ip(&["link", "set", "br0", "mtu", &mtu.to_string(), "up"])?;
         Ok(wire)
@@ -233,18 +241,31 @@ impl Lab {
         mtu: u16,
     ) -> Result<Namespace, LabError> {
         let host = self.namespace(name)?;
-        let (mtu, port) = (mtu.to_string(), format!("to-{name}"));
-        run(
-            "ip",
-            &[
-                "link", "add", "eth0", "mtu", &mtu, "netns", &host.name, "type", "veth", "peer", "name",
-                &port, "mtu", &mtu, "netns", &wire.name,
-            ],
-        )?;
-        wire.ip(&["link", "set", &port, "master", "br0", "up"])?;
-        host.ip(&["addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
-        host.ip(&["link", "set", "eth0", "up"])?;
+        plug_into(wire, &format!("to-{name}"), &host, "eth0", address, mtu)?;
         Ok(host)
+    }
+
+    /// Makes a gateway: a namespace with `eth0` on the wire of hosts, and `eth1` on the one of the outside.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn gateway(
+        &self,
+        name: &str,
+        wire: &Namespace,
+        address: IpAddr,
+        outside: (&Namespace, IpAddr),
+        mtu: u16,
+    ) -> Result<Namespace, LabError> {
+        let gateway = self.namespace(name)?;
+        let port = format!("to-{name}");
+        for (device, (wire, address)) in [("eth0", (wire, address)), ("eth1", outside)] {
+            plug_into(wire, &port, &gateway, device, address, mtu)?;
+            // What a program sees before the kernel does must be whole, as on a real wire: what is left to a network card is
+            // done before, and what the program sends back is taken by a queue (GRO) at the other end.
+            wire.run(&["ethtool", "-K", &port, "tx", "off", "gro", "on"])?;
+        }
+        Ok(gateway)
     }
 
     /// Gives the machine's own namespace an address on the wire.
@@ -294,6 +315,29 @@ impl Lab {
             args,
         )
     }
+}
+
+/// Plugs a node into a wire: `device` there, with an address in a /24, `port` here.
+fn plug_into(
+    wire: &Namespace,
+    port: &str,
+    node: &Namespace,
+    device: &str,
+    address: IpAddr,
+    mtu: u16,
+) -> Result<(), LabError> {
+    let mtu = mtu.to_string();
+    run(
+        "ip",
+        &[
+            "link", "add", device, "mtu", &mtu, "netns", &node.name, "type", "veth", "peer", "name", port,
+            "mtu", &mtu, "netns", &wire.name,
+        ],
+    )?;
+    wire.ip(&["link", "set", port, "master", "br0", "up"])?;
+    node.ip(&["addr", "add", &format!("{address}/24"), "dev", device])?;
+    node.ip(&["link", "set", device, "up"])?;
+    Ok(())
 }
 
 /// Plugs a VM into a host: `eth0` there, `device` here.

@@ -126,3 +126,23 @@ fn a_command_that_fails_says_why_and_bad_names_are_refused() {
         assert!(matches!(Lab::new(bad), Err(LabError::Name(_))), "{bad}");
     }
 }
+
+#[test]
+fn a_gateway_is_on_the_wire_of_hosts_and_on_that_of_the_outside() {
+    let lab = Lab::new("lgate").unwrap();
+    let ip = |text: &str| text.parse().unwrap();
+    let (hosts, outside) = (lab.wire(1500).unwrap(), lab.wire_called("owire", 1500).unwrap());
+    let host = lab.host(&hosts, "h1", ip("198.18.3.11"), 1500).unwrap();
+    let far = lab.host(&outside, "far", ip("203.0.113.1"), 1500).unwrap();
+    lab.gateway(
+        "g1",
+        &hosts,
+        ip("198.18.3.21"),
+        (&outside, ip("203.0.113.251")),
+        1500,
+    )
+    .unwrap();
+    let pings = |from: &alcor_lab::Namespace, to: &str| from.run(&["ping", "-c1", "-W2", to]).is_ok();
+    assert!(pings(&host, "198.18.3.21") && pings(&far, "203.0.113.251"));
+    assert!(!pings(&host, "203.0.113.1"), "they are two wires");
+}

@@ -21,6 +21,7 @@ use serde::{Serialize, Serializer};
     alcor controller --data-dir /var/lib/alcor\n  \
     alcor all --noauth --data-dir /tmp/alcor\n  \
     alcor ncm --controller http://127.0.0.1:9695 --listen 127.0.0.1:9697\n  \
+    alcor gateway --name gw-1 --tunnel-ip 192.0.2.21 --underlay eth0 --external eth1 --ncm http://192.0.2.1:9697\n  \
     alcor agent --host node-1 --tunnel-ip 192.0.2.11 --ncm http://192.0.2.1:9697\n  \
     alcor --config /etc/alcor.toml --print-config\n  \
     alcor show ports --json\n  \
@@ -62,6 +63,24 @@ pub enum Command {
         /// Which packet.
         #[command(flatten)]
         packet: TraceFlags,
+        /// Where from and how.
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Run a gateway until told to stop (SIGINT or SIGTERM); or, with a subcommand, look after gateways.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  \
+        alcor gateway --name gw-1 --tunnel-ip 192.0.2.21 --underlay eth0 --external eth1 --ncm http://192.0.2.1:9697\n  \
+        alcor gateway list\n  alcor gateway drain gw-1"
+    )]
+    Gateway {
+        /// What of them; nothing: run one.
+        #[command(subcommand)]
+        what: Option<GatewayAsked>,
+        /// The process's.
+        #[command(flatten)]
+        gateway: GatewayFlags,
         /// Where from and how.
         #[command(flatten)]
         output: OutputFlags,
@@ -247,6 +266,65 @@ pub struct AgentFlags {
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
+}
+
+/// Gateway flags; each overrides the key of the same name in `[gateway]`.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct GatewayFlags {
+    /// This gateway's name, unique among gateways and hosts.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The set that it is in.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// This gateway's address in the underlay, where hosts send packets to it.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_ip: Option<IpAddr>,
+    /// The device that leads to the hosts.
+    #[arg(long, value_name = "DEVICE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub underlay: Option<String>,
+    /// A device that leads to the outside; may be given several times.
+    #[arg(long, value_name = "DEVICE")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<String>,
+    /// The NCM to connect to.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ncm: Option<String>,
+    /// Data plane: `xdp` or `model`.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataplane: Option<String>,
+    /// The local socket, where `alcor show drops --socket` asks.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// What `alcor gateway` does besides being one.
+#[derive(Debug, Subcommand)]
+pub enum GatewayAsked {
+    /// All gateways.
+    List,
+    /// Take one out of use: hosts send nothing to it any more, what still comes is forwarded.
+    Drain {
+        /// Its name or id.
+        gateway: String,
+    },
+    /// Take one into use again.
+    Undrain {
+        /// Its name or id.
+        gateway: String,
+    },
+    /// What one has applied, network by network.
+    State {
+        /// Its name or id.
+        gateway: String,
+    },
 }
 
 /// Flags of commands that ask a controller.

@@ -1,4 +1,4 @@
-//! Asks a controller's HTTP API on behalf of `alcor show` and `alcor host`.
+//! Asks a controller's HTTP API on behalf of `alcor show`, `alcor host` and `alcor gateway`.
 
 use std::time::Duration;
 
@@ -34,14 +34,29 @@ impl Client {
     /// # Errors
     /// When nobody answers or the answer is an error; the message has the API's own words.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let url = format!("{}{path}", self.base);
-        let reply = self.http.get(&url).send().await.with_context(|| {
+        self.send(self.http.get(self.url(path))).await
+    }
+
+    /// `PUT base/path` with a body.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(self.http.put(self.url(path)).json(body)).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        let reply = request.send().await.with_context(|| {
             format!(
                 "nobody answers at {}; is the controller running? (--api names another one)",
                 self.base
             )
         })?;
-        let status = reply.status();
+        let (status, url) = (reply.status(), reply.url().clone());
         let body: Value = reply
             .json()
             .await

@@ -4,6 +4,7 @@
 //! An unknown key is an error: a misspelt key must not be silently ignored.
 
 mod auth;
+mod gateway;
 mod metrics;
 mod ncm;
 mod nova;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use auth::AuthConfig;
 #[cfg(test)]
 pub use auth::AuthMode;
+pub use gateway::{GatewayConfig, GatewayDataplane};
 pub use metrics::MetricsConfig;
 pub use ncm::NcmConfig;
 pub use nova::NovaConfig;
@@ -43,6 +45,8 @@ pub struct Config {
     pub ncm: NcmConfig,
     /// The agent role.
     pub agent: AgentConfig,
+    /// The gateway role.
+    pub gateway: GatewayConfig,
     /// Whether the controller tells Nova of its servers' ports, and how.
     pub nova: NovaConfig,
     /// What the process counts of itself.
@@ -203,6 +207,7 @@ impl Default for Config {
                 max_neighbours: alcor_dataplane_ebpf::MAX_NEIGHBOURS,
                 socket: "/run/alcor/agent.sock".into(),
             },
+            gateway: GatewayConfig::default(),
             nova: NovaConfig::default(),
             metrics: MetricsConfig::default(),
         }
@@ -259,6 +264,9 @@ impl Config {
                 Role::Agent(flags) => figment.merge(Serialized::default("agent", flags)),
             };
         }
+        if let Some(Command::Gateway { gateway, .. }) = &cli.command {
+            figment = figment.merge(Serialized::default("gateway", gateway));
+        }
         let mut config: Self = figment.extract().context("the configuration is not usable")?;
         if let Ok(password) = std::env::var(auth::PASSWORD_VARIABLE) {
             config.controller.auth.password = password.into();
@@ -297,6 +305,7 @@ impl Config {
         if let Some(url) = &c.ncm {
             ncm::check_url("controller.ncm", url, "http://127.0.0.1:9694")?;
         }
+        self.gateway.check()?;
         self.ncm.check()
     }
 
@@ -415,6 +424,32 @@ mod tests {
         std::fs::write(&file, "[controller]\nncm = 'http://127.0.0.1:9694'\n").unwrap();
         let error = load(&["--config", file.to_str().unwrap(), "all"]).unwrap_err();
         assert!(error.to_string().contains("alcor all"), "{error}");
+    }
+
+    #[test]
+    fn a_gateway_is_configured_by_flags_and_asked_about_by_subcommands() {
+        let flags = "gateway --name g1 --set edge --external eth1 --external eth2 --dataplane model";
+        let config = load(&flags.split(' ').collect::<Vec<_>>()).unwrap().gateway;
+        assert_eq!((config.name.as_str(), config.set.as_str()), ("g1", "edge"));
+        assert_eq!(config.external, ["eth1", "eth2"]);
+        assert_eq!(config.dataplane, GatewayDataplane::Model);
+        for (flags, word) in [
+            ("gateway --set=", "gateway.set"),
+            ("gateway --ncm 192.0.2.1:9697", "gateway.ncm"),
+            ("gateway --external=", "gateway.external"),
+        ] {
+            let error = format!("{:#}", load(&flags.split(' ').collect::<Vec<_>>()).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+        let parse = |words: &str| Cli::try_parse_from(["alcor"].into_iter().chain(words.split(' ')));
+        for words in [
+            "gateway list --json",
+            "gateway drain g1 --api http://127.0.0.1:1",
+            "gateway state g1",
+        ] {
+            assert!(parse(words).is_ok(), "{words}");
+        }
+        assert!(parse("gateway --name g1 list").is_err(), "one or the other");
     }
 
     #[test]

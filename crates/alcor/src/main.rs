@@ -6,6 +6,7 @@
 mod cli;
 mod client;
 mod config;
+mod gateway;
 mod logging;
 mod roles;
 mod show;
@@ -55,10 +56,20 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                     controller: matches!(role, Role::All(_) | Role::Controller(_)),
                     ncm: matches!(role, Role::Ncm(_)),
                     agent: matches!(role, Role::All(_) | Role::Agent(_)),
+                    gateway: false,
                 }
                 .run(config),
             )
         }
+        Command::Gateway { what: None, .. } => {
+            logging::init(&config.log)?;
+            runtime.block_on(roles::Roles::GATEWAY.run(config))
+        }
+        Command::Gateway {
+            what: Some(what),
+            output,
+            ..
+        } => runtime.block_on(gateway::ask(what, &output)),
         Command::Show { what, output } => runtime.block_on(show::show(what, &output)),
         Command::Trace { packet, output } => runtime.block_on(trace::trace(&packet, &output)),
         Command::Host { what, output } => runtime.block_on(show::host(what, &output)),

@@ -6,6 +6,7 @@
 mod agent;
 mod controller;
 mod directory;
+mod gateway;
 mod link;
 mod metrics;
 mod ncm;
@@ -32,9 +33,19 @@ pub struct Roles {
     pub ncm: bool,
     /// The host's agent.
     pub agent: bool,
+    /// A gateway.
+    pub gateway: bool,
 }
 
 impl Roles {
+    /// A gateway and nothing else.
+    pub const GATEWAY: Self = Self {
+        controller: false,
+        ncm: false,
+        agent: false,
+        gateway: true,
+    };
+
     /// Plays them until SIGINT or SIGTERM, or until one of them fails.
     ///
     /// # Errors
@@ -53,6 +64,9 @@ impl Roles {
         }
         if self.agent {
             agent::start(&config.agent, &stop, &mut parts)?;
+        }
+        if self.gateway {
+            gateway::start(&config.gateway, &stop, &mut parts)?;
         }
         let mut outcome = Ok(());
         loop {

@@ -86,16 +86,16 @@ fn print_rows(output: &OutputFlags, rows: &[Value], columns: &[(&str, Column)]) 
     Ok(())
 }
 
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-fn print_table(table: Builder) {
+pub(crate) fn print_table(table: Builder) {
     println!("{}", table.build().with(Style::sharp()));
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),
@@ -135,24 +135,36 @@ fn summary_cells(host: &HostSummary, now: Timestamp) -> [String; 7] {
     [
         host.name.clone(),
         host.tunnel_ip.map_or_else(|| "-".into(), |ip| ip.to_string()),
-        match (host.stale, host.alive) {
-            (true, _) => "not known",
-            (false, true) => "yes",
-            (false, false) => "no",
+        match host.stale {
+            true => "not known",
+            false => yes(host.alive),
         }
         .into(),
-        host.last_seen_at.map_or_else(
-            || "never".into(),
-            |at| format!("{} s ago", (now.as_second() - at.as_second()).max(0)),
-        ),
+        ago(host.last_seen_at, now),
         host.ports.to_string(),
         host.pending.to_string(),
         host.errors.to_string(),
     ]
 }
 
+/// `yes` or `no`.
+pub(crate) const fn yes(is: bool) -> &'static str {
+    match is {
+        true => "yes",
+        false => "no",
+    }
+}
+
+/// How long before now something was.
+pub(crate) fn ago(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map_or_else(
+        || "never".into(),
+        |at| format!("{} s ago", (now.as_second() - at.as_second()).max(0)),
+    )
+}
+
 /// From the commit to packets seeing it.
-fn took(timing: Option<Timing>) -> String {
+pub(crate) fn took(timing: Option<Timing>) -> String {
     let took = timing.map(|timing| timing.visible_us.saturating_sub(timing.committed_us));
     took.map_or_else(
         || "-".into(),

@@ -1,14 +1,29 @@
 //! The agent's state for people, as the local socket shows it.
 
+use std::net::IpAddr;
+
+use alcor_dataplane::{Row, RowKey};
+use alcor_model::{Id, Network};
 use serde_json::{Value, json};
 
 use super::{Agent, Session};
+use crate::table::State;
 
 impl Agent {
+    /// The gateways that packets of a network may go by now.
+    fn gateways_in_force(&self, network: Id<Network>) -> &[IpAddr] {
+        let entry = self.table.entry(&RowKey::Network(network));
+        match entry.map(|entry| (&entry.state, &entry.row)) {
+            Some((State::InForce, Some(Row::Network(row)))) => &row.gateways,
+            _ => &[],
+        }
+    }
+
     /// The whole state.
     pub(super) fn state(&self) -> Value {
         let networks = self.table.summary().into_iter().map(|(id, held, rows, refused)| {
-            json!({"id": id, "held_revision": held, "rows": rows, "refused": refused})
+            let gateways = self.gateways_in_force(id);
+            json!({"id": id, "held_revision": held, "rows": rows, "refused": refused, "gateways": gateways})
         });
         let refusals = self
             .refusals

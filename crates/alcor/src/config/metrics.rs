@@ -12,6 +12,8 @@ const CONTROLLER_PORT: u16 = 9698;
 const AGENT_PORT: u16 = 9699;
 /// Where an NCM alone does.
 const NCM_PORT: u16 = 9700;
+/// Where a gateway does.
+const GATEWAY_PORT: u16 = 9701;
 
 /// `[metrics]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +22,7 @@ pub struct MetricsConfig {
     /// Whether there is an endpoint.
     pub enabled: bool,
     /// Where `GET /metrics` is answered, to anybody who gets there. Default: loopback, port 9698, or 9699 for an agent
-    /// alone and 9700 for an NCM; when that is taken, there is a warning and no endpoint.
+    /// alone, 9700 for an NCM and 9701 for a gateway; when that is taken, there is a warning and no endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
 }
@@ -40,6 +42,7 @@ impl MetricsConfig {
         let port = match (roles.controller, roles.ncm) {
             (true, _) => CONTROLLER_PORT,
             (false, true) => NCM_PORT,
+            (false, false) if roles.gateway => GATEWAY_PORT,
             (false, false) => AGENT_PORT,
         };
         let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);

@@ -52,7 +52,7 @@ fn open(config: &AgentConfig) -> anyhow::Result<Box<dyn Dataplane>> {
 }
 
 /// The host's name as a part of a path: what is neither letter nor digit becomes `-`.
-fn instance(host: &str) -> String {
+pub(super) fn instance(host: &str) -> String {
     host.chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .collect()

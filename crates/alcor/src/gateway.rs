@@ -1,0 +1,125 @@
+//! `alcor gateway list|drain|undrain|state`: gateways as the API knows them.
+
+use alcor_model::effective::GatewayState;
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tabled::builder::Builder;
+
+use crate::{
+    cli::{GatewayAsked, OutputFlags},
+    client::{Client, path_segment},
+    show::{ago, print_json, print_table, text, took, yes},
+};
+
+const PATH: &str = "/alcor/v1/gateways";
+
+/// Asks.
+///
+/// # Errors
+/// When the API does not answer or refuses, and for a name that no gateway has.
+pub async fn ask(what: GatewayAsked, output: &OutputFlags) -> anyhow::Result<()> {
+    let client = Client::new(&output.api)?;
+    match what {
+        GatewayAsked::List => {
+            let body = client.get(PATH).await?;
+            print_gateways(output, body["gateways"].as_array().map_or(&[], Vec::as_slice))
+        }
+        GatewayAsked::Drain { gateway } => drain(&client, &gateway, true, output).await,
+        GatewayAsked::Undrain { gateway } => drain(&client, &gateway, false, output).await,
+        GatewayAsked::State { gateway } => state(&client, &gateway, output).await,
+    }
+}
+
+/// The path of a gateway, by its name or id.
+async fn path_of(client: &Client, gateway: &str) -> anyhow::Result<String> {
+    let body = client.get(PATH).await?;
+    let mut all = body["gateways"].as_array().into_iter().flatten();
+    let found = all.find(|row| row["name"] == gateway || row["id"] == gateway);
+    let id = found
+        .and_then(|row| row["id"].as_str())
+        .with_context(|| format!("there is no gateway '{gateway}'; `alcor gateway list` shows all"))?;
+    Ok(format!("{PATH}/{}", path_segment(id)))
+}
+
+async fn drain(client: &Client, gateway: &str, draining: bool, output: &OutputFlags) -> anyhow::Result<()> {
+    let path = path_of(client, gateway).await?;
+    let change = json!({"gateway": {"draining": draining}});
+    let body = client.put(&path, &change).await?;
+    match output.json {
+        true => print_json(&body["gateway"]),
+        false => print_gateways(output, std::slice::from_ref(&body["gateway"])),
+    }
+}
+
+fn print_gateways(output: &OutputFlags, gateways: &[Value]) -> anyhow::Result<()> {
+    if output.json {
+        return print_json(&gateways);
+    }
+    let now = Timestamp::now();
+    let mut table = Builder::default();
+    table.push_record(["gateway", "set", "tunnel address", "alive", "last seen", "in use"]);
+    for row in gateways {
+        let seen = row["last_seen_at"].as_str().and_then(|at| at.parse().ok());
+        let use_word = match row["draining"] == true {
+            true => "draining",
+            false => yes(row["alive"] == true),
+        };
+        table.push_record([
+            text(&row["name"]),
+            text(&row["set"]),
+            text(&row["tunnel_ip"]),
+            yes(row["alive"] == true).into(),
+            ago(seen, now),
+            use_word.into(),
+        ]);
+    }
+    print_table(table);
+    Ok(())
+}
+
+async fn state(client: &Client, gateway: &str, output: &OutputFlags) -> anyhow::Result<()> {
+    let path = path_of(client, gateway).await?;
+    let body = client.get(&format!("{path}/state")).await?;
+    if output.json {
+        return print_json(&body);
+    }
+    let state: GatewayState = serde_json::from_value(body).context("the gateway's state is not readable")?;
+    let alive = match (state.stale, state.alive) {
+        (true, _) => "not known whether it is alive",
+        (false, true) => "alive",
+        (false, false) => "not alive",
+    };
+    println!(
+        "{} of set {} at {}: {alive}{}, heard {}",
+        state.name,
+        state.set,
+        state.tunnel_ip,
+        if state.draining { ", draining" } else { "" },
+        ago(state.last_seen_at, Timestamp::now()),
+    );
+    println!(
+        "data plane {}, {} pending, {} refused, {} deltas queued, {} resyncs",
+        state.dataplane.as_deref().unwrap_or("unknown"),
+        state.pending,
+        state.errors,
+        state.queued,
+        state.resyncs
+    );
+    let mut table = Builder::default();
+    table.push_record(["network", "neighbours", "intended", "applied", "took", "state"]);
+    for row in &state.networks {
+        let current = row.applied_revision >= Some(row.intended_revision);
+        table.push_record([
+            row.network_id.to_string(),
+            row.intended.to_string(),
+            row.intended_revision.to_string(),
+            row.applied_revision
+                .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            took(row.timing),
+            if current { "in force" } else { "pending" }.into(),
+        ]);
+    }
+    print_table(table);
+    Ok(())
+}
