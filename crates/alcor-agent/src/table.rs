@@ -234,7 +234,11 @@ impl Table {
             let again = entry.revision == Some(revision)
                 && entry.row.is_none() == removed
                 && matches!(entry.state, State::Refused(_));
-            if !entry.yields_to(revision) && !again {
+            // Who of the gateways is alive is no change of the region: of two words at one revision the later one counts.
+            let turned = entry.revision == Some(revision)
+                && key.names_gateways()
+                && matches!((&entry.row, &change), (Some(old), RowChange::Put(new)) if old != new);
+            if !entry.yields_to(revision) && !again && !turned {
                 return;
             }
         }

@@ -294,6 +294,37 @@ fn held_revisions_are_said_in_hello() {
     assert_eq!(rig.hellos[0].held.len(), 2);
 }
 
+/// Which gateways are alive is no change of the region: the later word counts, but only there, and not of what is gone.
+#[test]
+fn gateways_change_between_revisions() {
+    let mut rig = Rig::new(Model::default());
+    rig.connect();
+    let put = |gateways: &[u8]| {
+        let Row::Network(mut network) = row(Key::Network(0), 5) else {
+            unreachable!()
+        };
+        network.gateways = gateways.iter().map(|last| [192, 0, 2, *last].into()).collect();
+        vec![Ok((
+            alcor_model::Revision(5),
+            alcor_dataplane::RowChange::Put(Row::Network(network)),
+        ))]
+    };
+    let in_force = |rig: &mut Rig| match &rig.rows()[..] {
+        [Row::Network(network)] => network.gateways.len(),
+        [] => 99,
+        other => panic!("{other:?}"),
+    };
+    for (gateways, count) in [(&[1, 2][..], 2), (&[2], 1), (&[2], 1), (&[], 0)] {
+        rig.delta(0, Phase::Delta, 5, put(gateways));
+        rig.settle();
+        assert_eq!(in_force(&mut rig), count);
+    }
+    rig.delta(0, Phase::Delta, 5, vec![Key::Network(0).change(6, false)]);
+    rig.delta(0, Phase::Delta, 5, put(&[1]));
+    rig.settle();
+    assert_eq!(in_force(&mut rig), 99);
+}
+
 #[test]
 fn refused_rows_are_in_the_receipt_and_tried_again() {
     let mut rig = Rig::new(Model::default());

@@ -340,6 +340,12 @@ impl RowKey {
         }
     }
 
+    /// Whether the row names gateways. Who of them is alive is no change of the region, so such a row may change without a
+    /// newer revision: of two at the same revision the one that a session said last is right.
+    pub const fn names_gateways(&self) -> bool {
+        matches!(self, Self::Network(_) | Self::Router(..))
+    }
+
     /// Whether the row is of use only to a data plane that filters.
     pub const fn is_security(&self) -> bool {
         matches!(self, Self::Policy(..) | Self::Label(..))

@@ -135,6 +135,16 @@ pub fn encode_registration(name: String, tunnel_ip: IpAddr, zone: String) -> lin
     }
 }
 
+fn check_name(what: &str, text: &str) -> Result<(), ConvertError> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(value(format!(
+            "the name of a{} {what} has 1 to {NAME_BYTES_MAX} printable bytes",
+            if what.starts_with('a') { "n" } else { "" }
+        )));
+    }
+    Ok(())
+}
+
 /// Name, tunnel address and zone.
 ///
 /// # Errors
@@ -147,16 +157,33 @@ pub fn decode_registration(
         tunnel_ip,
         availability_zone,
     } = registration;
-    for (what, text) in [("host", &name), ("availability zone", &availability_zone)] {
-        if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
-            return Err(value(format!(
-                "the name of a{} {what} has 1 to {NAME_BYTES_MAX} printable bytes",
-                if what.starts_with('a') { "n" } else { "" }
-            )));
-        }
-    }
+    check_name("host", &name)?;
+    check_name("availability zone", &availability_zone)?;
     let tunnel_ip = decode_ip("the tunnel address", &tunnel_ip).map_err(value)?;
     Ok((name, tunnel_ip, availability_zone))
+}
+
+/// A gateway's registration as it travels.
+pub fn encode_gateway(name: String, set: String, tunnel_ip: IpAddr) -> link::GatewayRegistration {
+    link::GatewayRegistration {
+        name,
+        set,
+        tunnel_ip: encode_ip(tunnel_ip),
+    }
+}
+
+/// A gateway's name, set and tunnel address.
+///
+/// # Errors
+/// When one of them cannot be one.
+pub fn decode_gateway(
+    registration: link::GatewayRegistration,
+) -> Result<(String, String, IpAddr), ConvertError> {
+    let link::GatewayRegistration { name, set, tunnel_ip } = registration;
+    check_name("gateway", &name)?;
+    check_name("set of gateways", &set)?;
+    let tunnel_ip = decode_ip("the tunnel address", &tunnel_ip).map_err(value)?;
+    Ok((name, set, tunnel_ip))
 }
 
 /// A report as it travels.

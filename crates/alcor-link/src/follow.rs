@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     CALL_BYTES_MAX, FEED_MESSAGE_BYTES_MAX, PART_BYTES,
-    convert::{encode_note, encode_registration, encode_release, encode_report},
+    convert::{encode_gateway, encode_note, encode_registration, encode_release, encode_report},
     intake::{Intake, IntakeError, Taken},
 };
 
@@ -181,6 +181,17 @@ impl RegionLink for Controller {
         let mut client = self.0.clone();
         let registration = encode_registration(name, tunnel_ip, zone);
         Box::pin(async move { answered(client.register_host(registration)).await })
+    }
+
+    fn register_gateway(
+        &self,
+        name: String,
+        set: String,
+        tunnel_ip: IpAddr,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        let mut client = self.0.clone();
+        let registration = encode_gateway(name, set, tunnel_ip);
+        Box::pin(async move { answered(client.register_gateway(registration)).await })
     }
 
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {

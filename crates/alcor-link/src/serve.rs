@@ -26,8 +26,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     CALL_BYTES_MAX, PART_BYTES,
     convert::{
-        ConvertError, decode_note, decode_registration, decode_release, decode_report, encode_change,
-        encode_row, size_of,
+        ConvertError, decode_gateway, decode_note, decode_registration, decode_release, decode_report,
+        encode_change, encode_row, size_of,
     },
     source::{Changes, Source},
 };
@@ -133,6 +133,14 @@ impl Feed for Service {
     ) -> Result<Response<link::Taken>, Status> {
         let (name, tunnel_ip, zone) = decode_registration(request.into_inner()).map_err(invalid)?;
         taken(self.region.register_host(name, tunnel_ip, zone).await)
+    }
+
+    async fn register_gateway(
+        &self,
+        request: Request<link::GatewayRegistration>,
+    ) -> Result<Response<link::Taken>, Status> {
+        let (name, set, tunnel_ip) = decode_gateway(request.into_inner()).map_err(invalid)?;
+        taken(self.region.register_gateway(name, set, tunnel_ip).await)
     }
 
     async fn report_ports(

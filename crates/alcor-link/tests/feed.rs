@@ -164,6 +164,9 @@ impl RegionLink for Fake {
     fn register_host(&self, name: String, ip: IpAddr, zone: String) -> BoxFuture<'_, Result<(), String>> {
         self.note(format!("{name} {ip} {zone}"))
     }
+    fn register_gateway(&self, name: String, set: String, ip: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+        self.note(format!("{name} {set} {ip}"))
+    }
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
         self.note(format!("{reports:?}"))
     }
@@ -302,6 +305,12 @@ impl Feed for Holed {
     ) -> Result<Response<link::Taken>, Status> {
         Err(Status::unimplemented("none"))
     }
+    async fn register_gateway(
+        &self,
+        _: Request<link::GatewayRegistration>,
+    ) -> Result<Response<link::Taken>, Status> {
+        Err(Status::unimplemented("none"))
+    }
     async fn report_ports(&self, _: Request<link::PortReports>) -> Result<Response<link::Taken>, Status> {
         Err(Status::unimplemented("none"))
     }
@@ -335,6 +344,7 @@ async fn words_go_back_whole_and_refusals_are_told() {
     let link = Controller::new(channel(&url).unwrap());
     let ip: IpAddr = "2001:db8::1".parse().unwrap();
     link.register_host("h1".into(), ip, "z1".into()).await.unwrap();
+    link.register_gateway("g1".into(), "s1".into(), ip).await.unwrap();
     let report = PortReport {
         port_id: Id::<Port>::generate(),
         host: "h1".into(),
@@ -359,6 +369,7 @@ async fn words_go_back_whole_and_refusals_are_told() {
         *fake.0.reported.lock().unwrap(),
         [
             "h1 2001:db8::1 z1".to_owned(),
+            "g1 s1 2001:db8::1".to_owned(),
             format!("{:?}", [report]),
             format!("{:?}", vec![known; 3]),
             format!("{:?}", [label]),
@@ -366,6 +377,8 @@ async fn words_go_back_whole_and_refusals_are_told() {
     );
     // What cannot be a host's name is refused at the edge.
     let refused = link.register_host(String::new(), ip, "z1".into()).await;
+    assert!(refused.unwrap_err().contains("InvalidArgument"));
+    let refused = link.register_gateway("g1".into(), String::new(), ip).await;
     assert!(refused.unwrap_err().contains("InvalidArgument"));
     *fake.0.refuses.lock().unwrap() = true;
     let refused = link.register_host("h1".into(), ip, "z1".into()).await;

@@ -2,6 +2,10 @@
 //! [`Options`].
 
 mod admission;
+mod event;
+mod external;
+mod gateways;
+mod hello;
 mod labels;
 mod learned;
 mod memory;
@@ -21,15 +25,14 @@ use std::{
     time::Duration,
 };
 
-use alcor_model::{
-    Change, Host, HostRuntime, Id, Kind, Label, Network, Port, Resource, ResourceKey, Revision, Router,
-    Subnet, effective::Timing, resource::PortStatus,
-};
+use alcor_model::{Change, Host, Id, Kind, Network, Port, Resource, ResourceKey, Revision, Router, Subnet};
 use alcor_proto::v1;
 use prost::Message as _;
 
 use self::{
     admission::Admission,
+    external::FloatingView,
+    gateways::{Fleet, Leaving},
     learned::Lingering,
     routing::RoutingView,
     security::SecurityView,
@@ -38,7 +41,11 @@ use self::{
     view::NetworkView,
 };
 
-pub use self::trace::TraceInputs;
+pub use self::{
+    event::{Action, Depths, Event, PortReport, SessionId, Work},
+    gateways::{GRACE, HEARTBEAT_INTERVAL, SILENCE_MAX},
+    trace::TraceInputs,
+};
 use crate::directory::{Directory, Limits, Writer};
 
 /// Both clocks at one moment.
@@ -102,141 +109,9 @@ pub const KINDS: &[Kind] = &[
     Kind::Label,
     Kind::Port,
     Kind::Router,
+    Kind::FloatingIp,
+    Kind::GatewayNode,
 ];
-
-/// Names one session of one agent.
-pub type SessionId = u64;
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The region changed, in commit order.
-    Changes {
-        /// The changes.
-        changes: Vec<Change>,
-        /// When the last of them became durable, microseconds since the Unix epoch; 0 when unknown.
-        committed_us: u64,
-    },
-    /// All of the region: at start, or after the feed was lost.
-    Snapshot {
-        /// Everything up to this commit.
-        revision: Revision,
-        /// All rows, in an order in which they can be loaded.
-        rows: Vec<Resource>,
-    },
-    /// An agent says hello.
-    Hello {
-        /// The number of its session.
-        session: SessionId,
-        /// What it says.
-        hello: v1::Hello,
-    },
-    /// A message of a session other than its hello.
-    Message {
-        /// The session.
-        session: SessionId,
-        /// The message.
-        body: v1::agent_message::Body,
-    },
-    /// A session is gone.
-    Closed {
-        /// The session.
-        session: SessionId,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub enum Action {
-    /// Send a message.
-    Send {
-        /// The session.
-        session: SessionId,
-        /// The message.
-        message: v1::NcmMessage,
-    },
-    /// End a session; no event about it is wanted any more.
-    Close {
-        /// The session.
-        session: SessionId,
-        /// Why, for people.
-        reason: String,
-    },
-    /// Have the region register a host.
-    RegisterHost {
-        /// Its name.
-        name: String,
-        /// Its tunnel address.
-        tunnel_ip: IpAddr,
-        /// Its availability zone.
-        zone: String,
-    },
-    /// Have the region take a report.
-    ReportPort(PortReport),
-    /// Have the region keep what is known of hosts.
-    NoteHosts(Vec<HostRuntime>),
-    /// Every host has forgotten what these labels meant at these revisions: the region may give them a new meaning.
-    ReleaseLabels(Vec<(Id<Label>, Revision)>),
-}
-
-/// What a host reported about a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortReport {
-    /// The port.
-    pub port_id: Id<Port>,
-    /// The host.
-    pub host: String,
-    /// The port row's revision that it is about.
-    pub applied_revision: Revision,
-    /// The status that follows.
-    pub status: PortStatus,
-    /// Why, when it is not ACTIVE.
-    pub reason: Option<String>,
-}
-
-/// What a step cost, so that tests can assert work instead of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Rows of views that were looked at to build deltas.
-    pub rows_looked_at: u64,
-    /// Rows put into deltas.
-    pub rows_sent: u64,
-    /// Deltas made.
-    pub deltas: u64,
-    /// Hosts that got a delta.
-    pub hosts_touched: u64,
-    /// Hosts that a change of a port was looked at for, whether or not they have a session.
-    pub hosts_looked_at: u64,
-    /// Hosts that were told of a change because they had learned of what changed.
-    pub learners_told: u64,
-    /// Networks that became learned or eager.
-    pub switches: u64,
-    /// Networks that were looked at to find out whom a change of rules, or a number that rests, concerns.
-    pub networks_looked_at: u64,
-    /// Encoded bytes of the deltas.
-    pub bytes: u64,
-    /// Full snapshots of a network for a host.
-    pub resyncs: u64,
-    /// Receipts taken.
-    pub receipts: u64,
-    /// Rows that they refused.
-    pub refused: u64,
-    /// How the delta travelled that the receipt is about; not for snapshots, which are not news.
-    pub timing: Option<Timing>,
-}
-
-/// How full an NCM is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depths {
-    /// Hosts that it knows.
-    pub hosts: usize,
-    /// Those that have a session.
-    pub sessions: usize,
-    /// Deltas and snapshots that wait for them.
-    pub queued: usize,
-}
 
 /// Rows for one host and network, collected while the changes of one step are worked through.
 #[derive(Debug, Default)]
@@ -273,6 +148,8 @@ impl Pending {
 struct HostEntry {
     /// The region's row, once there is one.
     row: Option<Arc<Host>>,
+    /// It is a gateway: none of what is only of hosts is said of it.
+    is_gateway: bool,
     session: Option<Session>,
     status: HostStatus,
 }
@@ -287,6 +164,11 @@ pub struct Ncm {
     subnet_networks: BTreeMap<Id<Subnet>, Id<Network>>,
     security: SecurityView,
     routing: RoutingView,
+    floating: FloatingView,
+    fleet: Fleet,
+    /// Gateways that are to forget networks, in the order in which they are.
+    leaving: Leaving,
+    /// Hosts and gateways, by name.
     hosts: BTreeMap<String, HostEntry>,
     sessions: BTreeMap<SessionId, String>,
     /// In which networks each host is interested.
@@ -330,6 +212,9 @@ impl Ncm {
             subnet_networks: BTreeMap::new(),
             security: SecurityView::default(),
             routing: RoutingView::default(),
+            floating: FloatingView::default(),
+            fleet: Fleet::default(),
+            leaving: Leaving::new(),
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             host_networks: BTreeMap::new(),
@@ -356,6 +241,11 @@ impl Ncm {
         self.revision
     }
 
+    /// Whether there are gateways to look after by [`Event::Pulse`].
+    pub fn has_gateways(&self) -> bool {
+        !self.fleet.is_empty()
+    }
+
     /// What hosts may ask for, from any thread.
     pub fn directory(&self) -> &Arc<Directory> {
         self.directory.directory()
@@ -368,12 +258,15 @@ impl Ncm {
 
     /// How full it is; looks at every host.
     pub fn depths(&self) -> Depths {
+        let hosts = || self.hosts.values().filter(|entry| !entry.is_gateway);
         let sessions = self.hosts.values().filter_map(|entry| entry.session.as_ref());
-        let queued: Vec<usize> = sessions.map(Session::queued).collect();
+        let (gateways, gateways_in_use) = self.fleet.counts();
         Depths {
-            hosts: self.hosts.len(),
-            sessions: queued.len(),
-            queued: queued.iter().sum(),
+            hosts: hosts().count(),
+            sessions: hosts().filter(|entry| entry.session.is_some()).count(),
+            queued: sessions.map(Session::queued).sum(),
+            gateways,
+            gateways_in_use,
         }
     }
 
@@ -393,12 +286,8 @@ impl Ncm {
                     committed_us
                 };
                 for change in changes {
-                    if let Change::Delete {
-                        key: ResourceKey::Host(name),
-                        ..
-                    } = &change
-                    {
-                        self.end_session_of(name, &mut actions);
+                    if let Some(name) = self.deleted(&change) {
+                        self.end_session_of(&name, &mut actions);
                     }
                     self.change(change);
                 }
@@ -416,6 +305,11 @@ impl Ncm {
             Event::Message { session, body } => self.message(now, session, body, &mut actions),
             Event::Closed { session } => self.closed(session),
             Event::Tick => self.tick(now, &mut actions),
+            Event::Pulse => self.pulse(),
+        }
+        if !self.pending.is_empty() {
+            // What a word of a gateway leads to for others.
+            self.flush(now, now.unix_us, &mut actions);
         }
         self.admit(now, &mut actions);
         (actions, self.work)
@@ -427,15 +321,38 @@ impl Ncm {
         hosts.map(|(name, _)| name.clone()).collect()
     }
 
-    /// A host that was deleted and lives after all says hello again, and is registered by that.
+    /// Whom a change deletes, when that is a host or gateway.
+    fn deleted(&self, change: &Change) -> Option<String> {
+        match change {
+            Change::Delete {
+                key: ResourceKey::Host(name),
+                ..
+            } => Some(name.clone()),
+            Change::Delete {
+                key: ResourceKey::GatewayNode(id),
+                ..
+            } => self.fleet.name_of(*id).map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// A host or gateway that was deleted and lives after all says hello again, and is registered by that.
     fn end_session_of(&mut self, name: &str, actions: &mut Vec<Action>) {
         let session = self.hosts.get(name).and_then(|entry| entry.session.as_ref());
         if let Some(session) = session.map(|session| session.id) {
             self.closed(session);
             actions.push(Action::Close {
                 session,
-                reason: "the host was deleted".to_owned(),
+                reason: "it was deleted".to_owned(),
             });
+        }
+    }
+
+    /// Looks who of the gateways is still there, and who has kept networks long enough.
+    fn pulse(&mut self) {
+        if !self.fleet.is_empty() {
+            self.judge_gateways();
+            self.end_of_service();
         }
     }
 
@@ -488,6 +405,16 @@ impl Ncm {
                 key: ResourceKey::Label(id),
                 revision,
             } => self.delete_label(id, revision),
+            Change::Put(Resource::FloatingIp(row)) => self.put_floating_ip(&row),
+            Change::Delete {
+                key: ResourceKey::FloatingIp(id),
+                revision,
+            } => self.delete_floating_ip(id, revision),
+            Change::Put(Resource::GatewayNode(row)) => self.put_gateway_node(row),
+            Change::Delete {
+                key: ResourceKey::GatewayNode(id),
+                revision,
+            } => self.delete_gateway_node(id, revision),
             // What hosts reported, and what only the API knows: nothing that hosts must have follows from it.
             Change::Put(_) | Change::Delete { .. } => {}
         }
@@ -509,6 +436,7 @@ impl Ncm {
         for (id, view) in &mut self.networks {
             (view.revision, view.tombstones_from) = (revision, revision);
             (view.loaded, view.underlay_revision) = (revision, revision);
+            view.service.loaded(revision);
             // Hosts get snapshots, so nothing else is to be done about a switch.
             (view.learned, view.mode_since) = (view.is_to_be_learned(max), revision);
             if !view.retired.is_empty() {
@@ -524,10 +452,14 @@ impl Ncm {
         self.disputed.extend(lost.map(|(name, _)| name.clone()));
         self.revision = revision;
         self.is_loading = false;
+        self.judge_gateways();
+        self.assign_all(revision);
+        self.pending.clear();
         concerned.extend(self.interests());
         for (host, network) in concerned {
             let view = self.networks.get(&network);
-            let interested = view.is_some_and(|view| view.interested.contains_key(&host));
+            let has = |view: &NetworkView| view.interested.contains_key(&host) || view.service.has(&host);
+            let interested = view.is_some_and(has);
             if !interested {
                 self.forget_learned(&host, network);
             }
@@ -553,13 +485,16 @@ impl Ncm {
         self.subnet_networks.clear();
         self.security = SecurityView::default();
         self.routing = RoutingView::default();
+        self.floating = FloatingView::default();
+        self.fleet.clear();
+        self.leaving.clear();
         for entry in self.hosts.values_mut() {
             entry.row = None;
         }
         self.unheard.clear();
     }
 
-    /// Which host is interested in which network, or is to forget it soon.
+    /// Which host is interested in which network, or is to forget it soon; and which gateway has it.
     fn interests(&self) -> BTreeSet<(String, Id<Network>)> {
         let of_network = |id: &Id<Network>| {
             let hosts = self.concerned(*id).into_iter();
@@ -571,9 +506,15 @@ impl Ncm {
     fn host_entry(&mut self, name: &str) -> &mut HostEntry {
         self.hosts.entry(name.to_owned()).or_insert_with(|| HostEntry {
             row: None,
+            is_gateway: false,
             session: None,
             status: HostStatus::default(),
         })
+    }
+
+    /// Whether a gateway is here under a name, or was.
+    fn is_gateway(&self, name: &str) -> bool {
+        self.hosts.get(name).is_some_and(|entry| entry.is_gateway)
     }
 
     /// The tunnel address of a host, when it has registered, and the revision that last changed it.
@@ -600,11 +541,12 @@ impl Ncm {
         pending.sort_by_key(|(_, pending)| pending.turn());
         for ((host, network), mut pending) in pending {
             if pending.network {
-                let filters = self.filters(&host);
-                let view = self.networks.get(&network);
-                pending
-                    .rows
-                    .extend(view.and_then(|view| view.network_row(filters)));
+                let (filters, is_gateway) = (self.filters(&host), self.is_gateway(&host));
+                let row = |view: &NetworkView| match is_gateway {
+                    true => view.network_row_of_gateways(),
+                    false => view.network_row(filters),
+                };
+                pending.rows.extend(self.networks.get(&network).and_then(row));
             }
             let routers = std::mem::take(&mut pending.routers);
             let routers = routers.into_iter().filter_map(|id| self.router_row(network, id));
@@ -613,7 +555,7 @@ impl Ncm {
                 .networks
                 .get(&network)
                 .map_or(self.revision, |view| view.revision);
-            let is_here = |view: &NetworkView| view.interested.contains_key(&host);
+            let is_here = |view: &NetworkView| view.interested.contains_key(&host) || view.service.has(&host);
             let revision = match self.networks.get(&network).is_some_and(is_here) {
                 true => revision,
                 // It is told of what has left it, and complete to nothing.
@@ -622,7 +564,11 @@ impl Ncm {
             if pending.forget || pending.afresh {
                 self.forget_learned(&host, network);
             }
-            let learned = self.is_learned(network);
+            if pending.forget {
+                self.has_all_no_more(&host, network);
+            }
+            // Gateways have all neighbours of learned networks, too.
+            let learned = self.is_learned(network) && !self.is_gateway(&host);
             let options = self.options;
             let Some(session) = self.hosts.get_mut(&host).and_then(|entry| entry.session.as_mut()) else {
                 continue;
@@ -723,12 +669,12 @@ impl Ncm {
     fn settle_disputes(&mut self, actions: &mut Vec<Action>) {
         for name in std::mem::take(&mut self.disputed) {
             let entry = self.hosts.get(&name);
-            let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session.as_ref()?)))
-            else {
+            let said = entry.and_then(|entry| Some((entry, entry.session.as_ref()?.word.as_ref()?)));
+            let Some((entry, word)) = said else {
                 continue;
             };
-            if !entry.row.as_ref().is_some_and(|row| session.word.is_in(row)) {
-                actions.push(session.word.register(&name));
+            if !entry.row.as_ref().is_some_and(|row| word.is_in(row)) {
+                actions.push(word.register(&name));
             }
         }
     }
@@ -738,6 +684,8 @@ impl Ncm {
         self.admission.tick(self.clock);
         self.sweep_learned();
         self.end_of_lingering();
+        self.pulse();
+        self.register_gateways(actions);
         self.flush(now, now.unix_us, actions);
         let forgotten = self.forgotten_labels();
         if !forgotten.is_empty() {

@@ -1,4 +1,6 @@
-//! The shell: one task around the core, channels into it, and the two things that go back to the region.
+//! The shell: one task around the core, channels into it, and what goes back to the region.
+
+mod outbox;
 
 use std::{
     collections::BTreeMap,
@@ -22,11 +24,12 @@ use alcor_southbound::{
 };
 use prost::Message as _;
 use tokio::{
-    sync::{Mutex, Notify, mpsc, oneshot},
-    task::JoinSet,
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
 };
 use tonic::Status;
 
+use self::outbox::{Outbox, deliver};
 use crate::{
     core::{Action, Event, Ncm, Now, Options, PortReport, SessionId, TraceInputs},
     counts,
@@ -40,14 +43,10 @@ const FROM_AGENT_QUEUE: usize = 64;
 /// Messages to one agent beyond the window of deltas: welcome, the end of the session, and answers to as many messages of
 /// questions as an agent has on their way.
 const TO_AGENT_SPARE: usize = 16;
-/// Hosts that are registered at the same time, so that their commits are one.
-const REGISTRATIONS_AT_ONCE: usize = 256;
-/// Reports written by one command.
-const REPORTS_AT_ONCE: usize = 1_000;
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
-/// When a report that could not be stored is tried again, at first and at the longest.
-const REPORT_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// How often it looks who of the gateways is still there.
+const PULSE: Duration = Duration::from_millis(100);
 
 /// A boxed future, as traits without generics need.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -60,6 +59,13 @@ pub trait RegionLink: Send + Sync + 'static {
         name: String,
         tunnel_ip: IpAddr,
         zone: String,
+    ) -> BoxFuture<'_, Result<(), String>>;
+    /// Registers a gateway. It is told again as long as the gateway is here and the region has another word of it.
+    fn register_gateway(
+        &self,
+        name: String,
+        set: String,
+        tunnel_ip: IpAddr,
     ) -> BoxFuture<'_, Result<(), String>>;
     /// Takes port reports. An error is tried again later.
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>>;
@@ -190,143 +196,6 @@ impl Acceptor for NcmHandle {
     }
 }
 
-/// What waits for the region: the newest report of each port, so it is bounded by the ports there are.
-#[derive(Default)]
-struct Outbox {
-    waiting: Mutex<Waiting>,
-    filled: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    hosts: BTreeMap<String, (IpAddr, String)>,
-    reports: BTreeMap<Id<Port>, PortReport>,
-    labels: BTreeMap<Id<Label>, Revision>,
-    known: BTreeMap<String, HostRuntime>,
-}
-
-async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
-    let mut retry = REPORT_RETRY.0;
-    loop {
-        let (hosts, reports, labels, known) = {
-            let mut waiting = outbox.waiting.lock().await;
-            let hosts = std::mem::take(&mut waiting.hosts);
-            let labels = std::mem::take(&mut waiting.labels);
-            let known = std::mem::take(&mut waiting.known);
-            let rest = match waiting.reports.keys().nth(REPORTS_AT_ONCE).copied() {
-                Some(key) => waiting.reports.split_off(&key),
-                None => BTreeMap::new(),
-            };
-            (
-                hosts,
-                std::mem::replace(&mut waiting.reports, rest),
-                labels,
-                known,
-            )
-        };
-        if hosts.is_empty() && reports.is_empty() && labels.is_empty() && known.is_empty() {
-            if Arc::strong_count(&outbox) == 1 {
-                return;
-            }
-            outbox.filled.notified().await;
-            continue;
-        }
-        let mut failed = !register(&outbox, &region, hosts).await;
-        if !reports.is_empty()
-            && let Err(error) = region.report_ports(reports.values().cloned().collect()).await
-        {
-            tracing::warn!(
-                reports = reports.len(),
-                error,
-                "reports could not be stored; trying again"
-            );
-            let mut waiting = outbox.waiting.lock().await;
-            for (id, report) in reports {
-                waiting.reports.entry(id).or_insert(report);
-            }
-            failed = true;
-        }
-        if !labels.is_empty()
-            && let Err(error) = region.release_labels(labels.into_iter().collect()).await
-        {
-            tracing::warn!(error, "labels could not be released; they are told again");
-            failed = true;
-        }
-        failed |= !note_hosts(&outbox, region.as_ref(), known).await;
-        retry = match failed {
-            true => {
-                tokio::time::sleep(retry).await;
-                (retry * 2).min(REPORT_RETRY.1)
-            }
-            false => REPORT_RETRY.0,
-        };
-    }
-}
-
-/// Has the region register hosts, several at a time. False when it could not register all of them.
-async fn register(
-    outbox: &Outbox,
-    region: &Arc<dyn RegionLink>,
-    mut hosts: BTreeMap<String, (IpAddr, String)>,
-) -> bool {
-    let mut calls = JoinSet::new();
-    let mut failures = Vec::new();
-    loop {
-        // Once one has failed the others would too: they wait for the next time.
-        while failures.is_empty()
-            && calls.len() < REGISTRATIONS_AT_ONCE
-            && let Some((name, (tunnel_ip, zone))) = hosts.pop_first()
-        {
-            let region = Arc::clone(region);
-            calls.spawn(async move {
-                let registered = region.register_host(name.clone(), tunnel_ip, zone.clone()).await;
-                registered.map_err(|error| (name, (tunnel_ip, zone), error))
-            });
-        }
-        match calls.join_next().await {
-            Some(Ok(Err(failure))) => failures.push(failure),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    let Some((host, _, error)) = failures.first() else {
-        return true;
-    };
-    let waiting = failures.len() + hosts.len();
-    tracing::warn!(
-        host,
-        error,
-        waiting,
-        "hosts could not be registered; trying again"
-    );
-    hosts.extend(failures.into_iter().map(|(name, host, _)| (name, host)));
-    let mut waiting = outbox.waiting.lock().await;
-    for (name, host) in hosts {
-        waiting.hosts.entry(name).or_insert(host);
-    }
-    false
-}
-
-/// Has the region keep what is known of hosts. False when it could not; newer words about a host are not overwritten.
-async fn note_hosts(outbox: &Outbox, region: &dyn RegionLink, known: BTreeMap<String, HostRuntime>) -> bool {
-    if known.is_empty() {
-        return true;
-    }
-    let Err(error) = region.note_hosts(known.values().cloned().collect()).await else {
-        return true;
-    };
-    tracing::warn!(
-        hosts = known.len(),
-        error,
-        "what is known of hosts could not be stored; trying again"
-    );
-    let mut waiting = outbox.waiting.lock().await;
-    for (name, host) in known {
-        waiting.known.entry(name).or_insert(host);
-    }
-    false
-}
-
 struct Shell {
     core: Ncm,
     options: Options,
@@ -340,12 +209,19 @@ struct Shell {
 impl Shell {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut tick = tokio::time::interval(TICK);
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 request = queue.recv() => match request {
                     Some(request) => self.handle(request).await,
                     None => break,
                 },
+                _ = pulse.tick() => {
+                    if self.core.has_gateways() {
+                        self.step(Event::Pulse).await;
+                    }
+                }
                 _ = tick.tick() => {
                     self.step(Event::Tick).await;
                     counts::depths(&self.core);
@@ -453,6 +329,11 @@ impl Shell {
                 } => {
                     let mut waiting = self.outbox.waiting.lock().await;
                     waiting.hosts.insert(name, (tunnel_ip, zone));
+                    filled = true;
+                }
+                Action::RegisterGateway { name, set, tunnel_ip } => {
+                    let mut waiting = self.outbox.waiting.lock().await;
+                    waiting.gateways.insert(name, (set, tunnel_ip));
                     filled = true;
                 }
                 Action::ReportPort(report) => {

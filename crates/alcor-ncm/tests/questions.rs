@@ -26,6 +26,10 @@ impl RegionLink for Nowhere {
         Box::pin(async { Ok(()) })
     }
 
+    fn register_gateway(&self, _: String, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn report_ports(&self, _: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }

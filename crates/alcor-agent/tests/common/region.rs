@@ -21,6 +21,9 @@ impl RegionLink for Region {
     fn register_host(&self, _: String, _: IpAddr, _: String) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
+    fn register_gateway(&self, _: String, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
     fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
         for report in reports {
             let _ = self.0.send(report);

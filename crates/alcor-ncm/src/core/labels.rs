@@ -339,6 +339,10 @@ impl Ncm {
 
     /// What a host knows of a network is new: it is told the first of it, is complete to a revision, or has forgotten it.
     pub(super) fn completed(&mut self, host: &str, network: Id<Network>) {
+        if self.is_gateway(host) {
+            // It matches no labels; but hosts may send by it from now on, or no longer.
+            return self.refresh([network]);
+        }
         let complete = self
             .hosts
             .get(host)

@@ -155,6 +155,8 @@ impl Ncm {
             true => self.begin_to_learn(network),
             false => self.end_to_learn(network),
         }
+        self.assign(network, revision);
+        self.refresh([network]);
     }
 
     /// The product of hosts and neighbours is small, at most twice the bound, when this is called.

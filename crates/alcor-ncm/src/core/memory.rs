@@ -117,7 +117,7 @@ impl HostStatus {
 }
 
 /// The id of one of a host's own rows, as the API shows it.
-fn key_text(key: &RowKey) -> Option<String> {
+pub(super) fn key_text(key: &RowKey) -> Option<String> {
     match key {
         RowKey::Network(id) => Some(id.to_string()),
         RowKey::Subnet(_, id) => Some(id.to_string()),

@@ -243,6 +243,11 @@ impl Ncm {
             return;
         };
         let left = view.left.hosts_of(tidings.port);
+        let gateways = match tidings.for_lookers {
+            // They match no labels.
+            true => Vec::new(),
+            false => view.service.names(),
+        };
         if view.learned {
             let mut told = Vec::new();
             for (position, row) in tidings.rows.iter().enumerate() {
@@ -274,6 +279,9 @@ impl Ncm {
                     self.pend_rows(&host, network, &tidings.rows);
                 }
             }
+        }
+        for name in gateways {
+            self.pend_rows(&name, network, &tidings.rows);
         }
         for name in left.into_iter().filter(|host| !skip(host)) {
             // One that has lost all it had since then does not pass on anything.
@@ -388,11 +396,13 @@ impl Ncm {
             return;
         };
         if let Some(old) = &moved.old
-            && !view.learned
             && seen_by_others(old) != seen_by_others(new)
         {
             for key in neighbour_keys(old) {
-                view.bury(limit, new.revision, key);
+                match view.learned {
+                    true => view.service.bury(limit, new.revision, key),
+                    false => view.bury(limit, new.revision, key),
+                }
             }
         }
         if moved.old_host().is_some() {
@@ -488,7 +498,7 @@ impl Ncm {
         let entry = self.host_entry(&name);
         let moved = entry.row.as_ref().map(|known| known.tunnel_ip) != Some(row.tunnel_ip);
         // Two may have said hello under this name, and the row that comes last need not be of the one who is here.
-        let says = entry.session.as_ref().map(|session| &session.word);
+        let says = entry.session.as_ref().and_then(|session| session.word.as_ref());
         if says.is_some_and(|says| !says.is_in(&row)) {
             self.disputed.insert(name.clone());
         }
@@ -520,7 +530,11 @@ impl Ncm {
         }
     }
 
+    /// The networks that a host is interested in, or a gateway has.
     pub(super) fn networks_of(&self, host: &str) -> BTreeSet<Id<Network>> {
+        if self.is_gateway(host) {
+            return self.fleet.networks(host);
+        }
         self.host_networks.get(host).cloned().unwrap_or_default()
     }
 

@@ -25,6 +25,8 @@ struct Known {
     networks: BTreeSet<Id<Network>>,
     /// The newest change of its rows.
     revision: Revision,
+    /// The gateways that lead to the outside; they change between revisions.
+    ways: Vec<IpAddr>,
 }
 
 /// All routers.
@@ -74,11 +76,37 @@ impl RoutingView {
         self.by_network.get(&network).into_iter().flatten().copied()
     }
 
+    /// Those of them with a way to the outside.
+    pub(super) fn with_ways_out(&self, network: Id<Network>) -> impl Iterator<Item = Id<Router>> + '_ {
+        self.routers(network).filter(|id| self.leads_out(*id))
+    }
+
+    /// Whether a router has a way to the outside.
+    pub(super) fn leads_out(&self, id: Id<Router>) -> bool {
+        let known = self.routers.get(&id);
+        known.is_some_and(|known| known.row.gateway.is_some())
+    }
+
+    /// The networks that a router has places in.
+    pub(super) fn networks(&self, id: Id<Router>) -> BTreeSet<Id<Network>> {
+        let known = self.routers.get(&id);
+        known.map(|known| known.networks.clone()).unwrap_or_default()
+    }
+
+    /// Writes down which gateways lead to the outside; gives whether they are others.
+    pub(super) fn set_ways(&mut self, id: Id<Router>, ways: Vec<IpAddr>) -> bool {
+        let Some(known) = self.routers.get_mut(&id).filter(|known| known.ways != ways) else {
+            return false;
+        };
+        known.ways = ways;
+        true
+    }
+
     /// Replaces or removes a router; gives the networks that it was in.
     fn set(&mut self, id: Id<Router>, known: Option<Known>) -> BTreeSet<Id<Network>> {
         let old = self.routers.remove(&id);
-        for interface in old.iter().flat_map(|old| &old.row.interfaces) {
-            self.by_port.remove(&interface.port_id);
+        for port in old.iter().flat_map(|old| old.row.port_ids()) {
+            self.by_port.remove(&port);
         }
         let before = old.map(|old| old.networks).unwrap_or_default();
         for network in &before {
@@ -93,8 +121,7 @@ impl RoutingView {
             for network in &known.networks {
                 self.by_network.entry(*network).or_default().insert(id);
             }
-            let ports = known.row.interfaces.iter().map(|interface| interface.port_id);
-            self.by_port.extend(ports.map(|port| (port, id)));
+            self.by_port.extend(known.row.port_ids().map(|port| (port, id)));
             self.routers.insert(id, known);
         }
         before
@@ -122,26 +149,42 @@ impl Ncm {
             let (old, new) = (&known.row, &row);
             old.admin_state_up == new.admin_state_up
                 && old.interfaces == new.interfaces
+                && old.gateway == new.gateway
                 && old.routes == new.routes
         };
         if self.routing.routers.get(&id).is_some_and(same) {
             return;
         }
+        let ways = self.routing.routers.get(&id);
         let known = Known {
             row,
             networks: networks.clone(),
             revision,
+            ways: ways.map(|known| known.ways.clone()).unwrap_or_default(),
         };
         let before = self.routing.set(id, Some(known));
         self.reconnect(&before, &networks, revision);
         self.router_left(id, before.difference(&networks), revision);
         self.router_changed(id, revision);
+        self.reassign(before.union(&networks), revision);
+    }
+
+    /// Networks may have other gateways now.
+    fn reassign<'a>(&mut self, networks: impl Iterator<Item = &'a Id<Network>>, revision: Revision) {
+        let networks: Vec<_> = networks.copied().collect();
+        for network in &networks {
+            self.assign(*network, revision);
+        }
+        if !self.is_loading {
+            self.refresh(networks);
+        }
     }
 
     pub(super) fn delete_router(&mut self, id: Id<Router>, revision: Revision) {
         let before = self.routing.set(id, None);
         self.reconnect(&before, &BTreeSet::new(), revision);
         self.router_left(id, before.iter(), revision);
+        self.reassign(before.iter(), revision);
     }
 
     /// The addresses of a router's port may be others.
@@ -159,7 +202,14 @@ impl Ncm {
         known.revision = known.revision.max(revision);
         for network in known.networks.clone() {
             self.touch(network, revision);
-            for host in self.interested(network) {
+        }
+        self.tell_router(id);
+    }
+
+    /// Hosts and gateways in the router's networks get its row.
+    pub(super) fn tell_router(&mut self, id: Id<Router>) {
+        for network in self.routing.networks(id) {
+            for host in self.interested_or_serving(network) {
                 if let Some(pending) = self.pend(&host, network) {
                     pending.routers.insert(id);
                 }
@@ -178,7 +228,7 @@ impl Ncm {
             let key = RowKey::Router(*network, id);
             self.touch(*network, revision).bury(limit, revision, key);
             let rows = [KeyedRow::gone(revision, &key)];
-            for host in self.interested(*network) {
+            for host in self.interested_or_serving(*network) {
                 self.pend_rows(&host, *network, &rows);
             }
         }
@@ -364,7 +414,7 @@ impl Ncm {
             admin_state_up: known.row.admin_state_up,
             routes: routes.collect(),
             interfaces,
-            external: None,
+            external: self.external_row(&known.row, &known.ways),
         };
         Some((known.revision, row))
     }

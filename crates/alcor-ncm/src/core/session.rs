@@ -223,8 +223,8 @@ pub(super) struct Session {
     /// When the agent was last heard, on the NCM's own clock.
     pub heard_at: Duration,
     pub opened: Opened,
-    /// What the host said of itself.
-    pub word: HostWord,
+    /// What the host said of itself; a gateway says other things.
+    pub word: Option<HostWord>,
     sequence: u64,
     on_the_way: VecDeque<Sent>,
     /// What waits, network by network.
@@ -243,7 +243,7 @@ impl Session {
         id: SessionId,
         heard_at: Duration,
         opened: Opened,
-        word: HostWord,
+        word: Option<HostWord>,
         held: &[v1::Held],
     ) -> Self {
         let held = held
@@ -432,6 +432,13 @@ impl Session {
     pub(super) fn tells(&self, network: Id<Network>) -> bool {
         let tells = |sent: &Sent| sent.network == network && sent.phase != v1::SnapshotPhase::Forget;
         self.on_the_way.iter().any(tells)
+    }
+
+    /// Whether the host is told to forget a network, and has not said that it has.
+    pub(super) fn forgets(&self, network: Id<Network>) -> bool {
+        let mut waits = self.lanes.get(&network).into_iter().flat_map(|lane| &lane.queue);
+        let sent = |sent: &Sent| sent.network == network && sent.phase == v1::SnapshotPhase::Forget;
+        waits.any(Outgoing::is_forget) || self.on_the_way.iter().any(sent)
     }
 
     /// The delta that a receipt is about. Receipts come in order; anything else is about nothing.

@@ -1,12 +1,12 @@
 //! What hosts say: hellos, receipts, port reports; and what is known of each host because of it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use alcor_dataplane::RowKey;
 use alcor_model::{
     HostRuntime, Id, Network, Port, Revision,
     effective::{HostState, HostSummary, NeighbourState, PortState, ResourceState, Timing},
-    resource::{DEFAULT_ZONE, PortStatus},
+    resource::PortStatus,
 };
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, decode_ip};
@@ -14,7 +14,8 @@ use jiff::Timestamp;
 
 use super::{
     Action, HostEntry, Ncm, Now, PortReport, SessionId,
-    session::{HostWord, Opened, Sent, Session},
+    memory::key_text,
+    session::{Sent, Session},
     view::{KeyedRow, NetworkView},
 };
 
@@ -36,7 +37,7 @@ pub(super) struct HostStatus {
     pub(super) complete: BTreeMap<Id<Network>, Revision>,
     /// Networks of which the host refused rows; true when it did so since the last snapshot began. What it has instead of
     /// them is not known until it has taken a whole snapshot, whatever it takes besides.
-    refusing: BTreeMap<Id<Network>, bool>,
+    pub(super) refusing: BTreeMap<Id<Network>, bool>,
     /// Per network: how the delta travelled that brought it there.
     pub(super) last_delta: BTreeMap<Id<Network>, Timing>,
     /// What was kept before this NCM started, until the host says hello.
@@ -70,205 +71,7 @@ fn shortened(reason: &str) -> Option<String> {
     (!reason.is_empty()).then(|| reason.chars().take(REASON_CHARS_MAX).collect())
 }
 
-/// The availability zone that a host says it is in.
-fn read_zone(zone: String) -> Result<String, &'static str> {
-    match zone {
-        zone if zone.is_empty() => Ok(DEFAULT_ZONE.to_owned()),
-        zone if zone.len() > 255 || zone.chars().any(char::is_control) => {
-            Err("an availability zone has at most 255 bytes, all of them printable")
-        }
-        zone => Ok(zone),
-    }
-}
-
 impl Ncm {
-    pub(super) fn hello(&mut self, now: Now, id: SessionId, hello: v1::Hello, actions: &mut Vec<Action>) {
-        let refuse = |reason: String| Action::Close { session: id, reason };
-        if hello.host.is_empty() || hello.host.len() > 255 {
-            return actions.push(refuse("a host name has 1 to 255 bytes".to_owned()));
-        }
-        let tunnel_ip = match decode_ip("the tunnel address", &hello.tunnel_ip) {
-            Ok(ip) => ip,
-            Err(error) => return actions.push(refuse(error.to_string())),
-        };
-        let zone = match read_zone(hello.availability_zone) {
-            Ok(zone) => zone,
-            Err(reason) => return actions.push(refuse(reason.to_owned())),
-        };
-        let name = hello.host;
-        let opened = Opened {
-            incarnation: hello.incarnation,
-            session: hello.session,
-        };
-        let word = HostWord { tunnel_ip, zone };
-        let entry = self.host_entry(&name);
-        // Only what lives is worth being kept: without a session any hello is better than none, whatever the host's clock showed
-        // when its agent started.
-        let lives = entry.session.as_ref().map(|session| session.opened);
-        if let Some(lives) = lives.filter(|lives| !opened.follows(*lives)) {
-            return actions.push(refuse(format!(
-                "session {} of incarnation {} of {name} is older than session {} of {}, which is here; is another agent running \
-                 under this name?",
-                opened.session, opened.incarnation, lives.session, lives.incarnation
-            )));
-        }
-        entry.status.incarnation = hello.incarnation;
-        entry.status.dataplane = Some(hello.dataplane);
-        entry.status.filters = hello.filters;
-        entry.status.last_seen_us = now.unix_us;
-        entry.status.changed = true;
-        let registered = entry.row.as_ref().is_some_and(|row| word.is_in(row));
-        let session = Session::new(id, now.since_start, opened, word.clone(), &hello.held);
-        let previous = entry.session.replace(session).map(|session| session.id);
-        if let Some(previous) = previous {
-            self.admission.close(previous);
-            self.sessions.remove(&previous);
-            actions.push(Action::Close {
-                session: previous,
-                reason: "a newer session took over".to_owned(),
-            });
-        }
-        self.unheard.remove(&name);
-        self.sessions.insert(id, name.clone());
-        let index = self.directory.host(&name);
-        self.directory.open(index, id);
-        actions.push(Action::Send {
-            session: id,
-            message: v1::NcmMessage {
-                body: Some(v1::ncm_message::Body::Welcome(v1::Welcome {
-                    session_id: id,
-                    heartbeat_interval_ms: u32::try_from(self.options.heartbeat_interval.as_millis())
-                        .unwrap_or(u32::MAX),
-                })),
-            },
-        });
-        if !registered {
-            actions.push(word.register(&name));
-        }
-        self.catch_up(now, &name, &hello.held);
-        // From now on the host's own words count.
-        if let Some(entry) = self.hosts.get_mut(&name) {
-            entry.status.remembered = None;
-        }
-        self.pump(now, &name, actions);
-    }
-
-    /// Queues what the host misses of each network: from what it holds where that is possible, else a snapshot; and
-    /// what it holds and has no business with, to forget.
-    fn catch_up(&mut self, now: Now, host: &str, held: &[v1::Held]) {
-        let held: BTreeMap<Id<Network>, Revision> = held
-            .iter()
-            .filter_map(|held| {
-                Some((
-                    decode_id("held network", &held.network_id).ok()?,
-                    Revision(held.revision),
-                ))
-            })
-            .collect();
-        let interest = self.networks_of(host);
-        self.note_known(host, &held);
-        for view in held.keys().filter_map(|id| self.networks.get(id)) {
-            self.learn_left(host, view);
-        }
-        for network in held.keys().filter(|id| !interest.contains(id)) {
-            let view = self.networks.get(network).filter(|view| view.left.lingers(host));
-            let lingering = view.map(|view| self.lingering_rows(host, view));
-            self.sends_unasked(host, *network, lingering.as_deref().unwrap_or_default());
-            self.with_session(host, |session, options| match lingering {
-                // It is not complete to anything by that.
-                Some(rows) => session.push(
-                    options,
-                    super::Outgoing::delta(*network, Revision::ZERO, rows, now.unix_us),
-                ),
-                None => session.forget(*network, now.unix_us),
-            });
-        }
-        for network in interest {
-            let complete = held
-                .get(&network)
-                .copied()
-                .filter(|revision| *revision > Revision::ZERO);
-            let rows = complete.and_then(|revision| self.since(host, network, revision));
-            let newest = self
-                .networks
-                .get(&network)
-                .map_or(Revision::ZERO, |view| view.revision);
-            if let Some(revision) = complete.filter(|_| rows.is_some()) {
-                self.note_held(host, network, revision);
-            }
-            let learned = self.is_learned(network);
-            if learned {
-                self.sends_unasked(host, network, rows.as_deref().unwrap_or_default());
-            }
-            self.with_session(host, |session, options| match rows {
-                Some(rows) => {
-                    if !learned {
-                        session.settled(network);
-                    }
-                    session.push(
-                        options,
-                        super::Outgoing::delta(network, newest, rows, now.unix_us),
-                    );
-                }
-                None => session.resync(network, learned),
-            });
-        }
-    }
-
-    /// A host knows labels of exactly the networks that it holds something of, whether or not it can go on from there: its
-    /// hello comes after all that it took before, and what was sent to an earlier session and is not held never came.
-    fn note_known(&mut self, host: &str, held: &BTreeMap<Id<Network>, Revision>) {
-        let Some(entry) = self.hosts.get_mut(host) else {
-            return;
-        };
-        let known = held.keys().map(|network| (*network, Revision::ZERO)).collect();
-        let before = std::mem::replace(&mut entry.status.complete, known);
-        entry
-            .status
-            .refusing
-            .retain(|network, _| held.contains_key(network));
-        let forgotten = before.keys().filter(|network| !held.contains_key(network));
-        for network in held.keys().chain(forgotten) {
-            self.completed(host, *network);
-        }
-    }
-
-    /// What a host holds is in force there, though this NCM may not have seen it applied.
-    fn note_held(&mut self, host: &str, network: Id<Network>, held: Revision) {
-        // Neighbours and labels are not among what is known of a host row by row.
-        let view = self.networks.get(&network);
-        let rows = view.map(|view| self.intended_with(host, network, view, Vec::new()));
-        let rows = rows.unwrap_or_default();
-        let Some(entry) = self.hosts.get_mut(host) else {
-            return;
-        };
-        entry.status.complete.insert(network, held);
-        if let Some(timing) = entry.status.kept_timing(network, held) {
-            entry.status.last_delta.insert(network, timing);
-        }
-        for row in rows.into_iter().filter(|row| {
-            row.revision <= held && !matches!(row.key, RowKey::Neighbour(..) | RowKey::Label(..))
-        }) {
-            let timing = entry
-                .status
-                .kept_timing(network, row.revision)
-                .unwrap_or_default();
-            entry.status.applied.entry(row.key).or_insert(Applied {
-                revision: Some(row.revision),
-                error: None,
-                timing,
-            });
-        }
-        self.completed(host, network);
-    }
-
-    fn with_session(&mut self, host: &str, f: impl FnOnce(&mut Session, &super::Options)) {
-        let options = self.options;
-        if let Some(session) = self.hosts.get_mut(host).and_then(|entry| entry.session.as_mut()) {
-            f(session, &options);
-        }
-    }
-
     pub(super) fn message(
         &mut self,
         now: Now,
@@ -285,6 +88,9 @@ impl Ncm {
                 session.hear(now.since_start, self.options.limits.kept());
             }
         }
+        if self.is_gateway(&host) && self.fleet.heard(&host, self.clock) {
+            self.judge_gateways();
+        }
         match body {
             v1::agent_message::Body::Hello(_) => {
                 self.closed(session);
@@ -294,9 +100,23 @@ impl Ncm {
                 });
             }
             // Questions are answered from the directory, by whoever carries the session's messages.
-            v1::agent_message::Body::Heartbeat(_) | v1::agent_message::Body::Resolve(_) => {}
+            v1::agent_message::Body::Resolve(_) => {}
+            v1::agent_message::Body::Heartbeat(word) => self.heartbeat(&host, &word),
             v1::agent_message::Body::Receipt(receipt) => self.receipt(now, &host, receipt, actions),
             v1::agent_message::Body::PortReport(report) => self.port_report(&host, report, actions),
+        }
+    }
+
+    fn heartbeat(&mut self, name: &str, word: &v1::Heartbeat) {
+        if !self.is_gateway(name) {
+            return;
+        }
+        let fellows = word.unreachable.iter();
+        let fellows: Vec<IpAddr> = fellows
+            .filter_map(|ip| decode_ip("a gateway's address", ip).ok())
+            .collect();
+        if self.fleet.cannot_reach(name, fellows.into_iter()) {
+            self.judge_gateways();
         }
     }
 
@@ -326,6 +146,10 @@ impl Ncm {
             }
         }
         let reports = entry.status.receipted(host, sent, receipt);
+        let forgets = |session: &Session| session.forgets(network);
+        if entry.is_gateway && entry.session.as_ref().is_some_and(forgets) {
+            entry.status.complete.remove(&network);
+        }
         // It has forgotten what it knew, and gets to know the network again by what follows the word to forget.
         if entry
             .session
@@ -378,22 +202,21 @@ impl Ncm {
         entry.status.ports.insert(port_id, word);
     }
 
-    /// All hosts that ever registered, said hello or have ports, by name.
+    /// All hosts that ever registered, said hello or have ports, by name. Gateways are not among them.
     pub fn host_summaries(&self) -> Vec<HostSummary> {
-        self.hosts
-            .iter()
-            .map(|(name, entry)| self.summary(name, entry))
-            .collect()
+        let hosts = self.hosts.iter().filter(|(_, entry)| !entry.is_gateway);
+        hosts.map(|(name, entry)| self.summary(name, entry)).collect()
     }
 
     fn summary(&self, name: &str, entry: &HostEntry) -> HostSummary {
         let resources = self.resources(name, entry);
         let ports = resources.iter().filter(|row| row.kind == "port").count();
+        let gateway = self.fleet.row(name).map(|row| row.tunnel_ip);
         let behind =
             |row: &&ResourceState| row.error.is_none() && row.applied_revision < Some(row.intended_revision);
         HostSummary {
             name: name.to_owned(),
-            tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip),
+            tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip).or(gateway),
             alive: entry.session.is_some(),
             last_seen_at: timestamp(entry.status.heard_us()),
             // An incarnation is the time at which the agent's run began.
@@ -406,7 +229,7 @@ impl Ncm {
         }
     }
 
-    /// Everything known of one host.
+    /// Everything known of one host or gateway.
     pub fn host_state(&self, name: &str) -> Option<HostState> {
         let entry = self.hosts.get(name)?;
         let said = entry.status.heard_us() != 0;
@@ -427,12 +250,15 @@ impl Ncm {
         &'a self,
         host: &str,
     ) -> impl Iterator<Item = (&'a Id<Network>, &'a NetworkView)> {
-        let networks = self.host_networks.get(host).into_iter().flatten();
-        networks.filter_map(|id| self.networks.get_key_value(id))
+        let networks = self.networks_of(host).into_iter();
+        networks.filter_map(|id| self.networks.get_key_value(&id))
     }
 
     fn resources(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
         let mut rows = Vec::new();
+        if entry.is_gateway {
+            return self.resources_of_gateway(name, entry);
+        }
         for (id, view) in self.views_of(name) {
             let network = view.network_row(entry.status.filters).into_iter();
             // What a host that has not said hello yet is known to have is compared with the region's row: that hosts are to
@@ -479,6 +305,23 @@ impl Ncm {
         rows
     }
 
+    fn resources_of_gateway(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
+        let networks = self.networks_of(name).into_iter();
+        let rows = networks.flat_map(|network| self.rows_of_gateway(name, network));
+        let state = |row: KeyedRow| {
+            let known = entry.status.known(&row.key, row.revision);
+            Some(ResourceState {
+                kind: row.key.kind().to_owned(),
+                id: key_text(&row.key)?,
+                intended_revision: row.revision,
+                applied_revision: known.revision,
+                error: known.error,
+                timing: known.timing,
+            })
+        };
+        rows.filter_map(state).collect()
+    }
+
     fn neighbours(
         &self,
         id: Id<Network>,
@@ -487,7 +330,7 @@ impl Ncm {
         entry: &HostEntry,
     ) -> NeighbourState {
         let (complete, timing) = entry.status.known_network(id);
-        if view.learned {
+        if view.learned && !entry.is_gateway {
             let host = self.directory.known(name);
             let learned = host.map(|host| self.directory.learned_in(host, view.index).len());
             return NeighbourState {
@@ -561,6 +404,11 @@ impl HostStatus {
     pub(super) fn complete_to(&self, network: Id<Network>) -> Option<Revision> {
         let complete = self.complete.get(&network).copied();
         complete.filter(|revision| *revision > Revision::ZERO)
+    }
+
+    /// Whether all of a network is in force.
+    pub(super) fn has_all(&self, network: Id<Network>) -> bool {
+        self.complete_to(network).is_some() && !self.refusing.contains_key(&network)
     }
 
     /// Beyond which revision the host may match old meanings of labels: zero when it may have anything of the network,

@@ -3,6 +3,7 @@
 
 mod agent;
 mod cost;
+mod gateways;
 mod learned;
 mod memory;
 mod routing;
@@ -11,6 +12,7 @@ mod sim;
 mod trace;
 mod world;
 
+use alcor_model::resource::PortStatus;
 use alcor_southbound::convert::encode_ip;
 use proptest::prelude::*;
 

@@ -12,7 +12,15 @@ use alcor_dataplane::{NeighbourRow, NetworkRow, PortRow, Row, RowKey, SubnetRow}
 use alcor_model::{Id, Label, Network, Port, Revision, SecurityGroup, Subnet, net::GATEWAY_MAC};
 use alcor_southbound::convert::{encode_row, encode_tombstone};
 
-use super::{Ncm, labels::Untold, learned::Left, routing::Interest, session::Outgoing, underlay::Underlay};
+use super::{
+    Ncm,
+    gateways::{Service, has_use_of},
+    labels::Untold,
+    learned::Left,
+    routing::Interest,
+    session::Outgoing,
+    underlay::Underlay,
+};
 use crate::directory::NetworkIndex;
 
 /// A row as it goes into a delta, with its key.
@@ -118,6 +126,8 @@ pub(super) struct NetworkView {
     pub told: Revision,
     /// The newest revision of labels of neighbours that lookers were told.
     pub told_lookers: Revision,
+    /// Its gateways.
+    pub service: Service,
 }
 
 impl NetworkView {
@@ -148,6 +158,7 @@ impl NetworkView {
             retold: BTreeMap::new(),
             told: Revision::ZERO,
             told_lookers: Revision::ZERO,
+            service: Service::default(),
         }
     }
 
@@ -178,7 +189,7 @@ impl NetworkView {
             admin_state_up: row.admin_state_up,
             underlay,
             on_demand: self.learned,
-            gateways: Vec::new(),
+            gateways: self.service.ways.clone(),
         });
         Some(KeyedRow::put(revision.max(self.mode_since), &sent))
     }
@@ -223,6 +234,9 @@ impl NetworkView {
     }
 
     pub(super) fn bury(&mut self, limit: usize, revision: Revision, key: RowKey) {
+        if has_use_of(&key) {
+            self.service.bury(limit, revision, key);
+        }
         self.tombstones.push_back((revision, key));
         while self.tombstones.len() > limit {
             if let Some((revision, _)) = self.tombstones.pop_front() {
@@ -272,21 +286,34 @@ impl Ncm {
             .unwrap_or_default()
     }
 
-    /// The hosts of a network, and those that are to forget it soon.
+    /// The hosts of a network, and its gateways.
+    pub(super) fn interested_or_serving(&self, network: Id<Network>) -> Vec<String> {
+        let view = self.networks.get(&network);
+        let gateways = view.map(|view| view.service.names()).unwrap_or_default();
+        self.interested(network).into_iter().chain(gateways).collect()
+    }
+
+    /// The hosts of a network, those that are to forget it soon, and its gateways.
     pub(super) fn concerned(&self, network: Id<Network>) -> BTreeSet<String> {
         let view = self.networks.get(&network).into_iter();
-        let hosts = view.flat_map(|view| view.interested.keys().chain(view.left.hosts()));
-        hosts.cloned().collect()
+        let of_view = |view: &NetworkView| {
+            let hosts = view.interested.keys().chain(view.left.hosts());
+            hosts.cloned().chain(view.service.names()).collect::<Vec<_>>()
+        };
+        view.flat_map(of_view).collect()
     }
 
     pub(super) fn pend_rows(&mut self, host: &str, network: Id<Network>, rows: &[KeyedRow]) {
         if rows.is_empty() {
             return;
         }
-        let filters = self.filters(host);
+        let (filters, is_gateway) = (self.filters(host), self.is_gateway(host));
+        let takes = |row: &&KeyedRow| match is_gateway {
+            true => has_use_of(&row.key),
+            false => filters || !row.key.is_security(),
+        };
         if let Some(pending) = self.pend(host, network) {
-            let rows = rows.iter().filter(|row| filters || !row.key.is_security());
-            pending.rows.extend(rows.cloned());
+            pending.rows.extend(rows.iter().filter(takes).cloned());
         }
     }
 
@@ -301,26 +328,32 @@ impl Ncm {
 
     pub(super) fn put_network(&mut self, row: Arc<Network>) {
         let (id, revision) = (row.id, row.revision);
-        self.touch(id, revision).network = Some(row);
+        let known = self.touch(id, revision).network.replace(row);
         self.pend_network(id);
+        if known.is_none() {
+            self.assign(id, revision);
+            self.refresh([id]);
+        }
     }
 
-    /// Every host in the network gets its row.
+    /// Every host in the network gets its row, and so do its gateways.
     pub(super) fn pend_network(&mut self, id: Id<Network>) {
-        for host in self.interested(id) {
+        for host in self.interested_or_serving(id) {
             if let Some(pending) = self.pend(&host, id) {
                 pending.network = true;
             }
         }
     }
 
-    /// A host has come into the network, has left it, or has another tunnel address. One that a port has left lately may
-    /// pass packets on, and is among those that packets come from.
+    /// A host or gateway has come into the network, has left it, or has another tunnel address. One that a port has left lately
+    /// may pass packets on, and is among those that packets come from.
     pub(super) fn reach(&mut self, host: &str, network: Id<Network>, revision: Revision) {
-        let tunnel = self.tunnel(host).map(|(ip, _)| ip);
+        let gateway = self.fleet.row(host).map(|row| row.tunnel_ip);
+        let tunnel = gateway.or(self.tunnel(host).map(|(ip, _)| ip));
         let view = self.touch(network, revision);
-        let sends =
-            |view: &NetworkView, host: &str| view.interested.contains_key(host) || view.left.lingers(host);
+        let sends = |view: &NetworkView, host: &str| {
+            view.interested.contains_key(host) || view.left.lingers(host) || view.service.has(host)
+        };
         let here = sends(view, host);
         let mut changes = view.underlay.set(host, tunnel.filter(|_| here));
         for host in std::mem::take(&mut view.passed_on) {
@@ -354,6 +387,7 @@ impl Ncm {
                 self.directory.visit(host, (id, view.index), false);
             }
         }
+        self.unserve(id, &view.service.names());
         for (port, row) in &view.ports {
             self.port_networks.remove(port);
             if let Some(host) = row.binding.host().and_then(|host| self.directory.known(host)) {
@@ -396,12 +430,15 @@ impl Ncm {
     }
 
     /// Everything that a host must have of a network, in an order in which it can be applied; nothing when it is not
-    /// interested.
+    /// interested. Of a gateway, all but the neighbours.
     pub(super) fn intended(&self, host: &str, network: Id<Network>) -> Vec<KeyedRow> {
+        if self.is_gateway(host) {
+            return self.rows_of_gateway(host, network);
+        }
         let view = self.networks.get(&network);
         let neighbours = |view: &NetworkView| match view.learned {
             true => self.left_rows(host, view),
-            false => self.neighbours_of(host, view),
+            false => self.neighbours_of(host, view, Revision::ZERO),
         };
         view.map(|view| self.intended_with(host, network, view, neighbours(view)))
             .unwrap_or_default()
@@ -437,12 +474,14 @@ impl Ncm {
         rows
     }
 
-    /// The ports of a network on other hosts.
-    fn neighbours_of(&self, host: &str, view: &NetworkView) -> Vec<KeyedRow> {
+    /// The ports of a network on other hosts, as far as they are newer than a revision.
+    pub(super) fn neighbours_of(&self, host: &str, view: &NetworkView, held: Revision) -> Vec<KeyedRow> {
         let others = view.by_host.iter().filter(|(other, _)| *other != host);
         let rows = |(other, ports): (&String, &BTreeSet<Id<Port>>)| {
             let tunnel = self.tunnel(other);
+            let moved = tunnel.is_some_and(|(_, revision)| revision > held);
             let ports = ports.iter().filter_map(|id| view.ports.get(id));
+            let ports = ports.filter(|port| moved || view.revision_of(port) > held);
             let rows = ports.flat_map(|port| {
                 let forward = view.left.has(port.id, host);
                 view.neighbour_rows(port, tunnel, forward)
@@ -455,6 +494,9 @@ impl Ncm {
     /// A full snapshot in parts. In a learned network the host may have missed changes of what it has learned in this
     /// session, so that is part of it.
     pub(super) fn snapshot_of(&mut self, host: &str, network: Id<Network>, now_us: u64) -> Vec<Outgoing> {
+        if self.is_gateway(host) {
+            return self.snapshot_of_gateway(host, network, now_us);
+        }
         let Some(view) = self.networks.get(&network) else {
             return vec![Outgoing::forget(network, now_us)];
         };
@@ -479,7 +521,7 @@ impl Ncm {
                 if let Some(host) = self.directory.known(host) {
                     self.directory.unlearn_all(host, view.index);
                 }
-                self.neighbours_of(host, view)
+                self.neighbours_of(host, view, Revision::ZERO)
             }
         };
         let rows = self.intended_with(host, network, view, neighbours);
@@ -493,6 +535,15 @@ impl Ncm {
         }
     }
 
+    /// Whether the list of gateways of a row may be another one at the same revision.
+    pub(super) fn names_gateways(&self, key: &RowKey) -> bool {
+        match key {
+            RowKey::Network(id) => self.is_learned(*id),
+            RowKey::Router(_, id) => self.routing.leads_out(*id),
+            _ => false,
+        }
+    }
+
     /// What changed for a host in a network since it was complete to `held`; `None` when that is not known any more.
     pub(super) fn since(
         &mut self,
@@ -500,6 +551,9 @@ impl Ncm {
         network: Id<Network>,
         held: Revision,
     ) -> Option<Vec<KeyedRow>> {
+        if self.is_gateway(host) {
+            return self.since_of_gateway(host, network, held);
+        }
         let view = self.networks.get(&network)?;
         let oldest = view.tombstones_from.max(view.mode_since);
         if held <= view.loaded || held < oldest || held > view.revision {
@@ -516,7 +570,8 @@ impl Ncm {
             .map(|(revision, key)| KeyedRow::gone(*revision, key));
         let gone = gone.filter(|row| !keys.contains(&row.key));
         let mut rows: Vec<_> = gone.collect();
-        rows.extend(intended.into_iter().filter(|row| row.revision > held));
+        let told = |row: &KeyedRow| row.revision > held || self.names_gateways(&row.key);
+        rows.extend(intended.into_iter().filter(told));
         Some(rows)
     }
 }

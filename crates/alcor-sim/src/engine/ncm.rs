@@ -336,6 +336,7 @@ impl Sim {
                 self.ncm.waiting.hosts.insert(name, (tunnel_ip, zone));
                 self.outbox_soon();
             }
+            Action::RegisterGateway { name, .. } => self.violate(format!("{name} is not a gateway")),
             Action::ReportPort(report) => {
                 self.ncm.waiting.reports.insert(report.port_id, report);
                 self.outbox_soon();

@@ -10,7 +10,7 @@ use alcor_ncm::{
     core::{KINDS, PortReport},
     service::BoxFuture,
 };
-use alcor_region::{Region, RegionState};
+use alcor_region::{Region, RegionState, gateway::GatewayRegistration};
 use alcor_store::Snapshot;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,22 @@ impl RegionLink for Link {
         Box::pin(async move {
             self.0
                 .register_host(&name, tunnel_ip, &zone)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    fn register_gateway(
+        &self,
+        name: String,
+        set: String,
+        tunnel_ip: IpAddr,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        let said = GatewayRegistration { name, set, tunnel_ip };
+        Box::pin(async move {
+            self.0
+                .register_gateway(said)
                 .await
                 .map(drop)
                 .map_err(|error| error.to_string())

@@ -16,11 +16,13 @@ use alcor_southbound::convert::{
 use super::{
     super::*,
     sim::receipt,
-    world::{World, filters, text, tunnel_ip},
+    world::{World, filters, name, text, tunnel_ip},
 };
 
 #[derive(Default)]
 pub(super) struct SimAgent {
+    /// The set that it is in, of a gateway.
+    pub(super) set: Option<&'static str>,
     pub(super) session: Option<SessionId>,
     pub(super) incarnation: u64,
     pub(super) rows: BTreeMap<RowKey, (Revision, Option<Row>)>,
@@ -45,7 +47,7 @@ pub(super) struct SimAgent {
 impl SimAgent {
     pub(super) fn hello(&self, host: u8) -> v1::Hello {
         v1::Hello {
-            host: format!("h{host}"),
+            host: name(host),
             incarnation: self.incarnation,
             tunnel_ip: encode_ip(tunnel_ip(host)),
             held: self
@@ -59,6 +61,8 @@ impl SimAgent {
             dataplane: "sim".into(),
             version: String::new(),
             filters: filters(&format!("h{host}")),
+            gateway: self.set.is_some(),
+            gateway_set: self.set.unwrap_or_default().to_owned(),
             ..v1::Hello::default()
         }
     }

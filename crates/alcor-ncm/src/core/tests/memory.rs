@@ -1,5 +1,7 @@
 //! What is known of hosts outlives the NCM, and costs few writes.
 
+use alcor_model::HostRuntime;
+
 use super::*;
 use crate::core::memory::STORE_EVERY;
 

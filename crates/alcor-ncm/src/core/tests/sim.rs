@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alcor_dataplane::RowKey;
+use alcor_model::Label;
 use alcor_southbound::convert::resolve::{Question, decode_questions, encode_answers};
 use proptest::prelude::*;
 
 use super::{
     super::*,
     agent::SimAgent,
-    world::{GROUPS, World, filters, id},
+    world::{GATEWAYS, GROUPS, World, filters, id, name},
 };
 
 pub(super) fn receipt(sequence: u64) -> v1::Receipt {
@@ -67,6 +68,26 @@ impl Sim {
         sim
     }
 
+    /// Two sets of gateways, the first of two members.
+    pub(super) fn with_gateways(options: Options) -> Self {
+        let mut sim = Self::new(options);
+        for (number, set) in [(GATEWAYS, "a"), (GATEWAYS + 1, "a"), (GATEWAYS + 2, "g")] {
+            let agent = SimAgent {
+                set: Some(set),
+                incarnation: 1,
+                lease: options.limits.lease,
+                ..SimAgent::default()
+            };
+            sim.agents.insert(number, agent);
+        }
+        sim
+    }
+
+    /// The numbers of all agents.
+    pub(super) fn everybody(&self) -> Vec<u8> {
+        self.agents.keys().copied().collect()
+    }
+
     pub(super) fn step(&mut self, event: Event) -> Work {
         self.now.since_start += Duration::from_millis(1);
         self.now.unix_us += 1_000;
@@ -103,6 +124,12 @@ impl Sim {
                     let change = self.world.host(number, false);
                     self.untold.push(change);
                 }
+                Action::RegisterGateway { name, set, .. } => {
+                    let number = name[1..].parse::<u8>().unwrap() + GATEWAYS;
+                    let draining = self.world.gateways.get(&name).is_some_and(|row| row.draining);
+                    let change = self.world.gateway(number, &set, draining);
+                    self.untold.push(change);
+                }
                 Action::ReportPort(_) | Action::NoteHosts(_) => {}
                 Action::ReleaseLabels(labels) => self.release(&labels),
             }
@@ -117,8 +144,8 @@ impl Sim {
                 continue;
             };
             let (network, number) = (label.network_id, label.number);
-            for (host, agent) in &self.agents {
-                let name = format!("h{host}");
+            for (host, agent) in self.agents.range(..GATEWAYS) {
+                let name = name(*host);
                 if label.retired && self.world.interested(&name, network) {
                     assert!(
                         !agent.knows(network, number),
@@ -206,7 +233,7 @@ impl Sim {
             return false;
         };
         let directory = self.ncm.directory();
-        let asker = directory.asker(&format!("h{host}"), session).unwrap();
+        let asker = directory.asker(&name(host), session).unwrap();
         let questions = decode_questions(&message).unwrap();
         let (answers, asked) = directory.resolve(now, &asker, &questions);
         assert!(asked.rows_looked_at <= asked.questions);
@@ -231,15 +258,20 @@ impl Sim {
         while self.now.since_start < until {
             self.now.since_start += step;
             self.now.unix_us += 1_000_000;
-            for host in 1..=HOSTS {
-                if let Some(session) = self.agents[&host].session {
-                    let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
-                    self.step(Event::Message { session, body });
-                }
-            }
+            self.beat();
             self.step(Event::Tick);
             for agent in self.agents.values_mut() {
                 agent.expire(self.now.since_start);
+            }
+        }
+    }
+
+    /// Everybody who is there says so.
+    pub(super) fn beat(&mut self) {
+        for number in self.everybody() {
+            if let Some(session) = self.agents[&number].session {
+                let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
+                self.step(Event::Message { session, body });
             }
         }
     }
@@ -250,7 +282,7 @@ impl Sim {
             self.step(Event::Tick);
             self.tell();
             let mut any = !self.untold.is_empty();
-            for host in 1..=HOSTS {
+            for host in self.everybody() {
                 any |= self.answer(host) | self.relay(host);
                 any |= self.deliver(host);
             }
@@ -263,7 +295,7 @@ impl Sim {
 
     /// Everybody is connected, everything is told and delivered; then compares.
     pub(super) fn arrive(&mut self) {
-        for host in 1..=HOSTS {
+        for host in self.everybody() {
             if self.agents[&host].session.is_none() {
                 self.connect(host);
             }
@@ -305,7 +337,13 @@ impl Sim {
         let blocks: BTreeSet<String> = view.underlay.blocks().iter().map(ToString::to_string).collect();
         let hosts = self.world.underlay(network);
         assert!(blocks.is_superset(&hosts), "{blocks:?} of {hosts:?}");
-        let lately: BTreeSet<_> = view.left.hosts().chain(&view.passed_on).collect();
+        let gateways = view.service.names();
+        let lately: BTreeSet<_> = view
+            .left
+            .hosts()
+            .chain(&view.passed_on)
+            .chain(&gateways)
+            .collect();
         assert!(
             blocks.len() <= hosts.len() + lately.len(),
             "{blocks:?} of {hosts:?}, {lately:?}"
@@ -321,8 +359,8 @@ impl Sim {
     /// Each host has exactly what it must have: of networks on demand its own rows, and of neighbours nothing that is
     /// wrong. While hosts linger that is said of networks in which they have ports.
     fn compare(&self, is_over: bool) {
-        for (host, agent) in &self.agents {
-            let name = format!("h{host}");
+        for (host, agent) in self.agents.range(..GATEWAYS) {
+            let name = name(*host);
             let mut expected = self.world.expected(&name);
             let mine: BTreeSet<_> = expected.keys().map(RowKey::network_id).collect();
             let mut has = agent.has(&name, &self.world);
@@ -479,6 +517,7 @@ impl Sim {
                 self.agents.insert(
                     host,
                     SimAgent {
+                        set: self.agents[&host].set,
                         incarnation,
                         lease: self.options.limits.lease,
                         ..SimAgent::default()

@@ -7,7 +7,7 @@ use std::{
 
 use alcor_dataplane::{Row, RowKey};
 use alcor_model::{
-    MacAddr, SecurityGroup, SecurityGroupRule, Vni,
+    FloatingIp, GatewayNode, Label, MacAddr, SecurityGroup, SecurityGroupRule, Vni,
     resource::{self, Binding, BindingState, Direction, Ethertype, FixedIp, Protocol, RuleMatch, Standard},
 };
 
@@ -29,6 +29,17 @@ pub(super) fn id<T>(number: u128) -> Id<T> {
     Id::from_uuid(uuid::Uuid::from_u128(number))
 }
 
+/// The name of a host, or of a gateway: their numbers begin with [`GATEWAYS`].
+pub(super) fn name(number: u8) -> String {
+    match number.checked_sub(GATEWAYS) {
+        None => format!("h{number}"),
+        Some(gateway) => format!("g{gateway}"),
+    }
+}
+
+/// Where the numbers of gateways begin.
+pub(super) const GATEWAYS: u8 = 10;
+
 pub(super) fn tunnel_ip(host: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, host])
 }
@@ -43,6 +54,8 @@ pub(super) struct World {
     pub(super) labels: BTreeMap<(Id<Network>, NonZeroU16), Arc<Label>>,
     pub(super) rules: BTreeMap<Id<SecurityGroupRule>, Arc<SecurityGroupRule>>,
     pub(super) routers: BTreeMap<Id<Router>, Arc<Router>>,
+    pub(super) gateways: BTreeMap<String, Arc<GatewayNode>>,
+    pub(super) floating_ips: BTreeMap<Id<FloatingIp>, Arc<FloatingIp>>,
 }
 
 /// The number of the rule that asks for labels of neighbours.
@@ -127,6 +140,17 @@ impl World {
 
     /// A router with places in these networks, which are the bits of a number; no place is no router.
     pub(super) fn router(&mut self, number: u8, networks: u8, admin_state_up: bool) -> Option<Change> {
+        self.router_out(number, networks, admin_state_up, false)
+    }
+
+    /// The same, with a way to the outside or without.
+    pub(super) fn router_out(
+        &mut self,
+        number: u8,
+        networks: u8,
+        admin_state_up: bool,
+        out: bool,
+    ) -> Option<Change> {
         let router_id = id(u128::from(number) + 30_000);
         let revision = self.revision.next();
         if networks == 0 {
@@ -144,7 +168,11 @@ impl World {
             admin_state_up,
             distributed: false,
             ha: false,
-            gateway: None,
+            gateway: out.then(|| resource::Gateway {
+                network_id: id(2000),
+                port_id: id(u128::from(number) + 32_000),
+                enable_snat: true,
+            }),
             interfaces: places
                 .map(|network| resource::RouterInterface {
                     port_id: id(u128::from(network) + 31_000),
@@ -158,7 +186,7 @@ impl World {
         Some(Change::Put(Resource::Router(router)))
     }
 
-    fn routers_in(&self, network: Id<Network>) -> impl Iterator<Item = &Arc<Router>> {
+    pub(super) fn routers_in(&self, network: Id<Network>) -> impl Iterator<Item = &Arc<Router>> {
         let is_in = move |router: &&Arc<Router>| {
             let mut places = router.interfaces.iter();
             places.any(|place| place.network_id == network)
@@ -255,6 +283,81 @@ impl World {
         changes
     }
 
+    /// A gateway as it registers, or as an operator drains it.
+    pub(super) fn gateway(&mut self, number: u8, set: &str, draining: bool) -> Change {
+        self.revision = self.revision.next();
+        let gateway = Arc::new(GatewayNode {
+            id: id(u128::from(number) + 40_000),
+            revision: self.revision,
+            name: name(number),
+            set: set.to_owned(),
+            tunnel_ip: tunnel_ip(number),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            draining,
+        });
+        self.gateways.insert(gateway.name.clone(), Arc::clone(&gateway));
+        Change::Put(Resource::GatewayNode(gateway))
+    }
+
+    /// A floating IP that a router leads to a port, or that leads nowhere.
+    pub(super) fn floating_ip(&mut self, number: u8, router: u8, port: Option<u128>) -> Change {
+        self.revision = self.revision.next();
+        let port = port.and_then(|port| self.ports.get(&id(port + 5000)));
+        let row = Arc::new(FloatingIp {
+            id: id(u128::from(number) + 50_000),
+            revision: self.revision,
+            standard: standard(),
+            floating_network_id: id(2000),
+            floating_ip_address: IpAddr::from([203, 0, 113, number]),
+            floating_port_id: id(u128::from(number) + 51_000),
+            association: port.map(|port| resource::Association {
+                port_id: port.id,
+                fixed_ip_address: port.fixed_ips[0].ip_address,
+            }),
+            router_id: port.map(|_| id(u128::from(router) + 30_000)),
+            dns_name: String::new(),
+            dns_domain: String::new(),
+        });
+        self.floating_ips.insert(row.id, Arc::clone(&row));
+        Change::Put(Resource::FloatingIp(row))
+    }
+
+    /// What a gateway must have of these networks.
+    pub(super) fn expected_of_gateway(&self, networks: &BTreeSet<Id<Network>>) -> BTreeMap<RowKey, String> {
+        let mut rows = BTreeMap::new();
+        for network in networks {
+            rows.insert(RowKey::Network(*network), String::new());
+            for router in self.routers_in(*network) {
+                let text = format!("{} [] []", router.admin_state_up);
+                rows.insert(RowKey::Router(*network, router.id), text);
+            }
+        }
+        for port in self
+            .ports
+            .values()
+            .filter(|port| networks.contains(&port.network_id))
+        {
+            let Some(host) = self.hosts.get(&port.binding.host_id) else {
+                continue;
+            };
+            for fixed in &port.fixed_ips {
+                let text = format!("{} {}", port.mac_address, host.tunnel_ip);
+                rows.insert(RowKey::Neighbour(port.network_id, fixed.ip_address), text);
+            }
+        }
+        for row in self.floating_ips.values() {
+            let Some(association) = row.association else {
+                continue;
+            };
+            let network = self.ports[&association.port_id].network_id;
+            if networks.contains(&network) {
+                let text = format!("{} {}", row.floating_ip_address, association.fixed_ip_address);
+                rows.insert(RowKey::FloatingIp(network, row.id), text);
+            }
+        }
+        rows
+    }
+
     /// The region gives numbers free that everybody has forgotten.
     pub(super) fn release(&mut self, labels: &[(Id<Label>, Revision)]) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -346,11 +449,20 @@ impl World {
         let Some(port) = self.ports.remove(&id(number + 5000)) else {
             return Vec::new();
         };
+        let leads = |row: &&Arc<FloatingIp>| row.association.is_some_and(|to| to.port_id == port.id);
+        let led: Vec<_> = self
+            .floating_ips
+            .values()
+            .filter(leads)
+            .map(|row| row.id)
+            .collect();
+        let led = led.into_iter().map(|id| (id.uuid().as_u128() - 50_000) as u8);
+        let mut changes: Vec<_> = led.map(|number| self.floating_ip(number, 0, None)).collect();
         self.revision = self.revision.next();
-        let mut changes = vec![Change::Delete {
+        changes.push(Change::Delete {
             key: ResourceKey::Port(id(number + 5000)),
             revision: self.revision,
-        }];
+        });
         changes.extend(self.left(port.network_id, port.label));
         changes
     }
@@ -366,6 +478,8 @@ impl World {
             .chain(self.labels.values().cloned().map(Resource::Label))
             .chain(self.ports.values().cloned().map(Resource::Port))
             .chain(self.routers.values().cloned().map(Resource::Router))
+            .chain(self.floating_ips.values().cloned().map(Resource::FloatingIp))
+            .chain(self.gateways.values().cloned().map(Resource::GatewayNode))
             .collect()
     }
 

@@ -1,0 +1,98 @@
+//! What a gateway must have of a network: the network, its routers, its floating IPs and all neighbours. Nothing of what only
+//! hosts of ports do: no ports, subnets, labels or rules.
+
+use alcor_dataplane::{NetworkRow, Row, RowKey};
+use alcor_model::{Id, Network, Revision};
+
+use super::super::{
+    Ncm,
+    session::Outgoing,
+    view::{KeyedRow, NetworkView},
+};
+
+/// Whether gateways have rows of this kind.
+pub(in crate::core) const fn has_use_of(key: &RowKey) -> bool {
+    matches!(
+        key,
+        RowKey::Network(_) | RowKey::Router(..) | RowKey::FloatingIp(..) | RowKey::Neighbour(..)
+    )
+}
+
+impl NetworkView {
+    /// The row of the network, for gateways: they know all neighbours, and send by no other gateway.
+    pub(in crate::core) fn network_row_of_gateways(&self) -> Option<KeyedRow> {
+        let row = self.network.as_ref()?;
+        let sent = Row::Network(NetworkRow {
+            id: row.id,
+            vni: row.segmentation_id,
+            mtu: row.mtu,
+            admin_state_up: row.admin_state_up,
+            underlay: Some(self.underlay.blocks()),
+            on_demand: false,
+            gateways: Vec::new(),
+        });
+        Some(KeyedRow::put(row.revision.max(self.underlay_revision), &sent))
+    }
+}
+
+impl Ncm {
+    /// All but the neighbours; nothing when the gateway is not to have the network.
+    pub(in crate::core) fn rows_of_gateway(&self, name: &str, network: Id<Network>) -> Vec<KeyedRow> {
+        let view = self.networks.get(&network);
+        let row = view.filter(|view| view.service.has(name));
+        let Some(row) = row.and_then(NetworkView::network_row_of_gateways) else {
+            return Vec::new();
+        };
+        let mut rows = vec![row];
+        rows.extend(self.router_rows(network));
+        rows.extend(self.floating_ip_rows(network));
+        rows
+    }
+
+    /// Everything, in parts.
+    pub(in crate::core) fn snapshot_of_gateway(
+        &mut self,
+        name: &str,
+        network: Id<Network>,
+        now_us: u64,
+    ) -> Vec<Outgoing> {
+        let mut rows = self.rows_of_gateway(name, network);
+        let view = self.networks.get(&network).filter(|_| !rows.is_empty());
+        let Some(view) = view else {
+            return vec![Outgoing::forget(network, now_us)];
+        };
+        rows.extend(self.neighbours_of(name, view, Revision::ZERO));
+        self.work.rows_looked_at += rows.len() as u64;
+        Outgoing::snapshot(network, view.revision, rows, self.options.message_rows, now_us)
+    }
+
+    /// What changed for a gateway since it was complete to `held`; none when that is not known any more.
+    pub(in crate::core) fn since_of_gateway(
+        &mut self,
+        name: &str,
+        network: Id<Network>,
+        held: Revision,
+    ) -> Option<Vec<KeyedRow>> {
+        let view = self.networks.get(&network)?;
+        if held <= view.loaded || held > view.revision {
+            return None;
+        }
+        let gone = view.service.gone_since(held)?;
+        let own = self.rows_of_gateway(name, network);
+        let is_there = |key: &RowKey| match key {
+            RowKey::Neighbour(_, ip) => self.directory.row(view.index, *ip).is_some(),
+            _ => own.iter().any(|row| row.key == *key),
+        };
+        let gone = gone.filter(|(_, key)| !is_there(key));
+        let mut rows: Vec<_> = gone
+            .map(|(revision, key)| KeyedRow::gone(*revision, key))
+            .collect();
+        let told = |row: &KeyedRow| {
+            row.revision > held || matches!(row.key, RowKey::Router(..)) && self.names_gateways(&row.key)
+        };
+        rows.extend(own.into_iter().filter(told));
+        rows.extend(self.neighbours_of(name, view, held));
+        self.work.rows_looked_at += rows.len() as u64;
+        Some(rows)
+    }
+}

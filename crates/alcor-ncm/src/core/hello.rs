@@ -1,0 +1,318 @@
+//! Who says hello: whether he may, and what he misses of each network.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use alcor_dataplane::RowKey;
+use alcor_model::{Id, Network, Revision, resource::DEFAULT_ZONE};
+use alcor_proto::v1;
+use alcor_southbound::convert::{decode_id, decode_ip};
+
+use super::{
+    Action, HostEntry, Ncm, Now, Options, SessionId,
+    gateways::{DEFAULT_SET, HEARTBEAT_INTERVAL, SET_BYTES_MAX},
+    session::{HostWord, Opened, Outgoing, Session},
+    status::{Applied, HostStatus},
+};
+
+/// The availability zone that a host says it is in.
+fn read_zone(zone: String) -> Result<String, &'static str> {
+    match zone {
+        zone if zone.is_empty() => Ok(DEFAULT_ZONE.to_owned()),
+        zone if zone.len() > 255 || zone.chars().any(char::is_control) => {
+            Err("an availability zone has at most 255 bytes, all of them printable")
+        }
+        zone => Ok(zone),
+    }
+}
+
+/// Who says hello, checked.
+enum Role {
+    Host(HostWord),
+    Gateway { set: String, tunnel_ip: IpAddr },
+}
+
+fn read_set(set: String) -> Result<String, &'static str> {
+    match set {
+        set if set.is_empty() => Ok(DEFAULT_SET.to_owned()),
+        set if set.len() > SET_BYTES_MAX || set.chars().any(char::is_control) => {
+            Err("a set of gateways has a name of at most 255 bytes, all of them printable")
+        }
+        set => Ok(set),
+    }
+}
+
+impl Ncm {
+    pub(super) fn hello(&mut self, now: Now, id: SessionId, hello: v1::Hello, actions: &mut Vec<Action>) {
+        let refuse = |reason: String| Action::Close { session: id, reason };
+        let opened = Opened {
+            incarnation: hello.incarnation,
+            session: hello.session,
+        };
+        let role = match self.admitted(&hello, opened) {
+            Ok(role) => role,
+            Err(reason) => return actions.push(refuse(reason)),
+        };
+        let v1::Hello { host: name, held, .. } = hello;
+        let word = match &role {
+            Role::Host(word) => Some(word.clone()),
+            Role::Gateway { .. } => None,
+        };
+        let is_gateway = word.is_none();
+        let entry = self.host_entry(&name);
+        if is_gateway && !entry.is_gateway {
+            entry.status = HostStatus::default();
+        }
+        entry.is_gateway = is_gateway;
+        entry.status.incarnation = hello.incarnation;
+        entry.status.dataplane = Some(hello.dataplane);
+        entry.status.filters = hello.filters;
+        entry.status.last_seen_us = now.unix_us;
+        entry.status.changed = true;
+        let session = Session::new(id, now.since_start, opened, word, &held);
+        let previous = entry.session.replace(session).map(|session| session.id);
+        if let Some(previous) = previous {
+            self.admission.close(previous);
+            self.sessions.remove(&previous);
+            actions.push(Action::Close {
+                session: previous,
+                reason: "a newer session took over".to_owned(),
+            });
+        }
+        self.sessions.insert(id, name.clone());
+        let heartbeat_interval = match is_gateway {
+            true => HEARTBEAT_INTERVAL,
+            false => self.options.heartbeat_interval,
+        };
+        actions.push(Action::Send {
+            session: id,
+            message: v1::NcmMessage {
+                body: Some(v1::ncm_message::Body::Welcome(v1::Welcome {
+                    session_id: id,
+                    heartbeat_interval_ms: u32::try_from(heartbeat_interval.as_millis()).unwrap_or(u32::MAX),
+                })),
+            },
+        });
+        actions.extend(self.introduce(id, &name, role));
+        self.catch_up(now, &name, &held);
+        // From now on the host's own words count.
+        if let Some(entry) = self.hosts.get_mut(&name) {
+            entry.status.remembered = None;
+        }
+        self.pump(now, &name, actions);
+    }
+
+    /// Whether somebody may have a session, or why not. A name is that of a host or of a gateway, never of both, and nobody's
+    /// packets come from a gateway's address but its own.
+    fn admitted(&self, hello: &v1::Hello, opened: Opened) -> Result<Role, String> {
+        let name = &hello.host;
+        if name.is_empty() || name.len() > 255 {
+            return Err("a host name has 1 to 255 bytes".to_owned());
+        }
+        let tunnel_ip =
+            decode_ip("the tunnel address", &hello.tunnel_ip).map_err(|error| error.to_string())?;
+        let entry = self.hosts.get(name);
+        if let Some(gateway) = self.fleet.at(tunnel_ip).filter(|gateway| *gateway != name) {
+            return Err(format!("{tunnel_ip} is the tunnel address of gateway {gateway}"));
+        }
+        let role = if hello.gateway {
+            let is_host = |entry: &&HostEntry| entry.row.is_some() || entry.session.is_some();
+            if entry.filter(is_host).is_some_and(|entry| !entry.is_gateway) {
+                return Err(format!("{name} is the name of a host"));
+            }
+            let mut rows = self.hosts.values().filter_map(|entry| entry.row.as_ref());
+            if let Some(host) = rows.find(|row| row.tunnel_ip == tunnel_ip) {
+                return Err(format!("{tunnel_ip} is the tunnel address of host {}", host.name));
+            }
+            let set = read_set(hello.gateway_set.clone())?;
+            Role::Gateway { set, tunnel_ip }
+        } else {
+            if self.fleet.has(name) {
+                return Err(format!("{name} is the name of a gateway"));
+            }
+            let zone = read_zone(hello.availability_zone.clone())?;
+            Role::Host(HostWord { tunnel_ip, zone })
+        };
+        // Only what lives is worth being kept: without a session any hello is better than none, whatever the host's clock showed
+        // when its agent started.
+        let lives = entry.and_then(|entry| entry.session.as_ref());
+        if let Some(lives) = lives
+            .map(|lives| lives.opened)
+            .filter(|lives| !opened.follows(*lives))
+        {
+            return Err(format!(
+                "session {} of incarnation {} of {name} is older than session {} of {}, which is here; is another agent running \
+                 under this name?",
+                opened.session, opened.incarnation, lives.session, lives.incarnation
+            ));
+        }
+        Ok(role)
+    }
+
+    /// Makes a session known to whom it concerns; gives what is to be registered.
+    fn introduce(&mut self, session: SessionId, name: &str, role: Role) -> Option<Action> {
+        match role {
+            Role::Host(word) => {
+                self.unheard.remove(name);
+                let index = self.directory.host(name);
+                self.directory.open(index, session);
+                let row = self.hosts.get(name).and_then(|entry| entry.row.as_ref());
+                let same = row.is_some_and(|row| word.is_in(row));
+                (!same).then(|| word.register(name))
+            }
+            Role::Gateway { set, tunnel_ip } => {
+                let news = self.fleet.said(name, self.clock, &set, tunnel_ip);
+                news.then(|| Action::RegisterGateway {
+                    name: name.to_owned(),
+                    set,
+                    tunnel_ip,
+                })
+            }
+        }
+    }
+
+    /// Queues what the host misses of each network: from what it holds where that is possible, else a snapshot; and
+    /// what it holds and has no business with, to forget.
+    fn catch_up(&mut self, now: Now, host: &str, held: &[v1::Held]) {
+        let held: BTreeMap<Id<Network>, Revision> = held
+            .iter()
+            .filter_map(|held| {
+                Some((
+                    decode_id("held network", &held.network_id).ok()?,
+                    Revision(held.revision),
+                ))
+            })
+            .collect();
+        let interest = self.networks_of(host);
+        match self.is_gateway(host) {
+            true => self.note_gateway(host, &held),
+            false => self.note_known(host, &held),
+        }
+        for view in held.keys().filter_map(|id| self.networks.get(id)) {
+            self.learn_left(host, view);
+        }
+        for network in held.keys().filter(|id| !interest.contains(id)) {
+            let view = self.networks.get(network).filter(|view| view.left.lingers(host));
+            let lingering = view.map(|view| self.lingering_rows(host, view));
+            self.sends_unasked(host, *network, lingering.as_deref().unwrap_or_default());
+            self.with_session(host, |session, options| match lingering {
+                // It is not complete to anything by that.
+                Some(rows) => session.push(
+                    options,
+                    Outgoing::delta(*network, Revision::ZERO, rows, now.unix_us),
+                ),
+                None => session.forget(*network, now.unix_us),
+            });
+            self.has_all_no_more(host, *network);
+        }
+        for network in interest {
+            let complete = held
+                .get(&network)
+                .copied()
+                .filter(|revision| *revision > Revision::ZERO);
+            let rows = complete.and_then(|revision| self.since(host, network, revision));
+            let newest = self
+                .networks
+                .get(&network)
+                .map_or(Revision::ZERO, |view| view.revision);
+            if let Some(revision) = complete.filter(|_| rows.is_some()) {
+                self.note_held(host, network, revision);
+            }
+            let learned = self.is_learned(network) && !self.is_gateway(host);
+            if learned {
+                self.sends_unasked(host, network, rows.as_deref().unwrap_or_default());
+            }
+            self.with_session(host, |session, options| match rows {
+                Some(rows) => {
+                    if !learned {
+                        session.settled(network);
+                    }
+                    session.push(options, Outgoing::delta(network, newest, rows, now.unix_us));
+                }
+                None => session.resync(network, learned),
+            });
+        }
+    }
+
+    /// A host knows labels of exactly the networks that it holds something of, whether or not it can go on from there: its
+    /// hello comes after all that it took before, and what was sent to an earlier session and is not held never came.
+    fn note_known(&mut self, host: &str, held: &BTreeMap<Id<Network>, Revision>) {
+        let Some(entry) = self.hosts.get_mut(host) else {
+            return;
+        };
+        let known = held.keys().map(|network| (*network, Revision::ZERO)).collect();
+        let before = std::mem::replace(&mut entry.status.complete, known);
+        entry
+            .status
+            .refusing
+            .retain(|network, _| held.contains_key(network));
+        let forgotten = before.keys().filter(|network| !held.contains_key(network));
+        for network in held.keys().chain(forgotten) {
+            self.completed(host, *network);
+        }
+    }
+
+    /// A gateway forwards what it was complete to, also while it does not know any more how new that is: what its run before has
+    /// left in the kernel is in force.
+    fn note_gateway(&mut self, name: &str, held: &BTreeMap<Id<Network>, Revision>) {
+        let Some(entry) = self.hosts.get_mut(name) else {
+            return;
+        };
+        let before = std::mem::take(&mut entry.status.complete);
+        let complete = |(network, revision): (&Id<Network>, &Revision)| {
+            let known = before.get(network).copied().unwrap_or_default();
+            let revision = match *revision {
+                Revision::ZERO => known,
+                revision => revision,
+            };
+            (*network, revision)
+        };
+        entry.status.complete = held.iter().map(complete).collect();
+        entry
+            .status
+            .refusing
+            .retain(|network, _| held.contains_key(network));
+        self.judge_gateways();
+        // It is not only expected any more.
+        self.refresh(self.fleet.networks(name));
+    }
+
+    /// What a host holds is in force there, though this NCM may not have seen it applied.
+    fn note_held(&mut self, host: &str, network: Id<Network>, held: Revision) {
+        // Neighbours and labels are not among what is known of a host row by row.
+        let view = self.networks.get(&network);
+        let rows = match self.is_gateway(host) {
+            true => self.rows_of_gateway(host, network),
+            false => view
+                .map(|view| self.intended_with(host, network, view, Vec::new()))
+                .unwrap_or_default(),
+        };
+        let Some(entry) = self.hosts.get_mut(host) else {
+            return;
+        };
+        entry.status.complete.insert(network, held);
+        if let Some(timing) = entry.status.kept_timing(network, held) {
+            entry.status.last_delta.insert(network, timing);
+        }
+        for row in rows.into_iter().filter(|row| {
+            row.revision <= held && !matches!(row.key, RowKey::Neighbour(..) | RowKey::Label(..))
+        }) {
+            let timing = entry
+                .status
+                .kept_timing(network, row.revision)
+                .unwrap_or_default();
+            entry.status.applied.entry(row.key).or_insert(Applied {
+                revision: Some(row.revision),
+                error: None,
+                timing,
+            });
+        }
+        self.completed(host, network);
+    }
+
+    fn with_session(&mut self, host: &str, f: impl FnOnce(&mut Session, &Options)) {
+        let options = self.options;
+        if let Some(session) = self.hosts.get_mut(host).and_then(|entry| entry.session.as_mut()) {
+            f(session, &options);
+        }
+    }
+}

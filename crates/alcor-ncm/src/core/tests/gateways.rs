@@ -1,0 +1,486 @@
+//! Gateways: who has which network, whom hosts are told to send to, and how soon not any more.
+
+use std::collections::BTreeSet;
+
+use alcor_dataplane::{Row, RowKey};
+
+use alcor_southbound::convert::encode_ip;
+
+use super::{
+    super::{gateways::SILENCE_MAX, *},
+    sim::{HOSTS, Sim},
+    world::{GATEWAYS, id, name, tunnel_ip},
+};
+
+/// Every network with a neighbour is learned.
+fn learned() -> Options {
+    Options {
+        eager_rows_max: 0,
+        ..Options::default()
+    }
+}
+
+/// The first gateways of a set of two, and the only one of the other.
+const G: [u8; 3] = [GATEWAYS, GATEWAYS + 1, GATEWAYS + 2];
+
+/// Ports in both networks on all hosts, and everybody there.
+fn served(options: Options) -> Sim {
+    let mut sim = Sim::with_gateways(options);
+    for number in 0..6u8 {
+        let change = sim
+            .world
+            .port(number.into(), number % 2, Some(number % HOSTS + 1), 1);
+        sim.untold.push(change);
+    }
+    sim.settle();
+    sim
+}
+
+/// The gateways in a host's row of a network.
+fn ways(sim: &Sim, host: u8, network: u8) -> Vec<IpAddr> {
+    let key = RowKey::Network(id(u128::from(network) + 1000));
+    match sim.agents[&host].rows.get(&key) {
+        Some((_, Some(Row::Network(row)))) => row.gateways.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The gateways that are to serve a learned network, as numbers.
+fn members(sim: &Sim, network: u8) -> Vec<u8> {
+    let set = sim
+        .ncm
+        .fleet
+        .set_of_network(id(u128::from(network) + 1000))
+        .unwrap()
+        .to_owned();
+    G.into_iter()
+        .filter(|number| sim.agents[number].set == Some(&*set))
+        .collect()
+}
+
+fn addresses(numbers: &[u8]) -> Vec<IpAddr> {
+    numbers.iter().map(|number| tunnel_ip(*number)).collect()
+}
+
+#[test]
+fn hosts_are_told_of_gateways_that_have_all_of_the_network() {
+    let sim = served(learned());
+    for network in 0..2 {
+        let serving = members(&sim, network);
+        for host in 1..=HOSTS {
+            assert_eq!(
+                ways(&sim, host, network),
+                addresses(&serving),
+                "h{host}, {network}"
+            );
+        }
+        for gateway in G {
+            let has = sim.agents[&gateway].has(&name(gateway), &sim.world);
+            let has: BTreeSet<RowKey> = has.into_keys().collect();
+            let mut expected = BTreeSet::new();
+            if serving.contains(&gateway) {
+                let network = id(u128::from(network) + 1000);
+                expected = sim
+                    .world
+                    .expected_of_gateway(&BTreeSet::from([network]))
+                    .into_keys()
+                    .collect();
+            }
+            let here = |key: &&RowKey| key.network_id() == id(u128::from(network) + 1000);
+            assert_eq!(
+                has.iter().filter(here).copied().collect::<BTreeSet<_>>(),
+                expected
+            );
+        }
+    }
+}
+
+/// A network that the set of two serves.
+fn served_by_two(sim: &Sim) -> u8 {
+    let two = |network: &u8| members(sim, *network).len() == 2;
+    (0..2)
+        .find(two)
+        .expect("the sets of the networks follow from their ids")
+}
+
+impl Sim {
+    /// Time passes in which everybody but one gateway says that he is there.
+    fn silent(&mut self, gateway: u8, time: Duration) {
+        let until = self.now.since_start + time;
+        while self.now.since_start < until {
+            self.now.since_start += Duration::from_millis(100);
+            for number in self.everybody().into_iter().filter(|number| *number != gateway) {
+                self.beats(number, &[]);
+            }
+            self.step(Event::Pulse);
+        }
+    }
+
+    fn beats(&mut self, number: u8, unreachable: &[u8]) {
+        let unreachable = unreachable
+            .iter()
+            .map(|number| encode_ip(tunnel_ip(*number)))
+            .collect();
+        if let Some(session) = self.agents[&number].session {
+            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat { unreachable });
+            self.step(Event::Message { session, body });
+        }
+    }
+}
+
+#[test]
+fn a_silent_gateway_is_out_at_once_and_back_when_it_is_heard() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    sim.silent(G[1], SILENCE_MAX - Duration::from_millis(200));
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+    sim.silent(G[1], Duration::from_millis(300));
+    sim.quiet();
+    for host in 1..=HOSTS {
+        assert_eq!(ways(&sim, host, network), addresses(&G[..1]));
+    }
+    // It has had everything all the time.
+    let work = {
+        sim.beats(G[1], &[]);
+        sim.step(Event::Pulse)
+    };
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]), "{work:?}");
+}
+
+/// The end of a session alone says nothing: the gateway starts again, and what is in its kernel forwards meanwhile.
+#[test]
+fn a_gateway_that_starts_again_in_time_is_never_out() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    sim.disconnect(G[1]);
+    sim.now.since_start += SILENCE_MAX / 2;
+    let work = sim.step(Event::Pulse);
+    assert_eq!((work.gateways_turned, work.deltas), (0, 0));
+    // It has its rows, and does not know of which revision they are.
+    let agent = sim.agents.get_mut(&G[1]).unwrap();
+    agent.incarnation += 1;
+    agent.held.clear();
+    sim.connect(G[1]);
+    for host in 1..=HOSTS {
+        assert!(sim.agents[&host].inbox.is_empty());
+    }
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+    // One that has lost everything is out until it has it again.
+    sim.disconnect(G[1]);
+    let agent = sim.agents.get_mut(&G[1]).unwrap();
+    agent.incarnation += 1;
+    (agent.rows, agent.held) = Default::default();
+    sim.connect(G[1]);
+    while sim.deliver(1) {}
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..1]));
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+}
+
+#[test]
+fn fellows_vote_a_gateway_out() {
+    let mut sim = Sim::with_gateways(learned());
+    // A set of three.
+    sim.agents.get_mut(&G[2]).unwrap().set = Some("a");
+    for number in 0..6u8 {
+        let change = sim
+            .world
+            .port(number.into(), number % 2, Some(number % HOSTS + 1), 1);
+        sim.untold.push(change);
+    }
+    sim.settle();
+    assert_eq!(ways(&sim, 1, 0), addresses(&G));
+    sim.beats(G[0], &[G[2]]);
+    sim.quiet();
+    assert_eq!(
+        ways(&sim, 1, 0),
+        addresses(&G),
+        "one of two is not more than half"
+    );
+    sim.beats(G[1], &[G[2], 99]);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, 0), addresses(&G[..2]));
+    // What the excluded one says of the others counts too, and is not enough.
+    sim.beats(G[2], &[G[0], G[2]]);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, 0), addresses(&G[..2]));
+    sim.beats(G[1], &[]);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, 0), addresses(&G));
+    // A voice that is silent has none.
+    sim.beats(G[1], &[G[2]]);
+    sim.beats(G[0], &[G[2]]);
+    for _ in 0..2 {
+        sim.now.since_start += Duration::from_millis(400);
+        sim.beats(G[2], &[]);
+        sim.step(Event::Pulse);
+    }
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, 0), addresses(&G[2..]));
+}
+
+#[test]
+fn a_gateway_that_is_drained_keeps_its_rows_and_is_in_none() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    let drained = sim.world.gateway(G[0], "a", true);
+    sim.untold.push(drained);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[1..2]));
+    let port = sim.world.port(20, network, Some(2), 1);
+    sim.untold.push(port);
+    sim.quiet();
+    let key = RowKey::Neighbour(id(u128::from(network) + 1000), [10, network, 20, 1].into());
+    assert!(matches!(sim.agents[&G[0]].rows.get(&key), Some((_, Some(_)))));
+    let used = sim.world.gateway(G[0], "a", false);
+    sim.untold.push(used);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+}
+
+#[test]
+fn known_gateways_are_in_use_for_a_while_after_the_ncm_has_started_again() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    sim.restart_ncm();
+    for host in 1..=HOSTS {
+        sim.connect(host);
+    }
+    sim.connect(G[0]);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+    sim.silent(G[1], GRACE);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..1]));
+    sim.connect(G[1]);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+}
+
+#[test]
+fn a_name_and_an_address_are_those_of_one() {
+    let mut sim = served(learned());
+    let refused = |sim: &mut Sim, hello: v1::Hello| {
+        let (actions, _) = sim.ncm.step(sim.now, Event::Hello { session: 99, hello });
+        matches!(actions[..], [Action::Close { session: 99, .. }])
+    };
+    let host = sim.agents[&1].hello(1);
+    let gateway = sim.agents[&G[0]].hello(G[0]);
+    assert!(
+        refused(
+            &mut sim,
+            v1::Hello {
+                gateway: true,
+                ..host.clone()
+            }
+        ),
+        "a host's name"
+    );
+    assert!(
+        refused(
+            &mut sim,
+            v1::Hello {
+                gateway: false,
+                ..gateway.clone()
+            }
+        ),
+        "a gateway's name"
+    );
+    let (of_host, of_gateway) = (host.tunnel_ip.clone(), gateway.tunnel_ip.clone());
+    assert!(refused(
+        &mut sim,
+        v1::Hello {
+            tunnel_ip: of_gateway.clone(),
+            ..host
+        }
+    ));
+    assert!(refused(
+        &mut sim,
+        v1::Hello {
+            tunnel_ip: of_host,
+            ..gateway.clone()
+        }
+    ));
+    let other = sim.agents[&G[1]].hello(G[1]);
+    assert!(refused(
+        &mut sim,
+        v1::Hello {
+            tunnel_ip: of_gateway,
+            ..other
+        }
+    ));
+    assert!(refused(
+        &mut sim,
+        v1::Hello {
+            gateway_set: "a\nb".into(),
+            ..gateway
+        }
+    ));
+}
+
+/// A gateway that the region has not registered is asked for again and again, and is told nothing.
+#[test]
+fn the_region_is_asked_again_to_register_a_gateway() {
+    let mut ncm = Ncm::new(learned());
+    let hello = v1::Hello {
+        host: "g".into(),
+        tunnel_ip: encode_ip(tunnel_ip(1)),
+        gateway: true,
+        ..v1::Hello::default()
+    };
+    let asks = |actions: &[Action]| {
+        let mut actions = actions.iter();
+        actions.any(|action| matches!(action, Action::RegisterGateway { set, .. } if set == "default"))
+    };
+    let mut now = Now::default();
+    assert!(asks(&ncm.step(now, Event::Hello { session: 1, hello }).0));
+    let mut asked = 0;
+    for _ in 0..40 {
+        now.since_start += Duration::from_millis(250);
+        let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat::default());
+        ncm.step(now, Event::Message { session: 1, body });
+        asked += usize::from(asks(&ncm.step(now, Event::Tick).0));
+    }
+    assert_eq!(asked, 2, "every five seconds");
+}
+
+/// A router's way out: both networks have the gateways of its set, the rows of the router say which, and its floating IPs go to
+/// them only.
+#[test]
+fn floating_ips_and_ways_out_are_for_the_gateways_of_one_set() {
+    let mut sim = served(Options::default());
+    for gateway in G {
+        assert!(
+            sim.agents[&gateway].rows.is_empty(),
+            "nothing is learned, nothing leads out"
+        );
+    }
+    let change = sim.world.router_out(1, 0b11, true, true);
+    sim.untold.extend(change);
+    sim.quiet();
+    let set = sim.ncm.fleet.set_of_router(id(30_001)).unwrap().to_owned();
+    let serving: Vec<u8> = G
+        .into_iter()
+        .filter(|g| sim.agents[g].set == Some(&*set))
+        .collect();
+    let external = |sim: &Sim, number: u8, network: u128| {
+        let row = sim.agents[&number]
+            .rows
+            .get(&RowKey::Router(id(network + 1000), id(30_001)));
+        match row {
+            Some((_, Some(Row::Router(row)))) => row.external.clone(),
+            _ => None,
+        }
+    };
+    let everybody: Vec<u8> = (1..=HOSTS).chain(serving.iter().copied()).collect();
+    for number in &everybody {
+        for network in 0..2 {
+            let external = external(&sim, *number, network).unwrap();
+            assert_eq!(external.gateways, addresses(&serving), "{}", name(*number));
+            assert!(external.enable_snat);
+        }
+        assert!(ways(&sim, *number, 0).is_empty(), "the networks are eager");
+    }
+    // Associated, moved to a port elsewhere, and gone.
+    let count = serving.len() as u64;
+    for (port, rows) in [(Some(0), 1), (Some(1), 2), (None, 1)] {
+        let change = sim.world.floating_ip(1, 1, port);
+        sim.untold.push(change);
+        let work = sim.tell();
+        assert_eq!(
+            (work.hosts_touched, work.rows_sent),
+            (count, count * rows),
+            "{work:?}"
+        );
+        assert_eq!((work.resyncs, work.rows_looked_at), (0, 0));
+        sim.arrive();
+    }
+    // The router's address.
+    let Change::Put(Resource::Port(port)) = sim.world.port(32_001 - 5_000, 0, None, 7) else {
+        unreachable!()
+    };
+    sim.world.ports.remove(&port.id);
+    let mut port = Port::clone(&port);
+    port.network_id = id(2000);
+    port.fixed_ips[0].ip_address = [203, 0, 113, 9].into();
+    sim.untold.push(Change::Put(Resource::Port(Arc::new(port))));
+    sim.quiet();
+    for number in everybody {
+        let external = external(&sim, number, 1).unwrap();
+        assert_eq!(external.address, Some([203, 0, 113, 9].into()));
+    }
+    // No way out: nobody has anything to do with it any more.
+    let change = sim.world.router_out(1, 0b11, true, false);
+    sim.untold.extend(change);
+    sim.settle();
+    assert_eq!(external(&sim, 1, 0), None);
+    for gateway in G {
+        assert!(sim.agents[&gateway].rows.is_empty());
+    }
+}
+
+/// A port that comes or moves costs each gateway of its network a row, whatever there is besides.
+#[test]
+fn a_port_costs_each_gateway_a_row() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    let change = sim.world.port(30, network, Some(1), 1);
+    sim.untold.push(change);
+    let work = sim.tell();
+    assert_eq!(
+        (work.hosts_touched, work.rows_sent, work.resyncs),
+        (3, 3, 0),
+        "its host, two gateways"
+    );
+    sim.arrive();
+    let change = sim.world.port_under(30, network, Some(1), 1, 1);
+    sim.untold.extend(change);
+    sim.tell();
+    for gateway in G {
+        assert!(
+            sim.agents[&gateway].inbox.is_empty(),
+            "labels are nothing to gateways"
+        );
+    }
+}
+
+/// Who comes back is told what it missed, also of a network on demand, and which gateways there are now.
+#[test]
+fn a_gateway_and_a_host_go_on_where_they_were() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    sim.disconnect(G[1]);
+    sim.disconnect(1);
+    let gone = sim.world.delete_port(u128::from(network));
+    sim.untold.extend(gone);
+    let moved = sim.world.port(u128::from(network) + 2, network, Some(1), 1);
+    sim.untold.push(moved);
+    sim.tell();
+    sim.silent(G[1], SILENCE_MAX * 2);
+    let session = sim.next_session;
+    sim.connect(G[1]);
+    assert!(sim.agents[&G[1]].session == Some(session));
+    let deltas = sim.agents[&G[1]].inbox.iter();
+    let rows: usize = deltas
+        .map(|body| match body {
+            v1::ncm_message::Body::Delta(delta) => {
+                assert_eq!(delta.snapshot(), v1::SnapshotPhase::Delta);
+                delta.rows.len()
+            }
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(
+        rows, 3,
+        "a port that is gone, another one, and the network, which a host has left"
+    );
+    // The region has not changed since the host's last revision, but the gateways have.
+    sim.quiet();
+    sim.silent(G[0], SILENCE_MAX * 2);
+    sim.connect(1);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[1..2]));
+}
