@@ -221,11 +221,12 @@ fn the_region_is_told_again_when_it_keeps_another_address_than_the_host_has() {
     );
     put(&mut ncm, false);
     assert_eq!(tick(&mut ncm), [] as [IpAddr; 0]);
-    // A region that has lost what it was told.
+    // A region that has lost what it was told: the host says hello again.
     let rows = Vec::new();
     let revision = Revision(3);
-    ncm.step(Now::default(), Event::Snapshot { revision, rows });
-    assert_eq!(tick(&mut ncm), [here]);
+    let (actions, _) = ncm.step(Now::default(), Event::Snapshot { revision, rows });
+    assert!(matches!(actions[..], [Action::Close { session: 2, .. }]));
+    assert_eq!(registered(&say(&mut ncm, 3, (6, 2), here)), [here]);
 }
 
 #[test]
