@@ -12,6 +12,9 @@ use alcor_southbound::convert::resolve::{QUESTIONS_MAX, Question};
 
 use crate::held::{Key, pop_due};
 
+/// Most first questions of a host that are not answered. Packets that wait are bounded, and withdraw theirs; what went by a
+/// gateway does not wait.
+pub const ASKED_MAX: usize = 4_096;
 /// Most messages with questions that are on their way.
 pub const MESSAGES_MAX: usize = 8;
 /// Questions of a message that is not answered within this time are asked again.
@@ -55,6 +58,8 @@ struct Message {
 #[derive(Debug, Default)]
 pub(crate) struct Asking {
     asks: BTreeMap<Key, Ask>,
+    /// Of these, how many are for a port's packet.
+    first: usize,
     queue: BTreeMap<Place, Key>,
     later: BTreeSet<(Duration, Key)>,
     sent: BTreeMap<u64, Message>,
@@ -75,6 +80,24 @@ impl Asking {
         self.asks.contains_key(key)
     }
 
+    /// Whether one more first question may be asked.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.first < ASKED_MAX
+    }
+
+    fn put(&mut self, key: Key, ask: Ask) {
+        self.first += usize::from(ask.port.is_some());
+        if let Some(old) = self.asks.insert(key, ask) {
+            self.first -= usize::from(old.port.is_some());
+        }
+    }
+
+    fn take(&mut self, key: &Key) {
+        if let Some(ask) = self.asks.remove(key) {
+            self.first -= usize::from(ask.port.is_some());
+        }
+    }
+
     /// Asks for an address, for a packet of the port or to renew a lease. Nothing happens when it is being asked for.
     pub(crate) fn ask(&mut self, key: Key, port: Option<Id<Port>>) {
         if !self.asks.contains_key(&key) {
@@ -86,7 +109,7 @@ impl Asking {
         let place = (port.is_none(), self.number());
         self.queue.insert(place, key);
         let state = State::Queued(place);
-        self.asks.insert(key, Ask { port, state });
+        self.put(key, Ask { port, state });
     }
 
     /// Nobody wants to know any more. What is on its way stays.
@@ -96,7 +119,7 @@ impl Asking {
             Some(State::Later(at)) => _ = self.later.remove(&(at, *key)),
             Some(State::Sent(_)) | None => return,
         }
-        self.asks.remove(key);
+        self.take(key);
     }
 
     /// Nothing of a network is to be asked for any more, and what is on its way is of no use: it was asked of a network that
@@ -104,7 +127,7 @@ impl Asking {
     pub(crate) fn abandon(&mut self, network: Id<Network>) {
         for key in self.of(network) {
             self.withdraw(&key);
-            self.asks.remove(&key);
+            self.take(&key);
         }
     }
 
@@ -164,7 +187,7 @@ impl Asking {
             let state = self.asks.get(&key).map(|ask| ask.state);
             let is_asked = matches!(state, Some(State::Sent(message)) if message == id);
             if is_asked {
-                self.asks.remove(&key);
+                self.take(&key);
             }
             (question, is_asked)
         });
@@ -178,7 +201,7 @@ impl Asking {
         self.later.insert((at, key));
         let state = State::Later(at);
         let port = question.port;
-        self.asks.insert(key, Ask { port, state });
+        self.put(key, Ask { port, state });
     }
 
     /// Time has passed: queues what waited for an NCM that was busy, and what was not answered.
@@ -205,6 +228,7 @@ impl Asking {
     /// The session ended, and with it all questions.
     pub(crate) fn clear(&mut self) {
         self.asks.clear();
+        self.first = 0;
         self.queue.clear();
         self.later.clear();
         self.sent.clear();

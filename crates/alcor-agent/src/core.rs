@@ -37,9 +37,9 @@ use crate::{
     table::{Planned, Table},
 };
 pub use crate::{
-    asking::{ANSWER_WITHIN, BUSY_MAX, BUSY_MIN, MESSAGES_MAX, NEGATIVE_LEASE_MAX, NEGATIVE_MAX},
+    asking::{ANSWER_WITHIN, ASKED_MAX, BUSY_MAX, BUSY_MIN, MESSAGES_MAX, NEGATIVE_LEASE_MAX, NEGATIVE_MAX},
     held::{Dropped, HELD_BYTES_MAX, HELD_MAX, HELD_PER_PORT, HELD_SHARE, HOLD_FOR},
-    learned::{CHECK_BATCH, LEARNED_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
+    learned::{CHECK_BATCH, LEARNED_MAX, LEASE_MAX, LEASE_MIN},
 };
 
 /// First pause after a session ended; doubles with each failure.

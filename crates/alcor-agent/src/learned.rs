@@ -8,13 +8,12 @@ use std::{
 };
 
 use alcor_model::{Id, Network};
+use alcor_southbound::convert::resolve::LEASE_UNASKED;
 
 use crate::held::{Key, pop_due};
 
 /// Most neighbours with a lease; beyond that, the least recently used goes.
 pub const LEARNED_MAX: usize = 65_536;
-/// The lease of a neighbour that the host has without having asked.
-pub const LEASE_DEFAULT: Duration = Duration::from_secs(300);
 /// Shortest lease that is taken as the NCM says.
 pub const LEASE_MIN: Duration = Duration::from_secs(1);
 /// Longest lease that is taken as the NCM says.
@@ -80,7 +79,7 @@ impl Learned {
 
     /// The host had this neighbour when it started: whether it may be used is asked as soon as there is a session.
     pub(crate) fn adopt(&mut self, key: Key) {
-        self.tell(Duration::ZERO, key, LEASE_DEFAULT);
+        self.tell(Duration::ZERO, key, LEASE_UNASKED);
     }
 
     /// The host has this neighbour, and the NCM may not know: it is looked at then, and stays only if it is used.

@@ -3,7 +3,7 @@
 //! Every type is `repr(C)`, without padding (asserted below) and valid for any bytes, so that a map entry is
 //! the bytes of the value. A change of anything here, or of a map's size, needs a new [`LAYOUT`].
 
-use crate::connection::Direction;
+use crate::{connection::Direction, gateway::MAX_GATEWAYS};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
 pub const LAYOUT: u32 = 5;
@@ -14,6 +14,8 @@ pub const MAX_NETWORKS: u32 = 4096;
 pub const MAX_SUBNETS: u32 = 16_384;
 /// Subnets, and what routers lead to, all networks together.
 pub const MAX_ROUTES: u32 = 1 << 17;
+/// Sets of gateways on a host: one a network, and one that takes another one's place.
+pub const MAX_GATEWAY_SETS: u32 = MAX_NETWORKS + 1;
 /// Labels in terms of other networks' labels.
 pub const MAX_TRANSLATIONS: u32 = 1 << 18;
 /// Local ports on a host.
@@ -85,6 +87,8 @@ pub const NETWORK_UP: u32 = 1;
 pub const NETWORK_UNDERLAY: u32 = 1 << 1;
 /// [`NetworkValue::flags`]: addresses that no row tells are asked for.
 pub const NETWORK_ON_DEMAND: u32 = 1 << 2;
+/// [`NetworkValue::flags`]: a router of the network leads out, as far as gateways do.
+pub const NETWORK_OUT: u32 = 1 << 3;
 
 /// [`NeighbourValue::flags`], [`RemoteMac::flags`]: the port was on this host; what still comes for it is passed on.
 pub const NEIGHBOUR_FORWARD: u16 = 1;
@@ -202,13 +206,39 @@ layouts! {
         ipv6: [u8; 16],
     }
     /// A network; the key is its handle.
-    NetworkValue(12) {
+    NetworkValue(36) {
         /// Its number in the tunnel.
         vni: u32,
         /// Largest IP packet, in bytes.
         mtu: u32,
         /// `NETWORK_*`.
         flags: u32,
+        /// Number of the set of its gateways; 0 for none.
+        gateways: u32,
+        /// Family of the gateway that owns the way out; 0: it has no gateways.
+        owner_family: u32,
+        /// That gateway's tunnel address.
+        owner: [u8; 16],
+    }
+    /// A gateway of a set.
+    GatewayMember(32) {
+        /// Its key in the choice of a member.
+        key: u64,
+        /// Its tunnel address.
+        host: [u8; 16],
+        /// Family of that.
+        family: u32,
+        /// Zero.
+        pad: u32,
+    }
+    /// A set of gateways, whichever networks have it; the key is its number.
+    GatewaySet(520) {
+        /// As rows name them; zeroes behind `count`.
+        members: [GatewayMember; MAX_GATEWAYS],
+        /// How many there are.
+        count: u32,
+        /// Zero.
+        pad: u32,
     }
     /// Where a MAC of this host is.
     LocalMac(12) {

@@ -398,6 +398,9 @@ struct Look {
 fn found_tables(kernel: &mut KernelTables) -> Result<Tables, DataplaneError> {
     let mut tables = Tables::default();
     tables.set_last_epoch(kernel.last_epoch()?);
+    for (number, list) in kernel.gateway_lists()? {
+        tables.lists_mut().adopt(number, list);
+    }
     for (row, handle) in kernel.kept.read()? {
         let key = row.key();
         if let Err(error) = tables.check(&row).and_then(|()| tables.put(row, handle)) {
@@ -406,6 +409,7 @@ fn found_tables(kernel: &mut KernelTables) -> Result<Tables, DataplaneError> {
             kernel.kept.remove(&key)?;
         }
     }
+    tables.lists_mut().settle();
     Ok(tables)
 }
 
@@ -420,7 +424,7 @@ fn adopt_epochs(tables: &mut Tables, found: &Entries) {
             Key::Service(_, key) => key.epoch,
             _ => continue,
         };
-        sets.entry(epoch).or_default().insert(*key, *value);
+        sets.entry(epoch).or_default().insert(*key, value.clone());
     }
     tables.adopt_epochs(|port, label, in_force| {
         let Some(Value::Filter(filter)) = found.get(&Key::Filter(port)) else {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use alcor_dataplane_abi::layout::{
-    BitsKey, FilterValue, IpKey, LabelKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey, PortValue,
-    PrefixKey, RouteValue, ServiceKey, TranslationKey,
+    BitsKey, FilterValue, GatewaySet, IpKey, LabelKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey,
+    PortValue, PrefixKey, RouteValue, ServiceKey, TranslationKey,
 };
 
 /// Bits of an [`IpKey`] before the address.
@@ -33,8 +33,12 @@ pub(crate) enum Key {
     PairMac(MacKey),
     Gateway(IpKey),
     /// Prefix length in bits of the whole key.
+    Subnet(u32, IpKey),
+    /// Prefix length in bits of the whole key.
     Routed(u32, IpKey),
     Translation(TranslationKey),
+    /// A set of gateways: before the networks that name it.
+    Gateways(u32),
     Network(u32),
     LocalMac(MacKey),
     LocalIp(IpKey),
@@ -53,9 +57,10 @@ impl Key {
 }
 
 /// What is in it; `Present` where being there is all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Present,
+    Gateways(Box<GatewaySet>),
     Network(NetworkValue),
     LocalMac(LocalMac),
     LocalIp(LocalIp),

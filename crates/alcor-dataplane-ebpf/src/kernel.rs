@@ -8,10 +8,10 @@ use std::{
 
 use alcor_dataplane::DataplaneError;
 use alcor_dataplane_abi::layout::{
-    BitsKey, Counters, FilterValue, IpKey, LabelKey, LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS, MAX_LABELS,
-    MAX_NETWORKS, MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MAX_SERVICES, MAX_TRANSLATIONS,
-    MAX_UNDERLAY, MacKey, NetworkValue, PairKey, PortValue, PrefixKey, RouteValue, ServiceKey,
-    TranslationKey,
+    BitsKey, Counters, FilterValue, GatewaySet, IpKey, LabelKey, LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS,
+    MAX_GATEWAY_SETS, MAX_LABELS, MAX_NETWORKS, MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MAX_SERVICES,
+    MAX_SUBNETS, MAX_TRANSLATIONS, MAX_UNDERLAY, MacKey, NetworkValue, PairKey, PortValue, PrefixKey,
+    RouteValue, ServiceKey, TranslationKey,
 };
 use aya::{
     Ebpf, Pod,
@@ -23,6 +23,7 @@ use crate::{
     error,
     kept::Kept,
     layout::Plain,
+    lists::{self, List},
     memory::Memories,
 };
 
@@ -41,6 +42,8 @@ pub(crate) const PINNED: &[&str] = &[
     "pair_macs",
     "gateways",
     "routed",
+    "subnets",
+    "gateway_sets",
     "translations",
     "neighbours",
     "remote_macs",
@@ -75,6 +78,8 @@ pub(crate) struct KernelTables {
     pair_macs: Hash<Plain<MacKey>, u32>,
     gateways: Hash<Plain<IpKey>, u32>,
     routed: LpmTrie<MapData, Plain<IpKey>, Plain<RouteValue>>,
+    subnets: Trie<IpKey>,
+    gateway_sets: Hash<u32, Plain<GatewaySet>>,
     translations: Hash<Plain<TranslationKey>, u32>,
     underlay: Trie<IpKey>,
     filters: Hash<u32, Plain<FilterValue>>,
@@ -122,6 +127,8 @@ impl KernelTables {
             pair_macs: take(object, "pair_macs")?,
             gateways: take(object, "gateways")?,
             routed: take(object, "routed")?,
+            subnets: take(object, "subnets")?,
+            gateway_sets: take(object, "gateway_sets")?,
             translations: take(object, "translations")?,
             underlay: take(object, "underlay")?,
             filters: take(object, "filters")?,
@@ -135,6 +142,16 @@ impl KernelTables {
             kept: Kept::new(take(object, "kept")?),
             drops: take(object, "drops")?,
         })
+    }
+
+    /// The lists of gateways in the kernel, with their numbers.
+    pub(crate) fn gateway_lists(&self) -> Result<Vec<(u32, List)>, DataplaneError> {
+        let sets = self.gateway_sets.iter().map(|item| {
+            let (number, Plain(set)) =
+                item.map_err(|source| error::kernel("reading the kernel's sets of gateways", source))?;
+            Ok((number, lists::decode(&set)))
+        });
+        sets.collect()
     }
 
     /// All entries in the kernel.
@@ -170,6 +187,12 @@ impl KernelTables {
         read(&mut entries, self.routed.iter(), |key, value| {
             let route = Value::Route(value.0);
             (Key::Routed(key.prefix_len(), key.data().0), route)
+        })?;
+        read(&mut entries, self.subnets.iter(), |key, _| {
+            (Key::Subnet(key.prefix_len(), key.data().0), Value::Present)
+        })?;
+        read(&mut entries, self.gateway_sets.iter(), |number, set| {
+            (Key::Gateways(number), Value::Gateways(Box::new(set.0)))
         })?;
         read(&mut entries, self.translations.iter(), |key, label| {
             (Key::Translation(key.0), Value::Number(label))
@@ -263,7 +286,7 @@ impl KernelTables {
         if let Key::Filter(port) = key {
             self.memories.ensure(*port)?;
         }
-        let done = match (*key, *value) {
+        let done = match (*key, value.clone()) {
             (Key::Port(key), Value::Port(value)) => self.ports.insert(key, Plain(value), 0),
             (Key::Vni(key), Value::Vni(value)) => self.vnis.insert(key, value, 0),
             (Key::Network(key), Value::Network(value)) => self.networks.insert(key, Plain(value), 0),
@@ -279,6 +302,8 @@ impl KernelTables {
                 self.routed
                     .insert(&TrieKey::new(bits, Plain(key)), Plain(value), 0)
             }
+            (Key::Subnet(bits, key), _) => self.subnets.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
+            (Key::Gateways(number), Value::Gateways(set)) => self.gateway_sets.insert(number, Plain(*set), 0),
             (Key::Translation(key), Value::Number(label)) => self.translations.insert(Plain(key), label, 0),
             (Key::Underlay(bits, key), _) => {
                 self.underlay.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0)
@@ -310,6 +335,8 @@ impl KernelTables {
             Key::PairMac(key) => self.pair_macs.remove(&Plain(key)),
             Key::Gateway(key) => self.gateways.remove(&Plain(key)),
             Key::Routed(bits, key) => self.routed.remove(&TrieKey::new(bits, Plain(key))),
+            Key::Subnet(bits, key) => self.subnets.remove(&TrieKey::new(bits, Plain(key))),
+            Key::Gateways(number) => self.gateway_sets.remove(&number),
             Key::Translation(key) => self.translations.remove(&Plain(key)),
             Key::Underlay(bits, key) => self.underlay.remove(&TrieKey::new(bits, Plain(key))),
             Key::Filter(port) => self.filters.remove(&port),
@@ -330,6 +357,8 @@ fn refused(key: &Key, source: MapError) -> DataplaneError {
         Key::FixedIp(_) | Key::LocalIp(_) => ("fixed IP", MAX_FIXED_IPS),
         Key::Pair(..) | Key::PairMac(_) => ("allowed address pair", MAX_PAIRS),
         Key::Gateway(_) | Key::Routed(..) => ("subnet or route", MAX_ROUTES),
+        Key::Subnet(..) => ("subnet", MAX_SUBNETS),
+        Key::Gateways(_) => ("set of gateways", MAX_GATEWAY_SETS),
         Key::Translation(_) => ("label of another network", MAX_TRANSLATIONS),
         Key::Network(_) | Key::Vni(_) => ("network", MAX_NETWORKS),
         Key::LocalMac(_) | Key::Port(_) | Key::Filter(_) => ("port", MAX_PORTS),

@@ -10,9 +10,9 @@ use alcor_dataplane_abi::{
         PeerValue, RouterValue, VniValue,
     },
     layout::{
-        BitsKey, ConnectionKey, Counters, FilterValue, IPV4, IPV6, IpKey, KeptKey, KeptValue, LabelKey,
-        LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue, PairKey, PortValue, PrefixKey, RemoteMac,
-        RouteValue, ServiceKey, TranslationKey,
+        BitsKey, ConnectionKey, Counters, FilterValue, GatewaySet, IPV4, IPV6, IpKey, KeptKey, KeptValue,
+        LabelKey, LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue, PairKey, PortValue, PrefixKey,
+        RemoteMac, RouteValue, ServiceKey, TranslationKey,
     },
 };
 use aya::Pod;
@@ -41,6 +41,7 @@ plain!(
     ExternalValue,
     FilterValue,
     FloatingValue,
+    GatewaySet,
     IpKey,
     Ipv4Key,
     Ipv6Key,

@@ -16,6 +16,7 @@ mod inject;
 mod kept;
 mod kernel;
 mod layout;
+mod lists;
 mod memory;
 mod neighbours;
 mod netlink;

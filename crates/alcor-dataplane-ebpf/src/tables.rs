@@ -6,14 +6,14 @@ use std::{
 };
 
 use alcor_dataplane::{
-    DataplaneError, NetworkRow, PortRow, RouterRow, Row, RowKey, SubnetRow,
+    DataplaneError, NetworkRow, PortRow, RouterRow, Row, RowKey, SubnetRow, choice,
     row::Way,
     rules::{Groups, InForce, Rules, Sets, groups},
 };
 use alcor_dataplane_abi::layout::{
     FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS,
-    NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER,
-    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, TranslationKey,
+    NETWORK_ON_DEMAND, NETWORK_OUT, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS,
+    PORT_PEER, PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, TranslationKey,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ use crate::{
     device::Device,
     entry::{Entries, IP_SCOPE_BITS, Key, PAIR_SCOPE_BITS, Value},
     layout::{address, ip_key, mac_key},
+    lists::{self, List, Lists},
 };
 
 /// Devices of ports.
@@ -47,6 +48,8 @@ pub(crate) struct Tables {
     port_handles: BTreeMap<u32, Id<Port>>,
     network_handles: BTreeMap<u32, Id<Network>>,
     subnet_homes: HashMap<Id<Subnet>, Id<Network>>,
+    /// Lists of gateways that networks have.
+    lists: Lists,
     /// The last epoch that was given out.
     epochs: u32,
 }
@@ -61,6 +64,8 @@ pub(crate) struct Scope {
     translations: BTreeSet<Id<Network>>,
     /// Of these, those of some sets of groups only.
     sets: Option<BTreeSet<Groups>>,
+    /// Lists of gateways that may come or go.
+    lists: BTreeSet<List>,
     ports: BTreeSet<Id<Port>>,
 }
 
@@ -87,11 +92,11 @@ impl Tables {
             }),
             Row::Policy(row) => self.network(row.network_id).map(drop),
             Row::Label(row) => self.network(row.network_id).map(drop),
-            Row::Network(row) => match self.vnis.get(&row.vni.get()) {
+            Row::Network(row) => row.fits().and_then(|()| match self.vnis.get(&row.vni.get()) {
                 Some(&owner) if owner != row.id => Err(DataplaneError::VniInUse { vni: row.vni, owner }),
                 _ if self.networks.contains_key(&row.id) => Ok(()),
                 _ => room("network", self.networks.len(), MAX_NETWORKS),
-            },
+            }),
             Row::Subnet(row) => {
                 self.network(row.network_id)?;
                 match self.subnet_homes.contains_key(&row.id) {
@@ -189,6 +194,11 @@ impl Tables {
         }
     }
 
+    /// The lists of gateways.
+    pub(crate) const fn lists_mut(&mut self) -> &mut Lists {
+        &mut self.lists
+    }
+
     /// All rows but neighbours.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
@@ -252,9 +262,15 @@ impl Tables {
             // What leads there leads somewhere now, or nowhere.
             scope.routes = self.leading_to(*id).collect();
         }
+        if let Some(Row::Network(row)) = row {
+            scope.lists.insert(row.gateways.clone());
+        }
         let Some(network) = known else {
             return scope;
         };
+        if matches!(key, RowKey::Network(_)) {
+            scope.lists.insert(network.row.gateways.clone());
+        }
         if matches!(key, RowKey::Subnet(..) | RowKey::Router(..)) {
             scope.routes.insert(network_id);
         }
@@ -314,6 +330,7 @@ impl Tables {
             routes: BTreeSet::from([*id]),
             translations: BTreeSet::from([*id]),
             sets: None,
+            lists: BTreeSet::from([network.row.gateways.clone()]),
             ports: network.ports.keys().copied().collect(),
         };
         self.networks.iter().map(scope).collect()
@@ -357,10 +374,12 @@ impl Tables {
 
     fn put_network(&mut self, row: NetworkRow, handle: u32) {
         self.network_handles.insert(handle, row.id);
+        self.lists.take(&row.gateways);
         if let Some(network) = self.networks.get_mut(&row.id) {
             self.vnis.remove(&network.row.vni.get());
             self.vnis.insert(row.vni.get(), row.id);
-            network.row = row;
+            let old = std::mem::replace(&mut network.row, row);
+            self.lists.release(&old.gateways);
             return;
         }
         self.vnis.insert(row.vni.get(), row.id);
@@ -437,6 +456,7 @@ impl Tables {
             RowKey::Network(id) => {
                 self.vnis.remove(&network.row.vni.get());
                 self.network_handles.remove(&network.handle);
+                self.lists.release(&network.row.gateways);
                 self.networks.remove(id);
             }
             RowKey::Subnet(_, id) => {
@@ -479,10 +499,17 @@ impl Tables {
         for network in networks(&scope.translations) {
             self.translations(network, scope.sets.as_ref(), &mut entries);
         }
+        for list in &scope.lists {
+            let number = self.lists.number(list);
+            if number != 0 {
+                let set = Value::Gateways(Box::new(lists::encode(list)));
+                entries.insert(Key::Gateways(number), set);
+            }
+        }
         let Some(network) = scope.network.and_then(|id| self.networks.get(&id)) else {
             return entries;
         };
-        network.own_entries(&mut entries);
+        network.own_entries(self.lists.number(&network.row.gateways), &mut entries);
         for id in &scope.ports {
             if let Some((handle, row)) = network.ports.get(id) {
                 network.port_entries(*handle, row, devices.get(id), &mut entries);
@@ -503,7 +530,7 @@ impl Tables {
         leading.map(|network| network.row.id)
     }
 
-    /// Gateways, and where packets to them go. A trie finds the longest match, so what lies in an own subnet is left out.
+    /// Subnets, gateways, and where packets to them go. A trie finds the longest match, so what lies in an own subnet is left out.
     fn route_entries(&self, network: &NetworkTable, entries: &mut Entries) {
         let mut route = |block: IpNet, value| {
             let bits = IP_SCOPE_BITS + u32::from(block.prefix_len());
@@ -540,6 +567,11 @@ impl Tables {
         let of_subnets = own.iter().filter_map(|row| row.gateway_ip);
         let link_local = own.iter().any(|row| row.cidr.addr().is_ipv6());
         let link_local = link_local.then(|| IpAddr::from(GATEWAY_MAC.link_local()));
+        for row in network.subnets.values() {
+            let bits = IP_SCOPE_BITS + u32::from(row.cidr.prefix_len());
+            let key = Key::Subnet(bits, ip_key(network.handle, row.cidr.network()));
+            entries.insert(key, Value::Present);
+        }
         for gateway in of_subnets.chain(of_routers).chain(link_local) {
             entries.insert(Key::Gateway(ip_key(network.handle, gateway)), Value::Present);
         }
@@ -597,14 +629,26 @@ impl NetworkTable {
         self.ports.values().filter_map(|(_, row)| row.filter()).collect()
     }
 
-    fn own_entries(&self, entries: &mut Entries) {
+    /// The way out, if there is one: the owner, if it has any gateways.
+    fn way_out(&self) -> Option<Option<IpAddr>> {
+        let mut live = self.routers.values().filter(|row| row.admin_state_up);
+        live.find_map(|row| Some(choice::owner(row.id, &row.external.as_ref()?.gateways)))
+    }
+
+    fn own_entries(&self, gateways: u32, entries: &mut Entries) {
+        let way_out = self.way_out();
+        let (owner_family, owner) = way_out.flatten().map_or((0, [0; 16]), address);
         let flag = |set, flag| if set { flag } else { 0 };
         let value = NetworkValue {
             vni: self.row.vni.get(),
             mtu: u32::from(self.row.mtu),
             flags: flag(self.row.admin_state_up, NETWORK_UP)
                 | flag(self.row.underlay.is_some(), NETWORK_UNDERLAY)
-                | flag(self.row.on_demand, NETWORK_ON_DEMAND),
+                | flag(self.row.on_demand, NETWORK_ON_DEMAND)
+                | flag(way_out.is_some(), NETWORK_OUT),
+            gateways,
+            owner_family,
+            owner,
         };
         for block in self.row.underlay.iter().flatten() {
             let bits = IP_SCOPE_BITS + u32::from(block.prefix_len());

@@ -9,16 +9,25 @@ mod traced;
 use std::{collections::BTreeMap, time::Duration};
 
 use alcor_dataplane::{
-    ConnectionEntry, Dataplane, DropReason, Ingress, Model, NetworkRow, PuntReason, Row, RowChange, RowKey,
-    Verdict,
+    ConnectionEntry, Dataplane, DropReason, Event, Ingress, Model, NetworkRow, PuntReason, Row, RowChange,
+    RowKey, Verdict,
     testing::{Scenario, rng::Rng},
 };
 use alcor_dataplane_abi::layout::PUNT_BYTES;
-use alcor_dataplane_ebpf::EbpfDataplane;
-use alcor_model::{Id, Port};
+use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
+use alcor_model::{
+    Id, Port,
+    net::{GATEWAY_MAC, ON_DEMAND_MAC},
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc::Receiver,
+};
 use traced::{in_namespace, ip};
 
 const SEEDS: u64 = 300;
+/// How long an event of the kernel may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Frames that can be put through `BPF_PROG_TEST_RUN`: it wants a device, and a whole IP header where the
 /// EtherType promises one.
@@ -46,6 +55,40 @@ struct Tally {
     used: usize,
     /// Into another network.
     crossed: usize,
+    /// To a gateway, switched and routed.
+    by_gateway: [usize; 2],
+    /// Questions answered for what gateways know.
+    answered: usize,
+    /// Out, and not out for want of a gateway.
+    outside: [usize; 2],
+    /// Held where there are gateways, for what rules say.
+    held: usize,
+    /// Events compared.
+    told: usize,
+}
+
+impl Tally {
+    /// Counts what a port's frame became by gateways.
+    fn note_gateways(&mut self, ingress: &Ingress, verdict: &Verdict, event: Option<&Event>, gateways: bool) {
+        if !matches!(ingress, Ingress::Port(_)) {
+            return;
+        }
+        match verdict {
+            Verdict::Tunnel { frame, .. } if frame.starts_with(&ON_DEMAND_MAC.0) => {
+                let routed = frame[6..].starts_with(&GATEWAY_MAC.0);
+                self.by_gateway[usize::from(routed)] += 1;
+            }
+            Verdict::Tunnel { frame, .. } if frame.starts_with(&GATEWAY_MAC.0) => self.outside[0] += 1,
+            Verdict::Drop(DropReason::NoGateway) => self.outside[1] += 1,
+            Verdict::Reply { frame } if frame[6..].starts_with(&ON_DEMAND_MAC.0) => self.answered += 1,
+            Verdict::Punt(PuntReason::Unresolved) if gateways => {
+                let is_ip = |frame: &[u8]| !matches!(frame.get(12..14), Some([8, 6]));
+                self.held +=
+                    usize::from(matches!(event, Some(Event::Unresolved { frame, .. }) if is_ip(frame)));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl std::iter::Sum for Tally {
@@ -57,16 +100,53 @@ impl std::iter::Sum for Tally {
             passed_on: sum.passed_on + other.passed_on,
             used: sum.used + other.used,
             crossed: sum.crossed + other.crossed,
+            by_gateway: [0, 1].map(|at| sum.by_gateway[at] + other.by_gateway[at]),
+            answered: sum.answered + other.answered,
+            outside: [0, 1].map(|at| sum.outside[at] + other.outside[at]),
+            held: sum.held + other.held,
+            told: sum.told + other.told,
         })
+    }
+}
+
+/// Both data planes, and what they tell of.
+struct Both {
+    ebpf: EbpfDataplane,
+    events: Receiver<Event>,
+    runtime: Runtime,
+}
+
+impl Both {
+    fn open(config: &EbpfConfig) -> Self {
+        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let events = ebpf.events().unwrap();
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        Self {
+            ebpf,
+            events,
+            runtime,
+        }
+    }
+
+    /// The kernel tells what the model told, and nothing else before it.
+    fn compare_event(&mut self, told: &mut Receiver<Event>, at: &str) -> Option<Event> {
+        let expected = told.try_recv().ok()?;
+        let next = async { tokio::time::timeout(PATIENCE, self.events.recv()).await };
+        let got = self.runtime.block_on(next);
+        let got = got.unwrap_or_else(|_| panic!("{at}: the kernel does not tell {expected:?}"));
+        assert_eq!(got.as_ref(), Some(&expected), "{at}");
+        Some(expected)
     }
 }
 
 /// One scenario through both; leaves the kernel's tables empty again. With `news`, time goes on and security rows change
 /// between frames.
-fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
+fn compare(both: &mut Both, scenario: &Scenario, news: bool) -> Tally {
     let seed = scenario.seed;
     let mut rng = Rng::new(seed);
     let mut model = scenario.model();
+    let mut told = model.events().unwrap();
+    let ebpf = &mut both.ebpf;
     for outcome in ebpf.apply(&scenario.changes()) {
         outcome.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
@@ -79,7 +159,9 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
 
     let before = ebpf.drops().unwrap();
     let mut tally = Tally::default();
+    let gateways = has_gateways(scenario);
     for (number, (ingress, frame)) in scenario.frames.iter().enumerate() {
+        let ebpf = &mut both.ebpf;
         if news {
             tell_news(ebpf, &mut model, scenario, &mut rng);
             if rng.chance(10) {
@@ -87,6 +169,9 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
             }
             if rng.chance(10) {
                 learn(ebpf, &mut model, scenario, &mut rng);
+            }
+            if gateways && rng.chance(20) {
+                regroup(ebpf, &mut model, scenario, &mut rng);
             }
         }
         if !can_run(&scenario.devices, ingress, frame) {
@@ -102,6 +187,10 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
             "seed {seed}, frame {number}, {ingress:?}: {}",
             hex(frame)
         );
+        let event = both.compare_event(&mut told, &format!("seed {seed}, frame {number}"));
+        tally.told += usize::from(event.is_some());
+        tally.note_gateways(ingress, &got, event.as_ref(), gateways);
+        let ebpf = &mut both.ebpf;
         tally.frames += 1;
         tally.crossed += usize::from(crosses(scenario, ingress, &got));
         tally.passed_on += usize::from(matches!(&got, Verdict::Tunnel { forwarded: true, .. }));
@@ -111,11 +200,15 @@ fn compare(ebpf: &mut EbpfDataplane, scenario: &Scenario, news: bool) -> Tally {
             let verdict = release(ebpf, &mut model, scenario, &mut rng, (*port, frame));
             tally.released += 1;
             tally.resolved += usize::from(verdict != Verdict::Drop(DropReason::UnknownDestination));
+            let event = both.compare_event(&mut told, &format!("seed {seed}, frame {number} released"));
+            tally.told += usize::from(event.is_some());
         }
+        let ebpf = &mut both.ebpf;
         if rng.chance(10) {
             tally.used += compare_uses(ebpf, &mut model, scenario, &mut rng);
         }
     }
+    let ebpf = &mut both.ebpf;
     tally.used += compare_uses(ebpf, &mut model, scenario, &mut rng);
     for port in scenario.devices.keys() {
         let (got, expected) = (connections(ebpf, *port), connections(&mut model, *port));
@@ -211,6 +304,12 @@ fn connections(dataplane: &mut dyn Dataplane, port: Id<Port>) -> Vec<ConnectionE
     entries
 }
 
+/// Whether any network's row names gateways.
+fn has_gateways(scenario: &Scenario) -> bool {
+    let mut rows = scenario.rows.iter();
+    rows.any(|row| matches!(row, Row::Network(row) if !row.gateways.is_empty()))
+}
+
 /// Neighbours go, one or all, and networks cease to be on demand.
 fn learn(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng: &mut Rng) {
     let mut changes = Vec::new();
@@ -271,6 +370,16 @@ fn reroute(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng
     assert_eq!(ebpf.snapshot().unwrap(), model.snapshot().unwrap());
 }
 
+/// Other gateways.
+fn regroup(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng: &mut Rng) {
+    let Some(change) = scenario.gateway_change(rng) else {
+        return;
+    };
+    model.apply(std::slice::from_ref(&change)).remove(0).unwrap();
+    ebpf.apply(&[change]).remove(0).unwrap();
+    assert_eq!(ebpf.snapshot().unwrap(), model.snapshot().unwrap());
+}
+
 /// Whether a port's packet went into another network.
 fn crosses(scenario: &Scenario, ingress: &Ingress, verdict: &Verdict) -> bool {
     let home = |id: &Id<Port>| {
@@ -299,9 +408,9 @@ fn hex(frame: &[u8]) -> String {
 #[test]
 fn kernel_programs_do_what_the_model_does() {
     in_namespace("test-differential", |config| {
-        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let mut both = Both::open(config);
         let compared: Tally = (0..SEEDS)
-            .map(|seed| compare(&mut ebpf, &Scenario::from_seed(seed), false))
+            .map(|seed| compare(&mut both, &Scenario::from_seed(seed), false))
             .sum();
         println!("{} frames compared", compared.frames);
         assert!(compared.frames > SEEDS as usize * 10, "most frames can be run");
@@ -333,9 +442,9 @@ fn an_unknown_vni_is_dropped_and_counted_for_no_port() {
 #[test]
 fn filters_do_what_the_model_does() {
     in_namespace("test-filters", |config| {
-        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let mut both = Both::open(config);
         let compared: Tally = (0..SEEDS)
-            .map(|seed| compare(&mut ebpf, &Scenario::secured(seed), seed % 2 == 0))
+            .map(|seed| compare(&mut both, &Scenario::secured(seed), seed % 2 == 0))
             .sum();
         println!("{} frames compared", compared.frames);
         assert!(compared.frames > SEEDS as usize * 10, "most frames can be run");
@@ -345,9 +454,9 @@ fn filters_do_what_the_model_does() {
 #[test]
 fn networks_on_demand_do_what_the_model_does() {
     in_namespace("test-on-demand", |config| {
-        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let mut both = Both::open(config);
         let compared: Tally = (0..SEEDS)
-            .map(|seed| compare(&mut ebpf, &Scenario::learning(seed), true))
+            .map(|seed| compare(&mut both, &Scenario::learning(seed), true))
             .sum();
         println!("{} frames compared", compared.frames);
         assert!(compared.frames > SEEDS as usize * 10, "most frames can be run");
@@ -366,15 +475,61 @@ fn networks_on_demand_do_what_the_model_does() {
 #[test]
 fn routers_lead_where_the_model_says() {
     in_namespace("test-routers", |config| {
-        let mut ebpf = EbpfDataplane::open(config).unwrap();
+        let mut both = Both::open(config);
         let compared: Tally = (0..SEEDS)
-            .map(|seed| compare(&mut ebpf, &Scenario::routed(seed), seed % 2 == 0))
+            .map(|seed| compare(&mut both, &Scenario::routed(seed), seed % 2 == 0))
             .sum();
         println!(
             "{} frames compared, {} crossed",
             compared.frames, compared.crossed
         );
-        assert!(compared.crossed > 40, "packets go into other networks");
+        assert!(compared.crossed > 100, "packets go into other networks");
         assert!(compared.released > 50, "and are held on their way there");
+    });
+}
+
+#[test]
+fn gateways_take_what_the_model_says() {
+    in_namespace("test-gateways", |config| {
+        let mut both = Both::open(config);
+        let compared: Tally = (0..SEEDS)
+            .map(|seed| compare(&mut both, &Scenario::with_gateways(seed), seed % 2 == 0))
+            .sum();
+        println!(
+            "{} frames compared: by a gateway {:?} (switched, routed), {} answered, {} held, out {:?} (sent, no gateway); {} events",
+            compared.frames,
+            compared.by_gateway,
+            compared.answered,
+            compared.held,
+            compared.outside,
+            compared.told
+        );
+        assert!(
+            compared.by_gateway.iter().all(|frames| *frames > 50),
+            "both ways to a gateway"
+        );
+        assert!(
+            compared.answered > 50 && compared.held > 50,
+            "questions, and what rules hold"
+        );
+        assert!(compared.outside.iter().all(|frames| *frames > 20), "out, and not");
+    });
+}
+
+#[test]
+fn gateways_outlive_the_process() {
+    in_namespace("test-gateways-kept", |config| {
+        let mut by_gateway = 0;
+        for seed in 0..SEEDS / 20 {
+            let scenario = Scenario::with_gateways(seed);
+            let mut before = EbpfDataplane::open(config).unwrap();
+            for outcome in before.apply(&scenario.changes()) {
+                outcome.unwrap();
+            }
+            drop(before);
+            let tally = compare(&mut Both::open(config), &scenario, true);
+            by_gateway += tally.by_gateway.iter().sum::<usize>();
+        }
+        assert!(by_gateway > 0);
     });
 }

@@ -1,4 +1,5 @@
-//! Networks on demand: packets to addresses that no row tells are held, the NCM is asked, and what it answers is leased.
+//! Networks on demand: packets to addresses that no row tells are held, the NCM is asked, and what it answers is leased. Where
+//! gateways know the addresses, they have the packet already, and what is asked for is the direct way.
 //!
 //! One table has all rows, whoever told of them ([`crate::table`]); leases ([`crate::learned`]), questions
 //! ([`crate::asking`]) and packets ([`crate::held`]) are kept beside it. Without a session nothing expires.
@@ -8,14 +9,16 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use alcor_dataplane::RowKey;
 use alcor_model::{Id, Network, Port};
 use alcor_proto::v1;
-use alcor_southbound::convert::resolve::{Answer, Question, Verdict, decode_answer, encode_questions};
+use alcor_southbound::convert::resolve::{
+    Answer, LEASE_UNASKED, Question, Verdict, decode_answer, encode_questions,
+};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Action, Agent, Now};
 use crate::{
     held::{Dropped, Key},
-    learned::{LEASE_DEFAULT, Next},
+    learned::Next,
     table::State,
 };
 
@@ -42,6 +45,11 @@ pub struct Counts {
     pub answers: BTreeMap<&'static str, u64>,
     /// Packets that were held and went on.
     pub released: u64,
+    /// Packets that went by a gateway, as far as the data plane tells.
+    pub by_gateway: u64,
+    /// Of these, those whose address was not asked for, though nobody was asking: without a session, or because too much was
+    /// asked.
+    pub unasked: u64,
     /// Packets that were not held, or not until the end.
     pub dropped: BTreeMap<Dropped, u64>,
     /// Neighbours that went because there were too many.
@@ -107,6 +115,9 @@ impl Agent {
         frame: Bytes,
         out: &mut Vec<Action>,
     ) {
+        if frame.is_empty() {
+            return self.not_held(now.since_start, port, key);
+        }
         match self.admit(now.since_start, port, key, &frame) {
             Ok(true) => {
                 self.learning.released += 1;
@@ -118,23 +129,62 @@ impl Agent {
         }
     }
 
+    /// A packet went by a gateway, or is too long to be handed up. The way to its address is asked for all the same.
+    fn not_held(&mut self, now: Duration, port: Id<Port>, key: Key) {
+        let by_gateway = self.has_gateways(key.0);
+        if by_gateway {
+            self.learning.by_gateway += 1;
+        } else {
+            self.drop_packets(Dropped::TooLong, 1);
+        }
+        let asked = self.known(now, port, key).and_then(|known| match known {
+            true => Ok(()),
+            // Without a session nobody answers, and nothing would withdraw the question.
+            false if !self.has_session() || !(self.asking.asks(&key) || self.asking.has_room()) => {
+                Err(Dropped::AskedTooOften)
+            }
+            false => self.ask_for(now, port, key),
+        });
+        self.learning.unasked += u64::from(by_gateway && asked == Err(Dropped::AskedTooOften));
+    }
+
+    /// Whether gateways know the network's addresses.
+    fn has_gateways(&self, network: Id<Network>) -> bool {
+        self.table
+            .network(network)
+            .is_some_and(|row| !row.gateways.is_empty())
+    }
+
     /// Whether the packet can go on at once (true) or is held, and asks if nobody has yet.
     fn admit(&mut self, now: Duration, port: Id<Port>, key: Key, frame: &Bytes) -> Result<bool, Dropped> {
+        if self.known(now, port, key)? {
+            return Ok(true);
+        }
+        self.held.room(port, frame)?;
+        self.ask_for(now, port, key)?;
+        Ok(false)
+    }
+
+    /// Whether the data plane has the address by now; an error when it is not to be asked for.
+    fn known(&mut self, now: Duration, port: Id<Port>, key: Key) -> Result<bool, Dropped> {
         if self.table.port(port).is_none() {
             return Err(Dropped::UnknownPort);
         }
         if !self.table.is_on_demand(key.0) {
             return Err(Dropped::NotOnDemand);
         }
-        let known = self.table.neighbour(&key).cloned();
-        if known == Some(State::InForce) {
+        if self.table.neighbour(&key) == Some(&State::InForce) {
             return Ok(true);
         }
         if self.asking.is_denied(now, &key) {
             return Err(Dropped::Unknown);
         }
-        self.held.room(port, frame)?;
-        if known.is_none() && !self.asking.asks(&key) {
+        Ok(false)
+    }
+
+    /// Asks for an address, unless it is asked for, or told of and not yet in force.
+    fn ask_for(&mut self, now: Duration, port: Id<Port>, key: Key) -> Result<(), Dropped> {
+        if self.table.neighbour(&key).is_none() && !self.asking.asks(&key) {
             let state = self.ports.get_mut(&port).ok_or(Dropped::UnknownPort)?;
             if !state.questions.take(now) {
                 return Err(Dropped::AskedTooOften);
@@ -142,7 +192,7 @@ impl Agent {
             self.learning.questions += 1;
             self.asking.ask(key, Some(port));
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Answers of the NCM.
@@ -168,7 +218,9 @@ impl Agent {
                     self.asking.deny(now.since_start, key, answer.lease);
                     gone.push(key);
                 }
-                Verdict::Busy if self.held.waits(&key) || self.learned.contains(&key) => {
+                Verdict::Busy
+                    if self.held.waits(&key) || self.learned.contains(&key) || self.has_gateways(key.0) =>
+                {
                     self.asking.again(now.since_start, question, answer.lease);
                 }
                 Verdict::Busy => {}
@@ -270,7 +322,7 @@ impl Agent {
             // What the host has gets leases that do not end all at once.
             (false, true) => {
                 for ip in self.table.neighbours(network) {
-                    let length = self.jitter(LEASE_DEFAULT / 2, LEASE_DEFAULT);
+                    let length = self.jitter(LEASE_UNASKED / 2, LEASE_UNASKED);
                     self.learned.tell(now.since_start, (network, ip), length);
                 }
             }
@@ -283,7 +335,7 @@ impl Agent {
         for key in named.into_iter().map(|ip| (network, ip)).filter(|_| is) {
             self.asking.tell(&key);
             match self.table.neighbour(&key) {
-                Some(_) => self.learned.tell(now.since_start, key, LEASE_DEFAULT),
+                Some(_) => self.learned.tell(now.since_start, key, LEASE_UNASKED),
                 None => self.learned.remove(&key),
             }
         }
@@ -413,6 +465,8 @@ impl Agent {
             "messages": counts.messages,
             "answers": counts.answers,
             "released": counts.released,
+            "by_gateway": counts.by_gateway,
+            "unasked": counts.unasked,
             "evicted": counts.evicted,
             "dropped": dropped.collect::<serde_json::Map<_, _>>(),
         })

@@ -6,7 +6,7 @@ use alcor_dataplane_abi::{
 };
 
 use crate::{
-    ETH_LEN, ETHERTYPE_ARP, GATEWAY_MAC, Work,
+    ETH_LEN, ETHERTYPE_ARP, GATEWAY_MAC, ON_DEMAND_MAC, Work,
     end::End,
     maps::{has_fixed_ip, is_gateway},
     skb::{be16, part, put},
@@ -56,6 +56,7 @@ fn build_answer(work: &mut Work) -> End {
     } else {
         match work.neigh_mac(&work.packet.destination) {
             Some(mac) => mac,
+            None if work.packet.source != [0; 16] && work.is_answered() => ON_DEMAND_MAC,
             None => return End::unknown(work),
         }
     };

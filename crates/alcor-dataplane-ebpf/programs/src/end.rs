@@ -99,8 +99,14 @@ pub fn finish_work(work: &Work, mut end: End) -> i32 {
     let port = work.port.port;
     if end.kind() == verdict::REPLY && end.action == 0 {
         end.action = send::back(work);
-    } else if end.kind() == verdict::PUNT {
-        let reason = end.code & 0xffff;
+    }
+    let is_punted = end.kind() == verdict::PUNT;
+    if is_punted || (work.packet.asks && end.kind() != verdict::DROP) {
+        let reason = if is_punted {
+            end.code & 0xffff
+        } else {
+            PuntReason::Unresolved as u32
+        };
         let is_admitted = if reason == PuntReason::Unresolved as u32 {
             admit(
                 port * 2 + METER_UNRESOLVED,
@@ -114,10 +120,14 @@ pub fn finish_work(work: &Work, mut end: End) -> i32 {
                 PUNT_BURST,
             )
         };
-        if !is_admitted {
-            end = End::drop(DropReason::PuntLimit);
-        } else if !punt(work, reason) {
-            end = End::drop(DropReason::Internal);
+        // What goes on goes on, whether the agent hears of it or not.
+        let is_told = is_admitted && punt(work, reason, is_punted);
+        if is_punted && !is_told {
+            end = End::drop(if is_admitted {
+                DropReason::Internal
+            } else {
+                DropReason::PuntLimit
+            });
         }
     }
     finish(work.skb, work.blamed, end)
@@ -172,14 +182,14 @@ fn admit(meter: u32, ns_per_token: u64, burst: u64) -> bool {
     true
 }
 
-/// Hands the packet's first bytes to the agent; false when there is no room. The event is made beside the ring, so that it
+/// Hands the packet's first bytes to the agent, or the address only; false when there is no room. The event is made beside the ring, so that it
 /// takes no more room there than it has bytes.
 #[inline(always)]
-fn punt(work: &Work, reason: u32) -> bool {
+fn punt(work: &Work, reason: u32, with_frame: bool) -> bool {
     let Some(event) = PUNTS.get_ptr_mut(0) else {
         return false;
     };
-    let mut len = work.skb.len();
+    let mut len = if with_frame { work.skb.len() } else { 0 };
     if len > PUNT_BYTES as u32 {
         let is_held = reason == PuntReason::Unresolved as u32;
         len = if is_held { 0 } else { PUNT_BYTES as u32 };

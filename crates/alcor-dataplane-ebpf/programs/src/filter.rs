@@ -33,6 +33,8 @@ pub struct Scratch {
     filter: FilterValue,
     /// Label of the other side.
     label: u16,
+    /// Nobody knows that label: a refusal is not kept.
+    is_guess: bool,
     now: u64,
     /// The packet's upper layer; of a later fragment that of the first one.
     upper: Upper,
@@ -86,7 +88,14 @@ impl Filters {
 
     /// Whether the packet passes the filter of a port.
     #[inline(always)]
-    pub fn pass(self, direction: Direction, port: u32, filter: &FilterValue, label: u16) -> Result<(), End> {
+    pub fn pass(
+        self,
+        direction: Direction,
+        port: u32,
+        filter: &FilterValue,
+        label: u16,
+        is_guess: bool,
+    ) -> Result<(), End> {
         // SAFETY: as in `new`.
         let scratch = unsafe { &mut *self.scratch };
         if !scratch.is_read {
@@ -97,6 +106,7 @@ impl Filters {
         scratch.port = port;
         scratch.filter = *filter;
         scratch.label = label;
+        scratch.is_guess = is_guess;
         denied(alcor_judge(self.skb.0))
     }
 }
@@ -231,6 +241,9 @@ fn decide(skb: *mut __sk_buff, work: &mut Scratch) -> u32 {
         ANSWER_DENY => 0,
         _ => alcor_allows(),
     };
+    if passes == 0 && work.is_guess {
+        return refused(work.direction);
+    }
     let kept = answer == ANSWER_SINGLE || alcor_keep(passes) != 0;
     if passes == 0 {
         refused(work.direction)

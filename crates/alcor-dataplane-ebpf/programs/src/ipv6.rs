@@ -9,7 +9,7 @@ use alcor_dataplane_abi::{
 use aya_ebpf::helpers::bpf_csum_diff;
 
 use crate::{
-    ETH_LEN, ETHERTYPE_IPV6, GATEWAY_MAC, PACKET_BYTES, Packet, Work,
+    ETH_LEN, ETHERTYPE_IPV6, GATEWAY_MAC, ON_DEMAND_MAC, PACKET_BYTES, Packet, Work,
     end::End,
     maps::{has_fixed_ip, is_gateway, local_mac, use_remote_mac},
     skb::{Skb, be16, part, put},
@@ -213,6 +213,7 @@ fn answer(work: &mut Work, at: u32, end: u32) -> End {
     } else {
         match work.neigh_mac(target).or_else(|| eui64_neighbour(work, target)) {
             Some(mac) => (mac, 0),
+            None if !from_nobody && work.is_answered() => (ON_DEMAND_MAC, 0),
             None => return End::unknown(work),
         }
     };

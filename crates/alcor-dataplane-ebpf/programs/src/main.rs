@@ -23,8 +23,10 @@ use maps::*;
 use send::{Exit, Origin};
 use skb::{Skb, be16, part};
 
-/// The MAC of every gateway; the same as `alcor_model::net::GATEWAY_MAC` (the loader asserts it).
+/// The MAC of every gateway; the same as `alcor_model::net::GATEWAY_MAC` (the comparison with the model shows it).
 const GATEWAY_MAC: [u8; 6] = [0x0e, 0xa1, 0xc0, 0x00, 0x00, 0x01];
+/// The MAC that stands for addresses that gateways know; the same as `alcor_model::net::ON_DEMAND_MAC` (the comparison with the model shows it).
+const ON_DEMAND_MAC: [u8; 6] = [0x0e, 0xa1, 0xc0, 0x00, 0x00, 0x02];
 const ETH_LEN: u32 = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -84,6 +86,8 @@ pub struct Packet {
     pub solicitation: u32,
     /// The packet was held, and is released now.
     pub was_held: bool,
+    /// A gateway takes the packet, or speaks for the address: the agent is told to ask for it.
+    pub asks: bool,
     pub end: u32,
     /// A header as it came, or an answer before it goes.
     pub bytes: [u8; PACKET_BYTES],
@@ -120,6 +124,20 @@ impl Work {
             return Some(local.mac);
         }
         use_neighbour(&key).map(|neighbour| neighbour.mac)
+    }
+
+    /// True where gateways take what goes to addresses that no row knows.
+    #[inline(always)]
+    pub fn has_gateways(&self) -> bool {
+        !self.packet.was_held && self.network.flags & NETWORK_ON_DEMAND != 0 && self.network.gateways != 0
+    }
+
+    /// True when gateways speak for the address in `Packet::destination`, which no row knows; it is to be asked for then.
+    #[inline(always)]
+    pub fn is_answered(&mut self) -> bool {
+        self.packet.asks = self.has_gateways()
+            && has_subnet_of(self.port.network, self.packet.family, &self.packet.destination);
+        self.packet.asks
     }
 }
 
@@ -163,6 +181,7 @@ fn of_port(skb: Skb, was_held: bool) -> i32 {
     work.packet.echo_request = false;
     work.packet.solicitation = 0;
     work.packet.was_held = was_held;
+    work.packet.asks = false;
     // The last stage always ends the way.
     let end = match stages(&mut work) {
         Ok(()) => End::drop(DropReason::Internal),
@@ -264,7 +283,7 @@ fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
     send::receivable(receiver)?;
     if let Some(filter) = filter_of(receiver.port) {
         let filters = Filters::new(skb, be16(&ethernet, 12), false).ok_or(End::drop(DropReason::Internal))?;
-        filters.pass(Direction::Ingress, receiver.port, filter, origin.label)?;
+        filters.pass(Direction::Ingress, receiver.port, filter, origin.label, false)?;
     }
     Ok(send::hand_over(skb, receiver, false))
 }

@@ -44,6 +44,13 @@ pub static GATEWAYS: HashMap<IpKey, u32> =
 /// Subnets that have a gateway, and what routers lead to.
 #[map(name = "routed")]
 pub static ROUTED: LpmTrie<IpKey, RouteValue> = LpmTrie::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
+/// Subnets, with a gateway or without.
+#[map(name = "subnets")]
+pub static SUBNETS: LpmTrie<IpKey, u32> = LpmTrie::with_max_entries(MAX_SUBNETS, BPF_F_NO_PREALLOC);
+/// Sets of gateways by number.
+#[map(name = "gateway_sets")]
+pub static GATEWAY_SETS: HashMap<u32, GatewaySet> =
+    HashMap::with_max_entries(MAX_GATEWAY_SETS, BPF_F_NO_PREALLOC);
 /// Labels in terms of other networks.
 #[map(name = "translations")]
 pub static TRANSLATIONS: HashMap<TranslationKey, u32> =
@@ -239,6 +246,19 @@ pub fn route_to(network: u32, family: u32, ip: &[u8; 16]) -> Option<&'static Rou
         ip: *ip,
     };
     ROUTED.get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
+}
+
+/// True for an address of one of the network's subnets.
+#[inline(always)]
+pub fn has_subnet_of(network: u32, family: u32, ip: &[u8; 16]) -> bool {
+    let key = IpKey {
+        scope: network,
+        family,
+        ip: *ip,
+    };
+    SUBNETS
+        .get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
+        .is_some()
 }
 
 /// A label in terms of another network; 0 when nothing there means the same. `back`: from `peer` to `own`.

@@ -1,6 +1,11 @@
-//! Stages 8 to 10: the gateway, to whom the frame goes, and out.
+//! Stages 8 to 12: the gateway, to whom the frame goes, and away.
 
-use alcor_dataplane_abi::{DropReason, PuntReason, connection::Direction, layout::*};
+use alcor_dataplane_abi::{
+    DropReason, PuntReason,
+    connection::Direction,
+    gateway::{choose, flow_key},
+    layout::*,
+};
 use aya_ebpf::{
     bindings::{
         BPF_F_DONT_FRAGMENT, BPF_F_RECOMPUTE_CSUM, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT,
@@ -14,7 +19,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, GATEWAY_MAC, Work,
+    ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, GATEWAY_MAC, ON_DEMAND_MAC, Work,
     end::End,
     filter::Filters,
     maps::*,
@@ -47,18 +52,22 @@ pub struct Exit {
     mac: [u8; 6],
 }
 
-/// [`Exit::kind`]: the gateway, which answers.
-const TO_GATEWAY: u32 = 0;
+/// [`Exit::kind`]: the gateway of a subnet, which answers.
+const TO_SUBNET_GATEWAY: u32 = 0;
 /// [`Exit::kind`]: a local port.
 const TO_LOCAL: u32 = 1;
 /// [`Exit::kind`]: another host.
 const TO_HOST: u32 = 2;
+/// [`Exit::kind`]: a gateway, which knows who has the address.
+const TO_GATEWAY: u32 = 3;
+/// [`Exit::kind`]: the gateway that owns the way out.
+const TO_OUTSIDE: u32 = 4;
 
 impl Exit {
     #[inline(always)]
     pub const fn new() -> Self {
         Self {
-            kind: TO_GATEWAY,
+            kind: TO_SUBNET_GATEWAY,
             local: LocalMac {
                 ifindex: 0,
                 port: 0,
@@ -111,12 +120,12 @@ pub fn back(work: &Work) -> i32 {
 
 /// Stage 9, packed.
 #[inline(never)]
-pub fn switch(work: &Work, exit: &mut Exit) -> u64 {
+pub fn switch(work: &mut Work, exit: &mut Exit) -> u64 {
     End::pack(switched(work, exit))
 }
 
 #[inline(always)]
-fn switched(work: &Work, exit: &mut Exit) -> Result<(), End> {
+fn switched(work: &mut Work, exit: &mut Exit) -> Result<(), End> {
     let network = work.port.network;
     match local_mac(network, &work.packet.destination_mac) {
         Some(local) if local.port == work.port.port => return Err(End::drop(DropReason::Loop)),
@@ -139,7 +148,7 @@ fn switched(work: &Work, exit: &mut Exit) -> Result<(), End> {
 
 /// A frame for a MAC that no row tells goes to whoever has the address.
 #[inline(always)]
-fn readdress(work: &Work, exit: &mut Exit) -> Result<(), End> {
+fn readdress(work: &mut Work, exit: &mut Exit) -> Result<(), End> {
     let key = IpKey {
         scope: work.port.network,
         family: work.packet.family,
@@ -149,16 +158,16 @@ fn readdress(work: &Work, exit: &mut Exit) -> Result<(), End> {
         return Err(End::drop(DropReason::UnknownDestination));
     }
     exit.is_readdressed = true;
-    by_address(work, &key, exit)?;
+    by_address(work, &key, exit, true)?;
     if exit.kind == TO_LOCAL && exit.local.port == work.port.port {
         return Err(End::drop(DropReason::Loop));
     }
     Ok(())
 }
 
-/// To whoever has an address.
+/// To whoever has an address. `is_own`: it is the packet's destination, not the next hop of a route.
 #[inline(always)]
-fn by_address(work: &Work, key: &IpKey, exit: &mut Exit) -> Result<(), End> {
+fn by_address(work: &mut Work, key: &IpKey, exit: &mut Exit, is_own: bool) -> Result<(), End> {
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
     if let Some(local) = unsafe { LOCAL_IPS.get(key) } {
         exit.kind = TO_LOCAL;
@@ -166,7 +175,11 @@ fn by_address(work: &Work, key: &IpKey, exit: &mut Exit) -> Result<(), End> {
         exit.mac = local.mac;
     } else {
         let Some(remote) = use_neighbour(key) else {
-            return Err(End::unknown(work));
+            return if is_own && work.has_gateways() {
+                End::unpack(by_gateway(work, exit))
+            } else {
+                Err(End::unknown(work))
+            };
         };
         exit.kind = TO_HOST;
         exit.host = remote.host;
@@ -174,6 +187,44 @@ fn by_address(work: &Work, key: &IpKey, exit: &mut Exit) -> Result<(), End> {
         exit.label = remote.label;
         exit.mac = remote.mac;
     }
+    Ok(())
+}
+
+/// To a gateway of the network, which knows who has the packet's destination; packed.
+#[inline(never)]
+fn by_gateway(work: &mut Work, exit: &mut Exit) -> u64 {
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    let Some(set) = (unsafe { GATEWAY_SETS.get(&work.network.gateways) }) else {
+        return End::pack(Err(End::unknown(work)));
+    };
+    let members = set.members.iter().take(set.count as usize);
+    let flow = flow_key(&work.packet.source, &work.packet.destination);
+    let chosen = choose(flow, members.map(|member| member.key));
+    let Some(member) = chosen.and_then(|at| set.members.get(at)) else {
+        return End::pack(Err(End::unknown(work)));
+    };
+    exit.kind = TO_GATEWAY;
+    exit.host = member.host;
+    exit.family = member.family;
+    exit.mac = ON_DEMAND_MAC;
+    work.packet.asks = true;
+    End::pack(Ok(()))
+}
+
+/// To the outside, where a router leads there.
+#[inline(always)]
+fn lead_out(work: &Work, exit: &mut Exit) -> Result<(), End> {
+    if work.packet.family != IPV4 || work.network.flags & NETWORK_OUT == 0 {
+        return Err(End::drop(DropReason::NoRoute));
+    }
+    if work.network.owner_family == 0 {
+        return Err(End::drop(DropReason::NoGateway));
+    }
+    exit.kind = TO_OUTSIDE;
+    exit.host = work.network.owner;
+    exit.family = work.network.owner_family;
+    exit.mac = GATEWAY_MAC;
+    exit.is_routed = true;
     Ok(())
 }
 
@@ -201,8 +252,9 @@ fn routed(work: &mut Work, exit: &mut Exit) -> Result<(), End> {
     if work.packet.ttl <= 1 {
         return Err(End::punt(PuntReason::TtlExceeded));
     }
-    let route = route_to(network, work.packet.family, &work.packet.destination);
-    let route = route.ok_or(End::drop(DropReason::NoRoute))?;
+    let Some(route) = route_to(network, work.packet.family, &work.packet.destination) else {
+        return lead_out(work, exit);
+    };
     if route.network != network {
         // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
         let there = unsafe { NETWORKS.get(&route.network) }.ok_or(End::drop(DropReason::NoRoute))?;
@@ -212,7 +264,9 @@ fn routed(work: &mut Work, exit: &mut Exit) -> Result<(), End> {
         work.network = there;
         work.scope = route.network;
     }
+    let mut is_own = true;
     if route.family != 0 {
+        is_own = route.hop == work.packet.destination;
         work.packet.destination = route.hop;
     }
     let key = IpKey {
@@ -221,7 +275,7 @@ fn routed(work: &mut Work, exit: &mut Exit) -> Result<(), End> {
         ip: work.packet.destination,
     };
     exit.is_routed = true;
-    by_address(work, &key, exit)
+    by_address(work, &key, exit, is_own)
 }
 
 #[inline(always)]
@@ -324,15 +378,21 @@ pub fn filter(work: &mut Work, exit: &Exit) -> Result<u16, End> {
     };
     let filters = Filters::new(work.skb, ethertype(work.packet.family), true).ok_or(INTERNAL)?;
     if let Some(own) = own {
-        filters.pass(Direction::Egress, work.port.port, own, peer_label)?;
+        let by_gateway = exit.kind == TO_GATEWAY;
+        let judged = filters.pass(Direction::Egress, work.port.port, own, peer_label, by_gateway);
+        if let Err(end) = judged {
+            let is_held = by_gateway && end.code == End::drop(DropReason::EgressDenied).code;
+            return Err(if is_held { End::unknown(work) } else { end });
+        }
     }
     check(work, exit)?;
     if let Some(receiver) = receiver {
         work.blamed = exit.local.port;
-        filters.pass(Direction::Ingress, exit.local.port, receiver, label)?;
+        filters.pass(Direction::Ingress, exit.local.port, receiver, label, false)?;
         work.blamed = work.port.port;
     }
-    Ok(label)
+    // Whoever is outside has no use for it.
+    Ok(if exit.kind == TO_OUTSIDE { 0 } else { label })
 }
 
 #[inline(always)]
@@ -347,7 +407,7 @@ const fn ethertype(family: u32) -> u16 {
 /// The size, and the receiver's state.
 #[inline(always)]
 fn check(work: &Work, exit: &Exit) -> Result<(), End> {
-    if exit.kind == TO_GATEWAY {
+    if exit.kind == TO_SUBNET_GATEWAY {
         return Ok(());
     }
     let skb = work.skb;
@@ -404,7 +464,7 @@ fn sent(work: &Work, exit: &Exit, label: u16) -> Result<End, End> {
     }
     match exit.kind {
         TO_LOCAL => Ok(hand_over(work.skb, &exit.local, work.packet.was_held)),
-        TO_HOST => {
+        TO_HOST | TO_GATEWAY | TO_OUTSIDE => {
             let way = Way {
                 host: &exit.host,
                 family: exit.family,

@@ -121,6 +121,10 @@ pub(super) fn value(key: &Key, rows: &Rows, handles: &Handles) -> Option<Value> 
                 vni: row.vni.get(),
                 mtu: u32::from(row.mtu),
                 flags: if row.admin_state_up { NETWORK_UP } else { 0 },
+                // For hosts.
+                gateways: 0,
+                owner_family: 0,
+                owner: [0; 16],
             }))
         }
         Key::Underlay(bits, key) => {

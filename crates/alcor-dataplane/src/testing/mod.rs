@@ -81,7 +81,8 @@ impl Scenario {
         security::add(&mut rng, &mut state);
         learning::add(&mut rng, &mut state);
         routing::add(&mut rng, &mut state);
-        let mut scenario = Self::of(seed, &mut rng, state);
+        let mut scenario = Self::of(seed, &mut rng, state.clone());
+        routing::cross(&mut rng, &state, &mut scenario.frames);
         learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
         scenario
     }
@@ -94,7 +95,8 @@ impl Scenario {
         learning::add(&mut rng, &mut state);
         routing::add(&mut rng, &mut state);
         gateways::add(&mut rng, &mut state);
-        let mut scenario = Self::of(seed, &mut rng, state);
+        let mut scenario = Self::of(seed, &mut rng, state.clone());
+        routing::cross(&mut rng, &state, &mut scenario.frames);
         learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
         scenario
     }

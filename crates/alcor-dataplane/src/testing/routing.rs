@@ -8,9 +8,11 @@ use ipnet::IpNet;
 use super::{
     rng::Rng,
     state::{self, State, address},
+    wire::Ip,
 };
 use crate::{
-    InterfaceRow, RouteRow, RouterRow, Row,
+    Ingress, InterfaceRow, RouteRow, RouterRow, Row,
+    packet::PROTO_UDP,
     security::{Remote, SecurityGroup},
 };
 
@@ -42,6 +44,37 @@ pub(super) fn peers(state: &State, network: Id<Network>) -> Vec<(IpAddr, MacAddr
         peers.extend(row.routes.iter().map(|to| address(to.destination, 7)));
     }
     peers.into_iter().map(|ip| (ip, GATEWAY_MAC)).collect()
+}
+
+/// Some frames become datagrams to stations of networks that routers lead to, which no subnet of the sender's network has.
+pub(super) fn cross(rng: &mut Rng, state: &State, frames: &mut [(Ingress, Vec<u8>)]) {
+    let all = state.all_ports().into_iter();
+    let attached: Vec<_> = all.filter(|row| state.devices.contains_key(&row.id)).collect();
+    for (ingress, frame) in frames
+        .iter_mut()
+        .filter(|(ingress, _)| matches!(ingress, Ingress::Port(_)))
+    {
+        let Some(row) = rng.pick(&attached).filter(|_| rng.chance(20)) else {
+            continue;
+        };
+        let own = state.subnets(row.network_id);
+        let ips = row
+            .fixed_ips
+            .iter()
+            .map(|fixed| fixed.ip_address)
+            .collect::<Vec<_>>();
+        let Some(from) = rng.pick(&ips) else { continue };
+        let mut far = peers(state, row.network_id);
+        far.retain(|(to, _)| {
+            to.is_ipv4() == from.is_ipv4() && !own.iter().any(|subnet| subnet.cidr.contains(to))
+        });
+        if let Some((to, mac)) = rng.pick(&far) {
+            let ip = Ip::new(from, to, 64);
+            let datagram = ip.udp((5000, rng.one([53, 80, 5000])), b"far away");
+            *ingress = Ingress::Port(row.id);
+            *frame = ip.frame(row.mac, mac, PROTO_UDP, &datagram);
+        }
+    }
 }
 
 /// True when a router, up or down, has a place in the network.

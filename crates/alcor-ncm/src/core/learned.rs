@@ -20,6 +20,7 @@ use std::{
 
 use alcor_dataplane::{NeighbourRow, Row, RowKey};
 use alcor_model::{Id, Network, Port, Revision};
+use alcor_southbound::convert::resolve::LEASE_UNASKED;
 
 use super::{
     Ncm,
@@ -27,8 +28,6 @@ use super::{
 };
 use crate::directory::HostIndex;
 
-/// The lease that agents give to rows that they did not ask for.
-const LEASE_UNASKED: Duration = Duration::from_secs(300);
 /// Hosts whose learned addresses are looked at for leases that are over, in one tick.
 const SWEPT_HOSTS: usize = 4_096;
 

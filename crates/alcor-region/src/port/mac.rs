@@ -1,12 +1,17 @@
 //! A port's MAC address: unique in its network.
 
-use alcor_model::{Id, MacAddr, Network, Port, net::GATEWAY_MAC};
+use alcor_model::{
+    Id, MacAddr, Network, Port,
+    net::{GATEWAY_MAC, ON_DEMAND_MAC},
+};
 
 use crate::{Env, RegionError, RegionState};
 
 /// How often a random MAC is tried before the port is refused; at a million ports of sixteen million
 /// addresses, 64 misses in a row do not happen.
 const MAC_TRIES: usize = 64;
+/// What hosts answer with for others than ports.
+const RESERVED: [MacAddr; 2] = [GATEWAY_MAC, ON_DEMAND_MAC];
 
 pub(super) fn check_mac(
     state: &RegionState,
@@ -14,7 +19,7 @@ pub(super) fn check_mac(
     mac: MacAddr,
     own: Option<Id<Port>>,
 ) -> Result<MacAddr, RegionError> {
-    if mac.is_multicast() || mac == MacAddr::default() || mac == GATEWAY_MAC {
+    if mac.is_multicast() || mac == MacAddr::default() || RESERVED.contains(&mac) {
         return Err(RegionError::InvalidInput(format!(
             "'{mac}' cannot be the MAC address of a port"
         )));
@@ -36,6 +41,6 @@ pub(super) fn allocate_mac(
             let [.., a, b, c] = env.source.random().to_be_bytes();
             MacAddr([base[0], base[1], base[2], a, b, c])
         })
-        .find(|mac| *mac != GATEWAY_MAC && state.port_with_mac(network, *mac).is_none())
+        .find(|mac| !RESERVED.contains(mac) && state.port_with_mac(network, *mac).is_none())
         .ok_or(RegionError::MacAddressGenerationFailure(network))
 }

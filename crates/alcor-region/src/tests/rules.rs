@@ -607,11 +607,14 @@ async fn macs_are_unique_in_a_network_only() {
     place.try_port(with(a)).await.unwrap();
     refused(place.try_port(with(a)).await, "MacAddressInUse");
     place.try_port(with(b)).await.unwrap();
-    let group = PortCreate {
-        mac_address: Some("01:00:5e:00:00:01".parse().unwrap()),
-        ..port_of(a)
-    };
-    refused(place.try_port(group).await, "InvalidInput");
+    // A group of stations; what hosts answer with for gateways and for what gateways know.
+    for nobodys in ["01:00:5e:00:00:01", "0e:a1:c0:00:00:01", "0e:a1:c0:00:00:02"] {
+        let port = PortCreate {
+            mac_address: Some(nobodys.parse().unwrap()),
+            ..port_of(a)
+        };
+        refused(place.try_port(port).await, "InvalidInput");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ use super::{DecodeError, decode_id, decode_ip, decode_row, encode_id, encode_ip,
 /// Most questions in one message.
 pub const QUESTIONS_MAX: usize = 1_024;
 
+/// The lease that a host gives to neighbours which it is told of without having asked.
+pub const LEASE_UNASKED: Duration = Duration::from_secs(300);
+
 /// Who has this address?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
