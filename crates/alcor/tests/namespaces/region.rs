@@ -24,7 +24,7 @@ const MTU: u16 = 1500;
 /// Regions are tested one after the other: a machine of two cores has enough to do with one.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// A controller and two hosts.
+/// A controller and hosts.
 pub struct Region {
     pub hosts: Vec<Host>,
     pub controller: Process,
@@ -32,7 +32,9 @@ pub struct Region {
     endpoint: String,
     southbound: String,
     http: reqwest::blocking::Client,
-    lab: Lab,
+    pub lab: Lab,
+    pub wire: Namespace,
+    config: Option<PathBuf>,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -53,8 +55,13 @@ pub struct Vm {
 }
 
 impl Region {
-    /// Starts all and waits until the controller knows both hosts.
+    /// Starts a controller and two hosts, and waits until the controller knows them.
     pub fn start(name: &'static str) -> Self {
+        Self::start_with(name, 2, None)
+    }
+
+    /// Starts a controller and hosts, all with this configuration file's content, and waits until the controller knows the hosts.
+    pub fn start_with(name: &'static str, hosts: usize, config: Option<&str>) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let lab = Lab::new(name).unwrap();
         let wire = lab.wire(MTU).unwrap();
@@ -66,24 +73,31 @@ impl Region {
         let endpoint = format!("http://127.0.0.1:{}", free());
         let southbound = format!("198.18.1.1:{}", free());
         let http = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+        let config = config.map(|text| {
+            let path = lab.dir().join("alcor.toml");
+            fs::write(&path, text).unwrap();
+            path
+        });
         let mut region = Self {
             hosts: Vec::new(),
-            controller: start_controller(&lab, &endpoint, &southbound),
+            controller: start_controller(&lab, config.as_deref(), &endpoint, &southbound),
             name,
             endpoint,
             southbound,
             http,
             lab,
+            wire,
+            config,
             _one: one,
         };
         region.api_answers();
-        for number in 1..=2 {
+        for number in 1..=hosts {
             let name = format!("{}-h{number}", region.name);
             remove_pins(&name);
             let address = format!("198.18.1.1{number}");
             let namespace = region
                 .lab
-                .host(&wire, &format!("h{number}"), address.parse().unwrap(), MTU)
+                .host(&region.wire, &format!("h{number}"), address.parse().unwrap(), MTU)
                 .unwrap();
             let agent = region.start_agent(&name, &namespace, &address);
             region.hosts.push(Host {
@@ -109,7 +123,12 @@ impl Region {
             "--dataplane=ebpf".to_owned(),
             format!("--socket={}", folder.join(format!("{name}.sock")).display()),
         ];
-        spawn(&self.lab, Some(namespace), name, &arguments)
+        self.spawn_alcor(Some(namespace), name, &arguments)
+    }
+
+    /// Starts one of the region's processes.
+    pub fn spawn_alcor(&self, namespace: Option<&Namespace>, label: &str, arguments: &[String]) -> Process {
+        spawn(&self.lab, self.config.as_deref(), namespace, label, arguments)
     }
 
     /// Kills the agent of a host as a crash would, and starts it again.
@@ -127,7 +146,12 @@ impl Region {
 
     /// Starts the controller again after it was killed.
     pub fn restart_controller(&mut self) {
-        self.controller = start_controller(&self.lab, &self.endpoint, &self.southbound);
+        self.controller = start_controller(
+            &self.lab,
+            self.config.as_deref(),
+            &self.endpoint,
+            &self.southbound,
+        );
         self.api_answers();
     }
 
@@ -159,7 +183,12 @@ impl Region {
         in_step.unwrap_or_else(|error| panic!("{error}\n{log}"))
     }
 
-    fn try_get(&self, path: &str) -> Result<Value, String> {
+    /// Where agents and gateways connect to.
+    pub fn southbound(&self) -> &str {
+        &self.southbound
+    }
+
+    pub fn try_get(&self, path: &str) -> Result<Value, String> {
         let url = format!("{}{path}", self.endpoint);
         let reply = self.http.get(url).send().map_err(|error| error.to_string())?;
         let status = reply.status();
@@ -291,19 +320,37 @@ impl Region {
         });
     }
 
-    /// Packets of a port that its host dropped for a reason.
-    pub fn drops(&self, host: usize, vm: &Vm, reason: &str) -> u64 {
-        let socket = self.lab.dir().join(format!("{}.sock", self.hosts[host].name));
+    /// What an agent's local socket answers.
+    pub fn ask_agent(&self, name: &str, question: &str) -> Value {
+        let socket = self.lab.dir().join(format!("{name}.sock"));
         let mut stream = UnixStream::connect(socket).unwrap();
-        stream.write_all(b"{\"drops\": {}}\n").unwrap();
+        stream.write_all(format!("{question}\n").as_bytes()).unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Packets of a port that its host dropped for a reason.
+    pub fn drops(&self, host: usize, vm: &Vm, reason: &str) -> u64 {
+        let answer = self.ask_agent(&self.hosts[host].name, "{\"drops\": {}}");
         let lines = answer["drops"].as_array().unwrap_or_else(|| panic!("{answer}"));
         let found = lines
             .iter()
             .find(|line| line["port_id"] == vm.port["id"] && line["reason"] == reason);
         found.map_or(0, |line| line["packets"].as_u64().unwrap())
+    }
+
+    /// A VM has moved: it is plugged into another host from now on.
+    pub fn moved(&self, vm: &mut Vm, host: usize) {
+        vm.host = self.hosts[host].namespace.clone();
+    }
+
+    /// Runs the program as a client of the API and reads the JSON that it prints.
+    pub fn alcor(&self, arguments: &[&str]) -> Value {
+        let program = env!("CARGO_BIN_EXE_alcor");
+        let api = format!("--api={}", self.endpoint);
+        let output = alcor_lab::run(program, &[arguments, &[api.as_str()]].concat()).unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Starts a command in a VM that goes on.
@@ -413,7 +460,7 @@ pub fn interrupt(process: &mut Process) {
     process.wait(PATIENCE).unwrap();
 }
 
-fn start_controller(lab: &Lab, endpoint: &str, southbound: &str) -> Process {
+fn start_controller(lab: &Lab, config: Option<&Path>, endpoint: &str, southbound: &str) -> Process {
     let arguments = [
         "controller".to_owned(),
         "--noauth".to_owned(),
@@ -421,11 +468,18 @@ fn start_controller(lab: &Lab, endpoint: &str, southbound: &str) -> Process {
         format!("--southbound-listen={southbound}"),
         format!("--data-dir={}", lab.dir().join("data").display()),
     ];
-    spawn(lab, None, "controller", &arguments)
+    spawn(lab, config, None, "controller", &arguments)
 }
 
-fn spawn(lab: &Lab, namespace: Option<&Namespace>, label: &str, arguments: &[String]) -> Process {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+fn spawn(
+    lab: &Lab,
+    config: Option<&Path>,
+    namespace: Option<&Namespace>,
+    label: &str,
+    arguments: &[String],
+) -> Process {
+    let config = config.map(|path| format!("--config={}", path.display()));
+    let words: Vec<&str> = config.iter().chain(arguments).map(String::as_str).collect();
     let program = PathBuf::from(env!("CARGO_BIN_EXE_alcor"));
     lab.spawn(namespace, label, &program, &words).unwrap()
 }
