@@ -515,7 +515,8 @@ fn tunnel(skb: Skb, way: &Way, was_held: bool) -> Result<End, End> {
     };
     // SAFETY: the helper reads as many bytes as the key has.
     let rc = unsafe { bpf_skb_set_tunnel_key(skb.0, &raw mut key, TUNNEL_KEY_LEN, flags as u64) };
-    if rc != 0 || (way.gbp != 0 && !set_policy(skb, way.gbp)) {
+    // Also when there is nothing to say: without an option, Linux (seen with 6.18) writes into the header what lay on its stack.
+    if rc != 0 || !set_policy(skb, way.gbp) {
         return Err(INTERNAL);
     }
     if trace() {
