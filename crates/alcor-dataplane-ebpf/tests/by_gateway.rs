@@ -2,6 +2,7 @@
 //! kernel programs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[allow(dead_code, reason = "the scene has more than is used here")]
 mod common;
 
 use std::net::{IpAddr, UdpSocket};
