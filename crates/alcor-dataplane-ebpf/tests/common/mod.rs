@@ -27,7 +27,7 @@ pub fn run(command: &[&str]) -> String {
 pub struct Namespace(pub String);
 
 impl Namespace {
-    fn new(name: String) -> Self {
+    pub fn new(name: String) -> Self {
         // What a run that was killed left behind.
         drop(
             Command::new("ip")
