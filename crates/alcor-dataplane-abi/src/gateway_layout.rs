@@ -36,7 +36,7 @@ pub const MAX_EXTERNAL_ADDRESSES: u32 = 1 << 17;
 pub const MAX_NAT_BLOCKS: u32 = 1 << 17;
 /// Connections that a gateway translates, all routers together.
 pub const MAX_NAT_CONNECTIONS: u32 = 1 << 20;
-/// Connections that are translated for one router.
+/// Connections that are translated for one router, unless the loader is told otherwise.
 pub const NAT_CONNECTIONS_PER_ROUTER: u64 = 1 << 16;
 /// The least outside port that is given to a connection.
 pub const NAT_FIRST_PORT: u16 = 1024;
@@ -97,11 +97,13 @@ layouts! {
         ip: [u8; 16],
     }
     /// A network; the key is its VNI.
-    VniValue(8) {
+    VniValue(12) {
         /// Its handle.
         network: u32,
         /// `NETWORK_*`.
         flags: u32,
+        /// Largest IP packet, in bytes.
+        mtu: u32,
     }
     /// Where an address of a tenant is.
     PeerValue(16) {
@@ -129,8 +131,8 @@ layouts! {
         kind: u32,
         /// Number of the router.
         router: u32,
-        /// Of floating IPs: handle of the network of the fixed IP.
-        network: u32,
+        /// Of floating IPs: VNI of the network of the fixed IP.
+        vni: u32,
         /// Of floating IPs: the fixed IP.
         fixed_ip: [u8; 4],
     }
@@ -142,10 +144,10 @@ layouts! {
         router: u32,
     }
     /// A translated connection, from one of its two sides. From inside: the network, and the tenant's address and port are
-    /// `own`. From outside: the router's address and the port that the connection was given are `own`, the network is 0.
+    /// `own`. From outside: the router's address and the port that the connection was given are `own`, the VNI is 0.
     NatKey(20) {
-        /// Handle of the network, or 0.
-        network: u32,
+        /// VNI of the network, or 0.
+        vni: u32,
         /// Address of the inside.
         own: [u8; 4],
         /// Address of the outside.
@@ -176,8 +178,8 @@ layouts! {
     }
     /// Whose an outside port is; the key is the connection's outside.
     NatBack(12) {
-        /// Handle of the tenant's network.
-        network: u32,
+        /// VNI of the tenant's network.
+        vni: u32,
         /// The tenant's address.
         own: [u8; 4],
         /// The tenant's port.
@@ -211,7 +213,7 @@ impl NatKey {
     #[inline(always)]
     pub const fn outside(&self, address: [u8; 4], port: u16) -> Self {
         Self {
-            network: 0,
+            vni: 0,
             own: address,
             other: self.other,
             local: port,
@@ -226,7 +228,7 @@ impl NatKey {
     #[inline(always)]
     pub const fn inside(&self, back: &NatBack) -> Self {
         Self {
-            network: back.network,
+            vni: back.vni,
             own: back.own,
             other: self.other,
             local: back.local,
@@ -240,7 +242,7 @@ impl NatKey {
     /// Where the search for an outside port begins.
     #[inline(always)]
     pub const fn port_seed(&self) -> u64 {
-        let (a, b, n) = (self.own, self.other, self.network.to_be_bytes());
+        let (a, b, n) = (self.own, self.other, self.vni.to_be_bytes());
         key(&[
             a[0],
             a[1],
@@ -262,15 +264,18 @@ impl NatKey {
     }
 }
 
-/// The outside port that is tried at this turn (from 0): first the tenant's own, then others, all of them
-/// [`NAT_FIRST_PORT`] or above.
+/// The outside port that is tried at this turn (from 0): first the tenant's own, then others, all of them between
+/// [`NAT_FIRST_PORT`] and `last`.
 #[inline(always)]
-pub const fn nat_port(local: u16, seed: u64, turn: u32) -> u16 {
-    if turn == 0 && local >= NAT_FIRST_PORT {
+pub const fn nat_port(local: u16, seed: u64, turn: u32, last: u16) -> u16 {
+    if turn == 0 && local >= NAT_FIRST_PORT && local <= last {
         return local;
     }
-    let room = u16::MAX as u64 - NAT_FIRST_PORT as u64 + 1;
-    // An odd step, so that it visits many different ports: the room is 63 times a power of 2.
+    let room = (last as u64 + 1).saturating_sub(NAT_FIRST_PORT as u64);
+    if room == 0 {
+        return last;
+    }
+    // An odd step visits many different ports: the whole room is 63 times a power of 2.
     let (begin, step) = (seed & 0xffff_ffff, (seed >> 32) | 1);
     NAT_FIRST_PORT + ((begin + turn as u64 * step) % room) as u16
 }

@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::BTreeMap, thread};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    thread,
+};
 
 use alcor_dataplane::{
-    Dataplane, DropReason,
-    gateway::{GatewayModel, GatewayVerdict},
-    testing::gateway::{GatewayScenario, Step, TUNNEL_IP},
+    Dataplane, DropReason, RowChange,
+    gateway::{GatewayModel, GatewayVerdict, NatLimits},
+    testing::gateway::{GatewayScenario, Step, TUNNEL_IP, answer},
 };
 use alcor_dataplane_ebpf::{GatewayConfig, XdpGateway};
 use nix::sched::{CloneFlags, unshare};
@@ -16,10 +19,12 @@ use nix::sched::{CloneFlags, unshare};
 const SEEDS: u64 = 300;
 
 /// Runs a test on a thread with a network namespace of its own, which goes with the thread.
-fn in_namespace(instance: &str, test: impl FnOnce(&GatewayConfig) + Send) {
+fn in_namespace(instance: &str, limits: NatLimits, test: impl FnOnce(&GatewayConfig) + Send) {
     let mut config = GatewayConfig::new(instance, TUNNEL_IP, "lo");
     config.trace = true;
+    config.nat = limits;
     config.max_neighbours = 4096;
+    config.max_nat_connections = 4096;
     let body = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("needs root: a network namespace of its own");
         XdpGateway::purge(&config).unwrap();
@@ -43,16 +48,23 @@ fn kind(verdict: &GatewayVerdict) -> String {
 }
 
 /// Takes both through a scenario.
-fn compare(gateway: &mut XdpGateway, seed: u64, scenario: &GatewayScenario, tally: &mut Tally) {
+fn compare(
+    gateway: &mut XdpGateway,
+    limits: NatLimits,
+    seed: u64,
+    scenario: &GatewayScenario,
+    tally: &mut Tally,
+) {
     let mut model = GatewayModel::new(TUNNEL_IP, true);
-    let networks: Vec<_> = gateway.snapshot().unwrap().rows;
-    for row in networks {
-        let gone = alcor_dataplane::RowChange::Remove(row.key());
-        assert!(gateway.apply(&[gone])[0].is_ok());
+    model.set_nat_limits(limits);
+    for row in gateway.snapshot().unwrap().rows {
+        assert!(gateway.apply(&[RowChange::Remove(row.key())])[0].is_ok());
     }
     let before = gateway.drops().unwrap();
+    let mut sent: VecDeque<GatewayVerdict> = VecDeque::new();
     for (number, step) in scenario.steps.iter().enumerate() {
-        match step {
+        let answered;
+        let (side, frame) = match step {
             Step::Apply(changes) => {
                 let outcomes = |dataplane: &mut dyn Dataplane| -> Vec<bool> {
                     dataplane.apply(changes).iter().map(Result::is_ok).collect()
@@ -62,13 +74,38 @@ fn compare(gateway: &mut XdpGateway, seed: u64, scenario: &GatewayScenario, tall
                     outcomes(&mut model),
                     "seed {seed} step {number}"
                 );
+                continue;
             }
-            Step::Frame(side, frame) if frame.len() >= 15 => {
-                let (seen, wanted) = (gateway.trace(side, frame).unwrap(), model.process(side, frame));
-                assert_eq!(seen, wanted, "seed {seed} step {number}: {side:?} {frame:02x?}");
-                *tally.entry(kind(&wanted)).or_default() += 1;
+            Step::Advance(by) => {
+                gateway.advance(*by).unwrap();
+                // The kernel's clock goes on between scenarios.
+                model.advance(*by);
+                continue;
             }
-            Step::Frame(..) => {}
+            Step::Sweep => {
+                gateway.sweep().unwrap();
+                model.sweep();
+                continue;
+            }
+            Step::Answer(seed) => {
+                let verdict = sent.get(*seed as usize % sent.len().max(1));
+                answered = verdict.and_then(|verdict| answer(*seed, verdict));
+                match &answered {
+                    Some((side, frame)) => (side, frame),
+                    None => continue,
+                }
+            }
+            Step::Frame(side, frame) => (side, frame),
+        };
+        if frame.len() < 15 {
+            continue;
+        }
+        let (seen, wanted) = (gateway.trace(side, frame).unwrap(), model.process(side, frame));
+        assert_eq!(seen, wanted, "seed {seed} step {number}: {side:?} {frame:02x?}");
+        *tally.entry(kind(&wanted)).or_default() += 1;
+        if matches!(wanted, GatewayVerdict::Outside(_) | GatewayVerdict::Underlay(_)) {
+            sent.push_front(wanted);
+            sent.truncate(4);
         }
     }
     assert_eq!(
@@ -76,6 +113,11 @@ fn compare(gateway: &mut XdpGateway, seed: u64, scenario: &GatewayScenario, tall
         model.snapshot().unwrap(),
         "seed {seed}"
     );
+    let mut connections = BTreeMap::new();
+    for nat in gateway.nat().unwrap().iter().filter(|nat| nat.connections > 0) {
+        connections.insert(nat.router, nat.connections);
+    }
+    assert_eq!(connections, model.nat_connections(), "seed {seed}");
     let mut drops = gateway.drops().unwrap();
     for (key, count) in before {
         *drops.get_mut(&key).unwrap() -= count;
@@ -84,23 +126,31 @@ fn compare(gateway: &mut XdpGateway, seed: u64, scenario: &GatewayScenario, tall
     assert_eq!(drops, model.drops().unwrap(), "seed {seed}");
 }
 
+/// Compares many scenarios; says how often each verdict came.
+fn compare_all(
+    config: &GatewayConfig,
+    scenario: fn(u64) -> GatewayScenario,
+) -> impl Fn(&str) -> usize + use<> {
+    let mut gateway = XdpGateway::open(config).unwrap();
+    let mut tally = Tally::new();
+    for seed in 0..SEEDS {
+        if seed % 50 == 49 {
+            // A process that starts again finds everything.
+            let rows = gateway.snapshot().unwrap();
+            drop(gateway);
+            gateway = XdpGateway::open(config).unwrap();
+            assert_eq!(gateway.snapshot().unwrap(), rows);
+        }
+        compare(&mut gateway, config.nat, seed, &scenario(seed), &mut tally);
+    }
+    println!("{tally:?}");
+    move |kind| tally.get(kind).copied().unwrap_or_default()
+}
+
 #[test]
 fn between_hosts_it_does_what_the_model_does() {
-    in_namespace("test-gateway-east-west", |config| {
-        let mut gateway = XdpGateway::open(config).unwrap();
-        let mut tally = Tally::new();
-        for seed in 0..SEEDS {
-            if seed % 50 == 49 {
-                // A process that starts again finds everything.
-                let rows = gateway.snapshot().unwrap();
-                drop(gateway);
-                gateway = XdpGateway::open(config).unwrap();
-                assert_eq!(gateway.snapshot().unwrap(), rows);
-            }
-            compare(&mut gateway, seed, &GatewayScenario::east_west(seed), &mut tally);
-        }
-        println!("{tally:?}");
-        let count = |kind: &str| tally.get(kind).copied().unwrap_or_default();
+    in_namespace("test-gateway-east-west", NatLimits::default(), |config| {
+        let count = compare_all(config, GatewayScenario::east_west);
         for kind in ["underlay", "reply", "pass"] {
             assert!(count(kind) > 500, "{kind}");
         }
@@ -116,6 +166,42 @@ fn between_hosts_it_does_what_the_model_does() {
             DropReason::UnsupportedEtherType,
         ] {
             assert!(count(reason.as_str()) > 20, "{}", reason.as_str());
+        }
+    });
+}
+
+#[test]
+fn to_and_from_the_outside_it_does_what_the_model_does() {
+    in_namespace("test-gateway-north-south", NatLimits::default(), |config| {
+        let count = compare_all(config, GatewayScenario::north_south);
+        for kind in ["underlay", "outside", "reply", "pass"] {
+            assert!(count(kind) > 500, "{kind}");
+        }
+        for reason in [
+            DropReason::NoTranslation,
+            DropReason::NotOwner,
+            DropReason::NoRoute,
+            DropReason::Oversize,
+            DropReason::Loop,
+            DropReason::Malformed,
+            DropReason::UnknownFragment,
+            DropReason::UnknownDestination,
+        ] {
+            assert!(count(reason.as_str()) > 20, "{}", reason.as_str());
+        }
+    });
+}
+
+#[test]
+fn want_of_ports_and_of_room_is_what_the_model_says() {
+    let limits = NatLimits {
+        connections_per_router: 6,
+        last_port: 1024,
+    };
+    in_namespace("test-gateway-limits", limits, |config| {
+        let count = compare_all(config, GatewayScenario::north_south);
+        for reason in [DropReason::NatConnectionLimit, DropReason::NatPortsExhausted] {
+            assert!(count(reason.as_str()) > 10, "{}", reason.as_str());
         }
     });
 }

@@ -131,7 +131,10 @@ fn packets_go_through_to_the_other_host_and_a_restart_loses_none() {
     const PACKETS: u32 = 2000;
     let scene = Scene::new("gwtraffic");
     let mut gateway = scene.open();
-    assert_eq!(gateway.attachments(), [("under0".to_owned(), Attachment::Generic)]);
+    assert_eq!(
+        gateway.attachments(),
+        [("under0".to_owned(), Attachment::Generic)]
+    );
     assert!(gateway.apply(&rows()).iter().all(Result::is_ok));
     let sender = scene.socket(0, 50_000);
     let receiver = scene.socket(1, VXLAN_PORT);
@@ -145,7 +148,11 @@ fn packets_go_through_to_the_other_host_and_a_restart_loses_none() {
         let sent = payload(ON_DEMAND_MAC, number);
         sender.send_to(&sent, (GATEWAY, VXLAN_PORT)).unwrap();
         let (len, from) = receiver.recv_from(&mut buffer).unwrap();
-        assert_eq!(from.to_string(), format!("{GATEWAY}:50000"), "the source port is kept");
+        assert_eq!(
+            from.to_string(),
+            format!("{GATEWAY}:50000"),
+            "the source port is kept"
+        );
         assert_eq!(buffer[..len], payload(PEER_MAC, number), "packet {number}");
     }
     let load = gateway.load().unwrap();

@@ -5,6 +5,7 @@
 
 mod attach;
 mod derived;
+mod nat;
 mod object;
 mod peers;
 mod tables;
@@ -15,25 +16,29 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    sync::{Arc, Mutex},
 };
 
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, Row, RowChange, RowKey, Snapshot,
-    gateway::Rows,
+    gateway::{NatLimits, Rows},
 };
 /// The usual [`GatewayConfig::max_neighbours`].
 pub use alcor_dataplane_abi::gateway_layout::MAX_GATEWAY_NEIGHBOURS;
 use alcor_dataplane_abi::{
-    gateway_layout::{DEVICE_EXTERNAL, DEVICE_UNDERLAY, DeviceValue, GATEWAY_LAYOUT, Load},
+    gateway_layout::{
+        DEVICE_EXTERNAL, DEVICE_UNDERLAY, DeviceValue, GATEWAY_LAYOUT, Load, MAX_NAT_CONNECTIONS,
+    },
     layout::Counters,
 };
-use alcor_model::{Id, Network, Port};
+use alcor_model::{Id, Network, Port, Router};
 pub use attach::Attachment;
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
 use derived::{Handles, Key};
+use nat::{Nat, Sweeper};
 use peers::Peers;
 use tables::Tables;
 use tokio::sync::mpsc;
@@ -68,6 +73,10 @@ pub struct GatewayConfig {
     pub probes: bool,
     /// Neighbours that there is room for, all networks together and for each family. Tables that are found keep their size.
     pub max_neighbours: u32,
+    /// How much source NAT may take for a router.
+    pub nat: NatLimits,
+    /// Connections that are translated, all routers together. Tables that are found keep their size.
+    pub max_nat_connections: u32,
     /// Do without native XDP, whatever the drivers can.
     pub generic: bool,
     /// For tests: the program tells its verdict, is on no device, and sends nothing.
@@ -85,6 +94,8 @@ impl GatewayConfig {
             external_devices: Vec::new(),
             probes: true,
             max_neighbours: MAX_GATEWAY_NEIGHBOURS,
+            nat: NatLimits::default(),
+            max_nat_connections: MAX_NAT_CONNECTIONS,
             generic: false,
             trace: false,
         }
@@ -93,6 +104,19 @@ impl GatewayConfig {
     fn pins(&self) -> Result<Pins, DataplaneError> {
         Pins::open_in(FAMILY, &self.instance, &self.bpffs, GATEWAY_LAYOUT)
     }
+}
+
+/// What source NAT remembers for a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterNat {
+    /// Which.
+    pub router: Id<Router>,
+    /// Connections, with those that are over and not swept yet.
+    pub connections: u64,
+    /// How many there may be.
+    pub limit: u64,
+    /// Connections that were refused so far, for want of room or of ports.
+    pub refused: u64,
 }
 
 /// The gateway in the kernel. Dropping it leaves everything in force.
@@ -107,6 +131,12 @@ pub struct XdpGateway {
     drops: PerCpuArray<MapData, Plain<Counters>>,
     load: PerCpuArray<MapData, Plain<Load>>,
     attached: Vec<(String, Attachment)>,
+    nat: nat::Shared,
+    nat_limit: u64,
+    /// The clock of traced frames, in nanoseconds; `None`: the kernel's.
+    clock_ns: Option<u64>,
+    /// Ends with the gateway; none where the test says when to sweep.
+    _sweeper: Option<Sweeper>,
     /// Held as long as the instance is open.
     _pins: Pins,
 }
@@ -122,9 +152,15 @@ impl XdpGateway {
     pub fn open(config: &GatewayConfig) -> Result<Self, DataplaneError> {
         let pins = config.pins()?;
         let mut ebpf = object::load(&pins, config)?;
+        let nat = Arc::new(Mutex::new(Nat::take(&mut ebpf)?));
+        let sweeper = (!config.trace).then(|| Sweeper::start(Arc::clone(&nat)));
         let mut gateway = Self {
+            _sweeper: sweeper.transpose()?,
+            nat,
+            nat_limit: config.nat.connections_per_router,
+            clock_ns: config.trace.then_some(0),
             rows: Rows::default(),
-            handles: Handles::default(),
+            handles: Handles::new(config.tunnel_ip),
             tables: Tables::take(&mut ebpf)?,
             peers: Peers::take(&mut ebpf)?,
             kept: Kept::new(take(&mut ebpf, "gw_kept")?),
@@ -178,13 +214,38 @@ impl XdpGateway {
         })
     }
 
+    /// How much source NAT remembers for each router that rows name, sorted by id.
+    ///
+    /// # Errors
+    /// When the counters in the kernel cannot be read.
+    pub fn nat(&self) -> Result<Vec<RouterNat>, DataplaneError> {
+        let nat = nat::lock(&self.nat);
+        let routers = self.handles.routers().map(|(router, number)| {
+            let (connections, refused) = nat.counts(number)?;
+            Ok(RouterNat {
+                router,
+                connections,
+                limit: self.nat_limit,
+                refused,
+            })
+        });
+        routers.collect()
+    }
+
+    /// Forgets translated connections that expired. Happens by itself too, about once a second.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sweep(&mut self) -> Result<(), DataplaneError> {
+        let now = self.clock_ns.map_or_else(nat::now, Ok)?;
+        nat::lock(&self.nat).sweep(now)
+    }
+
     /// Takes over the rows that are kept, and brings the small tables in step with them.
     fn find_rows(&mut self) -> Result<(), DataplaneError> {
-        for (row, handle) in self.kept.read()? {
-            if let Row::Network(row) = &row {
-                self.handles.set_network(row.id, handle);
-            }
+        for (row, number) in self.kept.read()? {
             if self.rows.check(NAME, &row).is_ok() {
+                self.handles.restore(&row, number);
                 self.rows.put(row);
             }
         }
@@ -261,29 +322,52 @@ impl XdpGateway {
         if self.rows.get(&key) == Some(row) {
             return Ok(());
         }
-        if let RowKey::Network(id) = key {
-            self.handles.give_network(id)?;
-        }
-        let handle = derived::kept_handle(&key, &self.handles);
         let old = self.rows.get(&key).cloned();
-        let mut keys = old
-            .as_ref()
-            .map(|old| derived::touched(old, &self.handles))
-            .unwrap_or_default();
+        let mut keys = self.touched(old.as_ref());
+        let number = self.handles.give(row)?;
         self.rows.put(row.clone());
-        keys.extend(derived::touched(row, &self.handles));
-        let done = self.kept.put(row, handle).and_then(|()| self.bring(&keys));
+        keys.extend(self.touched(Some(row)));
+        let done = self.kept.put(row, number).and_then(|()| self.bring(&keys));
         if done.is_err() {
-            self.undo(&key, old, handle, &keys);
+            self.undo(&key, old, number, &keys);
+            return done;
         }
-        done
+        self.forget(old.as_ref())
+    }
+
+    fn touched(&self, row: Option<&Row>) -> BTreeSet<Key> {
+        let touched = row.map(|row| derived::touched(row, &self.rows, &self.handles));
+        touched.unwrap_or_default()
+    }
+
+    /// Forgets the connections that go with a row that was there.
+    fn forget(&mut self, old: Option<&Row>) -> Result<(), DataplaneError> {
+        if let Some(Row::Network(old)) = old
+            && self.rows.network_of_vni(old.vni.get()).is_none()
+        {
+            nat::lock(&self.nat).forget_network(old.vni.get())?;
+        }
+        let router = old.and_then(derived::named_router);
+        if let Some(router) = router.filter(|router| !self.rows.is_named(*router)) {
+            self.free_router(router)?;
+        }
+        Ok(())
+    }
+
+    /// No row names the router any more.
+    fn free_router(&mut self, router: Id<Router>) -> Result<(), DataplaneError> {
+        let Some(number) = self.handles.free_router(router) else {
+            return Ok(());
+        };
+        self.tables.remove(&Key::Router(number))?;
+        nat::lock(&self.nat).forget_router(number)
     }
 
     /// Puts back what was in force before a row that the kernel refused. Best effort: the refusal is what the caller hears of.
-    fn undo(&mut self, key: &RowKey, old: Option<Row>, handle: u32, keys: &BTreeSet<Key>) {
+    fn undo(&mut self, key: &RowKey, old: Option<Row>, number: u32, keys: &BTreeSet<Key>) {
         let kept = match old {
             Some(old) => {
-                let kept = self.kept.put(&old, handle);
+                let kept = self.kept.put(&old, number);
                 self.rows.put(old);
                 kept
             }
@@ -293,10 +377,9 @@ impl XdpGateway {
             }
         };
         let back = kept.and_then(|()| self.bring(keys));
-        if let RowKey::Network(id) = key
-            && self.rows.network(*id).is_none()
-        {
-            self.handles.free_network(*id);
+        match key {
+            RowKey::Network(id) if self.rows.network(*id).is_none() => self.handles.free_network(*id),
+            _ => {}
         }
         if let Err(error) = back {
             tracing::error!(%error, kind = key.kind(), "a row that the kernel refused cannot be taken back");
@@ -307,14 +390,16 @@ impl XdpGateway {
         let Some(old) = self.rows.get(key).cloned() else {
             return Ok(());
         };
-        let keys = derived::touched(&old, &self.handles);
+        let mut keys = self.touched(Some(&old));
         self.rows.remove(key);
+        keys.extend(self.touched(Some(&old)));
         if let Err(error) = self.bring(&keys) {
             // Still in force as far as anybody knows: it can be removed again.
             self.rows.put(old);
             return Err(error);
         }
-        self.kept.remove(key)
+        self.kept.remove(key)?;
+        self.forget(Some(&old))
     }
 
     fn remove_network(&mut self, id: Id<Network>) -> Result<(), DataplaneError> {

@@ -22,7 +22,15 @@ const PROGRAM: &str = "gateway";
 const PINNED: &[&str] = &[
     "gw_devices",
     "gw_vnis",
-    "gw_networks",
+    "gw_routers",
+    "gw_externals",
+    "gw_floating",
+    "gw_blocks",
+    "gw_nat",
+    "gw_nat_back",
+    "gw_nat_begun",
+    "gw_nat_gone",
+    "gw_nat_refused",
     "gw_underlay",
     "gw_peers4",
     "gw_peers6",
@@ -33,6 +41,9 @@ const PINNED: &[&str] = &[
 
 /// Maps that have room for all neighbours of a family.
 const PEERS: [&str; 2] = ["gw_peers4", "gw_peers6"];
+
+/// Maps that have room for all translated connections.
+const CONNECTIONS: [&str; 2] = ["gw_nat", "gw_nat_back"];
 
 /// Loads the program, with the maps that are pinned or with new ones that are pinned now.
 pub(super) fn load(pins: &Pins, config: &GatewayConfig) -> Result<Ebpf, DataplaneError> {
@@ -47,8 +58,14 @@ pub(super) fn load(pins: &Pins, config: &GatewayConfig) -> Result<Ebpf, Dataplan
     loader.override_global("TRACE", &trace, true);
     loader.override_global("PROBES", &probes, true);
     loader.override_global("TUNNEL_IP", &tunnel_ip, true);
+    loader.override_global("NAT_LIMIT", &config.nat.connections_per_router, true);
+    let last_port = u32::from(config.nat.last_port);
+    loader.override_global("NAT_LAST_PORT", &last_port, true);
     for name in PEERS {
         loader.map_max_entries(name, config.max_neighbours);
+    }
+    for name in CONNECTIONS {
+        loader.map_max_entries(name, config.max_nat_connections);
     }
     for name in PINNED {
         loader.map_pin_path(name, pins.map(name));

@@ -1,12 +1,17 @@
 //! Runs one frame through the loaded program and says what it made of it. For tests: needs a gateway opened with
 //! [`GatewayConfig::trace`].
 
+use std::time::Duration;
+
 use alcor_dataplane::{
     DataplaneError, DropReason,
     gateway::{GatewayVerdict, Side},
 };
 use alcor_dataplane_abi::gateway_layout::{DEVICE_EXTERNAL, DEVICE_UNDERLAY, DeviceValue, verdict};
-use aya::programs::{TestRun, TestRunOptions};
+use aya::{
+    maps::{Array, MapData, MapError},
+    programs::{TestRun, TestRunOptions},
+};
 use bytes::Bytes;
 
 #[cfg(doc)]
@@ -21,6 +26,24 @@ const ROOM: usize = 256;
 const ETH_LEN: usize = 14;
 
 impl XdpGateway {
+    /// Moves the clock of traced frames, which stands at zero otherwise.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn advance(&mut self, by: Duration) -> Result<(), DataplaneError> {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let now = self.clock_ns.unwrap_or_default().saturating_add(by);
+        self.clock_ns = Some(now);
+        let mut clock: Array<&mut MapData, u64> = self
+            .ebpf
+            .map_mut("gw_clock")
+            .ok_or_else(|| error::kernel("setting the clock", "the program has none"))?
+            .try_into()
+            .map_err(|source: MapError| error::kernel("setting the clock", source))?;
+        let set = clock.set(0, now, 0);
+        set.map_err(|source| error::kernel("setting the clock", source))
+    }
+
     /// What the program makes of a frame of 14 to about 3,500 bytes; nothing is sent.
     ///
     /// # Errors

@@ -5,14 +5,19 @@
 //! Not here: which gateways there are, which networks they serve, and whether they live. That is told by rows.
 
 mod model;
+mod nat;
+mod north;
+mod outside;
 pub mod path;
 mod rows;
+mod translate;
 mod underlay;
 
 use std::fmt;
 
 use bytes::Bytes;
 pub use model::GatewayModel;
+pub use nat::NatLimits;
 pub use rows::{External, Rows};
 
 use crate::DropReason;

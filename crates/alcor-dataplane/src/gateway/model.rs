@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use alcor_model::{Id, Network, Port};
+use alcor_model::{Id, Network, Port, Router};
 use tokio::sync::mpsc;
 
-use super::{GatewayVerdict, Rows, Side, underlay};
+use super::{External, GatewayVerdict, NatLimits, Rows, Side, nat::Nat, outside, underlay};
 use crate::{
     ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, RowChange, Snapshot,
-    packet::{ETH_LEN, ETHERTYPE_IPV4, Ethernet, array},
+    packet::{ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, array},
 };
 
 /// The name of this data plane, in refusals too.
@@ -24,6 +24,7 @@ pub struct GatewayModel {
     pub(super) rows: Rows,
     pub(super) tunnel_ip: Ipv4Addr,
     pub(super) probes: bool,
+    pub(super) nat: Nat,
     drops: BTreeMap<DropReason, u64>,
     pub(super) now: Duration,
 }
@@ -35,6 +36,7 @@ impl GatewayModel {
             rows: Rows::default(),
             tunnel_ip,
             probes,
+            nat: Nat::default(),
             drops: BTreeMap::new(),
             now: Duration::ZERO,
         }
@@ -54,6 +56,9 @@ impl GatewayModel {
         let Some(ethernet) = Ethernet::read(frame) else {
             return Ok(GatewayVerdict::Pass);
         };
+        if ethernet.ethertype == ETHERTYPE_ARP && side.external {
+            return Ok(outside::arp(self, side.mac, frame));
+        }
         let destination = array::<4>(frame, ETH_LEN + 16).map(Ipv4Addr::from);
         let (ETHERTYPE_IPV4, Some(destination)) = (ethernet.ethertype, destination) else {
             return Ok(GatewayVerdict::Pass);
@@ -61,7 +66,40 @@ impl GatewayModel {
         if side.underlay && destination == self.tunnel_ip {
             return underlay::from_underlay(self, frame);
         }
-        Ok(GatewayVerdict::Pass)
+        match self.owned_external(destination) {
+            Some(external) if side.external => outside::from_outside(self, frame, external),
+            _ => Ok(GatewayVerdict::Pass),
+        }
+    }
+
+    /// What an address leads to that is `external` and of a router that is `owned`.
+    pub(super) fn owned_external(&self, ip: Ipv4Addr) -> Option<External> {
+        let external = self.rows.external(ip)?;
+        let router = match external {
+            External::Router(router) => router,
+            External::Floating(row) => row.router_id,
+        };
+        self.rows.is_owned(router, self.tunnel_ip).then_some(external)
+    }
+
+    /// The model's clock as connections have it.
+    pub(super) fn now_ns(&self) -> u64 {
+        u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Sets how much source NAT may take from now on.
+    pub const fn set_nat_limits(&mut self, limits: NatLimits) {
+        self.nat.limits = limits;
+    }
+
+    /// Forgets connections that expired.
+    pub fn sweep(&mut self) {
+        self.nat.sweep(self.now_ns());
+    }
+
+    /// Connections that are translated, by router.
+    pub fn nat_connections(&self) -> BTreeMap<Id<Router>, u64> {
+        self.nat.counts()
     }
 
     /// Moves the model's clock, which stands still otherwise.
@@ -92,10 +130,16 @@ impl Dataplane for GatewayModel {
     }
 
     fn apply(&mut self, changes: &[RowChange]) -> Vec<Result<(), DataplaneError>> {
-        changes
-            .iter()
-            .map(|change| self.rows.apply(NAME, change))
-            .collect()
+        let apply = |change| {
+            let outcome = self.rows.apply(NAME, change);
+            let rows = &self.rows;
+            self.nat.forget(
+                |vni| rows.network_of_vni(vni).is_some(),
+                |router| rows.is_named(router),
+            );
+            outcome
+        };
+        changes.iter().map(apply).collect()
     }
 
     fn attach(&mut self, _: Id<Port>, _: &str) -> Result<(), DataplaneError> {

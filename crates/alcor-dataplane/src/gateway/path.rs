@@ -19,7 +19,7 @@
 //!
 //! # Where a frame belongs
 //! From a device to the underlay, IPv4 to the tunnel address: *from the underlay*. From a device to the outside, ARP or IPv4: *from the outside*.
-//! Anything else, and what is shorter than the headers that tell: passed.
+//! Anything else, and what is shorter than the headers that tell: passed. Bytes behind the end of a packet, or of the datagram that it came in, are carried along.
 //!
 //! # From the underlay
 //! 1. Not UDP, or a later fragment: passed. A header with options, or without room for UDP's: `Malformed`. Neither to the port of
@@ -35,4 +35,42 @@
 //! 4. **East-west**, inner destination MAC is not the gateway MAC: no `peer`: `UnknownDestination`. Its host is this gateway or the one that the
 //!    packet came from: `Loop`. Else into the underlay: outer source is the tunnel address, outer destination the host, TTL 64, UDP checksum 0 (RFC 6935), inner
 //!    destination MAC the neighbour's; all else as it came, the label and all flags too.
-//! 5. **North**, to the gateway MAC: IPv6: `NoRoute`. IPv4 as below.
+//! 5. **North**, to the gateway MAC: IPv6: `NoRoute`. IPv4: the rest of this text calls the inner packet *the packet*; it must be as "Packets that
+//!    are translated" says. To the tunnel address or one of the network's underlay blocks: `NoRoute`, tenants do not reach hosts.
+//!    `floating(network, source)`: of a router that is not `owned`: `NotOwner`; else the floating IP becomes the source. No floating IP: no
+//!    `router(network, source)`: `NoRoute`; not `owned`: `NotOwner`; no source NAT: `NoRoute`; else source NAT. Then, if the destination is an
+//!    `external` address of a router that is `owned`: as from the outside, at once, but nothing is answered (a *hairpin*). Else to the outside. The TTL stays: the
+//!    host has counted.
+//!
+//! # From the outside
+//! 1. **ARP**: a request (Ethernet and IPv4) for an `external` address of a router that is `owned`: a reply with the device's MAC, of the same length. Else passed.
+//! 2. IPv4 to an address that is not `external`, or of a router that is not `owned`: passed. All else never reaches the node's own stack: a header with
+//!    a wrong checksum, a total length below the header's or beyond the bytes present: `Malformed`; and as "Packets that are translated" says.
+//! 3. An echo request to a router's own address: a reply with TTL 64. Fragments to it: `UnknownFragment`.
+//! 4. TTL 0 or 1: *told* "time exceeded", else `Loop`. Of a floating IP: the fixed IP becomes the destination. Of a router: the connection's inside, or `NoTranslation`.
+//!    The network of it is not there: `NoTranslation`; is down: `PortDown`. Longer than the network's MTU: *told* "fragmentation needed" when it must not be fragmented, else
+//!    `Oversize`. No `peer`: `UnknownDestination`; it is on this gateway: `Loop`.
+//! 5. TTL - 1, Ethernet header from the gateway MAC to the neighbour's, VXLAN with the network's VNI and no label, UDP from [`tunnel_port`](alcor_dataplane_abi::gateway_layout::tunnel_port) of
+//!    the addresses, checksum 0, IPv4 from the tunnel address with TTL 64, the packet's TOS, not to be fragmented: into the underlay.
+//!
+//! *Told*: a reply, ICMP from the packet's destination to its source, with the header and the next 8 bytes of the packet as it came and TTL 64. Not of a hairpin, of a later
+//! fragment, of a packet of less than 28 bytes, of an ICMP message that is not a request or answer of a query, nor to a source that is no single station (0/8, 127/8, 224/3).
+//!
+//! # Packets that are translated
+//! A header with options: `Malformed`. A whole packet or a first fragment whose upper layer is cut short (20 bytes of TCP; 8 of UDP, UDP-Lite, SCTP, DCCP, ICMP):
+//! `Malformed`. An address that changes is changed in the header's checksum and in those of TCP, UDP (unless it is 0), UDP-Lite and DCCP, by the difference (RFC 1624): what was wrong
+//! stays wrong. Of later fragments only the header is changed.
+//!
+//! **Floating IPs** are one to one and remember nothing. An ICMP error quotes a packet of the other direction, in which the same address is changed; the
+//! quoted packet has no such address, or cannot be read: `NoTranslation`.
+//!
+//! **Source NAT** remembers connections (TCP, UDP, ICMP queries; other protocols: `NoTranslation`; fragments: `UnknownFragment`), as [`identify`](alcor_dataplane_abi::flow::identify) and
+//! [`step`](alcor_dataplane_abi::connection::step) say; what goes north is egress. The key is the network, both addresses, the tenant's and the other side's port or the query. From inside: a
+//! connection that is known, with the router's present address, keeps its outside port. A new one, which not every packet may begin (an answer to a query does not), takes
+//! the first port of [`nat_port`](alcor_dataplane_abi::gateway_layout::nat_port) that no connection of this address with the same other side has, in [`NAT_PORT_TRIES`](alcor_dataplane_abi::gateway_layout::NAT_PORT_TRIES) turns: none:
+//! `NatPortsExhausted`. The router has as many connections as it may have: `NatConnectionLimit`. From outside: only what `step` passes of a connection that lives; nothing from
+//! outside begins anything, else `NoTranslation`. A connection that is over keeps its port until it is swept, which happens some time after it expired; what its
+//! beginner sends before that begins it anew, with the same port. An ICMP error belongs to the connection that it quotes, and keeps nothing alive. Connections of a
+//! network go with it, and those of a router with its last row.
+//!
+//! An error (ICMP 3, 4, 11, 12) counts as one only when it is whole and quotes an IPv4 header without options that is no later fragment's, and 8 bytes more; else `NoTranslation`.

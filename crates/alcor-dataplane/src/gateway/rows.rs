@@ -22,6 +22,8 @@ pub struct Rows {
     vnis: BTreeMap<u32, Id<Network>>,
     /// The networks that a router has rows in.
     routers: BTreeMap<Id<Router>, BTreeSet<Id<Network>>>,
+    /// Rows that name a router: its own, and floating IPs.
+    named: BTreeMap<Id<Router>, BTreeSet<RowKey>>,
     /// Who names an external address.
     externals: BTreeMap<Ipv4Addr, BTreeSet<RowKey>>,
     /// The floating IPs of a fixed IP.
@@ -112,11 +114,13 @@ impl Rows {
             }
             Row::Router(row) => {
                 self.routers.entry(row.id).or_default().insert(row.network_id);
+                self.named.entry(row.id).or_default().insert(key);
                 if let Some(address) = row.external.as_ref().and_then(|external| external.address) {
                     self.externals.entry(address).or_default().insert(key);
                 }
             }
             Row::FloatingIp(row) => {
+                self.named.entry(row.router_id).or_default().insert(key);
                 self.externals.entry(row.floating_ip).or_default().insert(key);
                 let fixed = self.fixed.entry((row.network_id, row.fixed_ip)).or_default();
                 fixed.insert(key);
@@ -136,11 +140,13 @@ impl Rows {
             }
             Row::Router(row) => {
                 take(&mut self.routers, &row.id, &row.network_id);
+                take(&mut self.named, &row.id, key);
                 if let Some(address) = row.external.as_ref().and_then(|external| external.address) {
                     take(&mut self.externals, &address, key);
                 }
             }
             Row::FloatingIp(row) => {
+                take(&mut self.named, &row.router_id, key);
                 take(&mut self.externals, &row.floating_ip, key);
                 take(&mut self.fixed, &(row.network_id, row.fixed_ip), key);
             }
@@ -212,12 +218,27 @@ impl Rows {
         chosen == Some(IpAddr::V4(tunnel_ip))
     }
 
+    /// Whether any row names this router.
+    pub fn is_named(&self, router: Id<Router>) -> bool {
+        self.named.contains_key(&router)
+    }
+
     /// The router rows of a network, by the router's id.
     pub fn routers_of(&self, network: Id<Network>) -> impl Iterator<Item = &RouterRow> {
         let first = RowKey::Router(network, Id::from_uuid(Uuid::nil()));
         let last = RowKey::Router(network, Id::from_uuid(Uuid::max()));
         self.rows.range(first..=last).filter_map(|(_, row)| match row {
             Row::Router(row) => Some(row),
+            _ => None,
+        })
+    }
+
+    /// The floating IPs that lead into a network.
+    pub fn floating_of(&self, network: Id<Network>) -> impl Iterator<Item = &FloatingIpRow> {
+        let first = RowKey::FloatingIp(network, Id::from_uuid(Uuid::nil()));
+        let last = RowKey::FloatingIp(network, Id::from_uuid(Uuid::max()));
+        self.rows.range(first..=last).filter_map(|(_, row)| match row {
+            Row::FloatingIp(row) => Some(row),
             _ => None,
         })
     }

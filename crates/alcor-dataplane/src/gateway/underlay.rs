@@ -8,7 +8,7 @@ use alcor_dataplane_abi::{
 };
 use alcor_model::{Id, Network, net::GATEWAY_MAC};
 
-use super::{GatewayModel, GatewayVerdict};
+use super::{GatewayModel, GatewayVerdict, north::north};
 use crate::{
     DropReason,
     packet::{
@@ -21,7 +21,7 @@ type Verdict = Result<GatewayVerdict, DropReason>;
 
 /// IPv4: "more to come", and the offset.
 pub(super) const FRAGMENT: u16 = 0x3fff;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(super) const FRAGMENT_OFFSET: u16 = 0x1fff;
 const UDP_LEN: usize = 8;
 const VXLAN_LEN: usize = 8;
 /// Where the addresses of an IPv4 header are.
@@ -62,7 +62,7 @@ pub(super) fn is_group(ip: IpAddr) -> bool {
 }
 
 /// Stage 1. The frame is IPv4 to the tunnel address.
-pub(super) fn from_underlay(gateway: &GatewayModel, frame: &[u8]) -> Verdict {
+pub(super) fn from_underlay(gateway: &mut GatewayModel, frame: &[u8]) -> Verdict {
     let malformed = DropReason::Malformed;
     let packet = frame.get(ETH_LEN..).ok_or(malformed)?;
     let (first, protocol) = (u8_at(packet, 0), u8_at(packet, 9));
@@ -117,7 +117,7 @@ fn probe(frame: &[u8], source_port: u16) -> Verdict {
 }
 
 /// Stage 3.
-fn vxlan(gateway: &GatewayModel, packet: &[u8], payload: &[u8]) -> Verdict {
+fn vxlan(gateway: &mut GatewayModel, packet: &[u8], payload: &[u8]) -> Verdict {
     let malformed = DropReason::Malformed;
     let header = array::<VXLAN_LEN>(payload, 0).ok_or(malformed)?;
     let [flags, _, _, _, a, b, c, _] = header;
@@ -156,7 +156,10 @@ fn vxlan(gateway: &GatewayModel, packet: &[u8], payload: &[u8]) -> Verdict {
         return Err(DropReason::NoFlood);
     }
     if ethernet.destination == GATEWAY_MAC {
-        return Err(DropReason::NoRoute);
+        return match destination {
+            IpAddr::V4(_) => north(gateway, &tunnelled),
+            IpAddr::V6(_) => Err(DropReason::NoRoute),
+        };
     }
     east_west(gateway, &tunnelled, destination)
 }

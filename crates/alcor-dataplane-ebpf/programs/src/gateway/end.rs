@@ -27,10 +27,21 @@ impl End {
     pub const PASS: Self = Self(verdict::PASS << 16);
     pub const REPLY: Self = Self(verdict::REPLY << 16);
     pub const UNDERLAY: Self = Self(verdict::UNDERLAY << 16);
+    pub const OUTSIDE: Self = Self(verdict::OUTSIDE << 16);
+    /// Not an end: the frame goes to the outside.
+    pub const NORTH: Self = Self(1);
+    /// Not an end: the frame goes on.
+    pub const ON: Self = Self(0);
 
     #[inline(always)]
     pub const fn drop(reason: DropReason) -> Self {
         Self(verdict::DROP << 16 | reason as u32)
+    }
+
+    /// As [`Self::drop`], with the reason's number.
+    #[inline(always)]
+    pub const fn drop_code(reason: u32) -> Self {
+        Self(verdict::DROP << 16 | reason)
     }
 
     #[inline(always)]
@@ -41,20 +52,16 @@ impl End {
 
 /// Ends a frame.
 #[inline(always)]
-pub fn finish(frame: Frame, ifindex: u32, end: End) -> u32 {
+pub fn finish(frame: Frame, ifindex: u32, device: &DeviceValue, end: End) -> u32 {
     let mut end = end;
     let mut action = xdp_action::XDP_PASS;
     match end.kind() {
         verdict::REPLY => action = xdp_action::XDP_TX,
-        verdict::UNDERLAY if !trace() => {
-            let (way, taken) = forward(frame, ifindex, DEVICE_UNDERLAY);
-            end = way;
-            action = taken;
-        }
-        verdict::OUTSIDE if !trace() => {
-            let (way, taken) = forward(frame, ifindex, DEVICE_EXTERNAL);
-            end = way;
-            action = taken;
+        kind @ (verdict::UNDERLAY | verdict::OUTSIDE) if !trace() => {
+            let role = if kind == verdict::UNDERLAY { DEVICE_UNDERLAY } else { DEVICE_EXTERNAL };
+            let way = forward(frame, ifindex, device, role);
+            end = End(way as u32);
+            action = (way >> 32) as u32;
         }
         _ => {}
     }
@@ -76,9 +83,15 @@ fn count(reason: u32) {
 }
 
 /// Sends a frame to where the node's routes lead, out of a device of this role only. When the next hop's MAC is not known, the
-/// node's own stack asks for it and forwards.
+/// node's own stack asks for it and forwards. The end in the low half, what the kernel shall do in the high half.
+#[inline(never)]
+fn forward(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> u64 {
+    let (end, action) = way(frame, ifindex, device, role);
+    u64::from(action) << 32 | u64::from(end.0)
+}
+
 #[inline(always)]
-fn forward(frame: Frame, ifindex: u32, role: u32) -> (End, u32) {
+fn way(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> (End, u32) {
     let no_way = (End::drop(DropReason::NoRoute), xdp_action::XDP_DROP);
     let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
         return (End::drop(DropReason::Malformed), xdp_action::XDP_DROP);
@@ -109,11 +122,15 @@ fn forward(frame: Frame, ifindex: u32, role: u32) -> (End, u32) {
     let egress = way.ifindex;
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
     match unsafe { DEVICES.get(&egress) } {
-        Some(device) if device.flags & role != 0 => {}
+        Some(egress) if egress.flags & role != 0 => {}
         _ => return no_way,
     }
     if outcome == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
-        return (End::PASS, xdp_action::XDP_PASS);
+        // What the stack forwards must be for this node.
+        return match frame.write(0, device.mac) {
+            Some(()) => (End::PASS, xdp_action::XDP_PASS),
+            None => no_way,
+        };
     }
     if frame.write(0, way.dmac).is_none() || frame.write(6, way.smac).is_none() {
         return (End::drop(DropReason::Malformed), xdp_action::XDP_DROP);

@@ -17,14 +17,15 @@ impl Frame {
 
     #[inline(always)]
     fn start(self) -> usize {
+        // Volatile, so that the compiler does not hand the number over to a function: it is a pointer to the verifier.
         // SAFETY: as in `ifindex`.
-        unsafe { (*self.0).data as usize }
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).data) as usize }
     }
 
     #[inline(always)]
     fn end(self) -> usize {
-        // SAFETY: as in `ifindex`.
-        unsafe { (*self.0).data_end as usize }
+        // SAFETY: as in `start`.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).data_end) as usize }
     }
 
     /// Bytes of the frame.

@@ -4,10 +4,16 @@
 //! Not here: any decision about rows; whoever fills the maps does that.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "counting by all processors at once")]
 
 mod end;
 mod frame;
 mod maps;
+mod nat;
+mod north;
+mod outside;
+mod packet;
 mod underlay;
 
 use alcor_dataplane_abi::gateway_layout::*;
@@ -21,6 +27,7 @@ const GATEWAY_MAC: [u8; 6] = [0x0e, 0xa1, 0xc0, 0x00, 0x00, 0x01];
 const ETH_LEN: usize = 14;
 const IPV4_LEN: usize = 20;
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Tests set this when they load: the program returns its verdict, sends nothing, and the clock is in a map.
@@ -32,6 +39,25 @@ static TUNNEL_IP: [u8; 4] = [0; 4];
 /// Probes are sent back; set when loaded.
 #[unsafe(no_mangle)]
 static PROBES: u32 = 0;
+
+/// Connections that are translated for one router; set when loaded.
+#[unsafe(no_mangle)]
+static NAT_LIMIT: u64 = NAT_CONNECTIONS_PER_ROUTER;
+/// The last outside port that is given; set when loaded.
+#[unsafe(no_mangle)]
+static NAT_LAST_PORT: u32 = u16::MAX as u32;
+
+#[inline(always)]
+fn nat_limit() -> u64 {
+    // SAFETY: as in `trace`.
+    unsafe { core::ptr::read_volatile(&raw const NAT_LIMIT) }
+}
+
+#[inline(always)]
+fn nat_last_port() -> u16 {
+    // SAFETY: as in `trace`.
+    unsafe { core::ptr::read_volatile(&raw const NAT_LAST_PORT) as u16 }
+}
 
 #[inline(always)]
 fn trace() -> bool {
@@ -60,21 +86,31 @@ pub fn gateway(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let end = stages(frame, device);
-    finish(frame, ifindex, end)
+    finish(frame, ifindex, device, end)
 }
 
 /// Where a frame belongs.
 #[inline(always)]
 fn stages(frame: Frame, device: &DeviceValue) -> End {
-    if frame.be16(12) != Some(ETHERTYPE_IPV4) {
-        return End::PASS;
+    match frame.be16(12) {
+        Some(ETHERTYPE_IPV4) => {}
+        Some(ETHERTYPE_ARP) if device.flags & DEVICE_EXTERNAL != 0 => {
+            return End(outside::arp(frame, device));
+        }
+        _ => return End::PASS,
     }
-    let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
+    let Some(destination) = frame.read::<[u8; 4]>(ETH_LEN + 16) else {
         return End::PASS;
     };
-    let destination = [ip[16], ip[17], ip[18], ip[19]];
     if device.flags & DEVICE_UNDERLAY != 0 && destination == tunnel_ip() {
-        return underlay::stages(frame, &ip);
+        let end = End(underlay::stages(frame));
+        if end == End::NORTH {
+            return north::stages(frame, device);
+        }
+        return end;
+    }
+    if device.flags & DEVICE_EXTERNAL != 0 {
+        return outside::stages(frame, destination, device);
     }
     End::PASS
 }

@@ -4,8 +4,10 @@ use alcor_dataplane_abi::{gateway_layout::*, layout::*};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{HashMap, PerCpuArray, lpm_trie::LpmTrie},
+    maps::{Array, HashMap, PerCpuArray, lpm_trie::LpmTrie},
 };
+
+use crate::packet::Work;
 
 /// Devices by interface index.
 #[map(name = "gw_devices")]
@@ -14,10 +16,6 @@ pub static DEVICES: HashMap<u32, DeviceValue> =
 /// Networks by VNI.
 #[map(name = "gw_vnis")]
 pub static VNIS: HashMap<u32, VniValue> = HashMap::with_max_entries(MAX_GATEWAY_NETWORKS, BPF_F_NO_PREALLOC);
-/// Networks by handle.
-#[map(name = "gw_networks")]
-pub static NETWORKS: HashMap<u32, NetworkValue> =
-    HashMap::with_max_entries(MAX_GATEWAY_NETWORKS, BPF_F_NO_PREALLOC);
 /// Blocks of tunnel addresses by network.
 #[map(name = "gw_underlay")]
 pub static UNDERLAY: LpmTrie<Ipv4Key, u32> =
@@ -30,6 +28,42 @@ pub static PEERS_V4: HashMap<Ipv4Key, PeerValue> =
 #[map(name = "gw_peers6")]
 pub static PEERS_V6: HashMap<Ipv6Key, PeerValue> =
     HashMap::with_max_entries(MAX_GATEWAY_NEIGHBOURS, BPF_F_NO_PREALLOC);
+/// Routers by number.
+#[map(name = "gw_routers")]
+pub static ROUTERS: Array<RouterValue> = Array::with_max_entries(MAX_GATEWAY_ROUTERS + 1, 0);
+/// External addresses.
+#[map(name = "gw_externals")]
+pub static EXTERNALS: HashMap<[u8; 4], ExternalValue> =
+    HashMap::with_max_entries(MAX_EXTERNAL_ADDRESSES, BPF_F_NO_PREALLOC);
+/// Floating IPs by (network, fixed IP).
+#[map(name = "gw_floating")]
+pub static FLOATING: HashMap<Ipv4Key, FloatingValue> =
+    HashMap::with_max_entries(MAX_EXTERNAL_ADDRESSES, BPF_F_NO_PREALLOC);
+/// Numbers of routers by block of a network behind them.
+#[map(name = "gw_blocks")]
+pub static BLOCKS: LpmTrie<Ipv4Key, u32> = LpmTrie::with_max_entries(MAX_NAT_BLOCKS, BPF_F_NO_PREALLOC);
+/// Translated connections by their inside.
+#[map(name = "gw_nat")]
+pub static NAT: HashMap<NatKey, NatValue> = HashMap::with_max_entries(MAX_NAT_CONNECTIONS, BPF_F_NO_PREALLOC);
+/// Whose an outside port is, by the connection's outside.
+#[map(name = "gw_nat_back")]
+pub static NAT_BACK: HashMap<NatKey, NatBack> =
+    HashMap::with_max_entries(MAX_NAT_CONNECTIONS, BPF_F_NO_PREALLOC);
+/// Connections that were begun, less those that were replaced, by number of the router; counted here only.
+#[map(name = "gw_nat_begun")]
+pub static NAT_BEGUN: Array<u64> = Array::with_max_entries(MAX_GATEWAY_ROUTERS + 1, 0);
+/// Connections that were forgotten, likewise; counted by the loader only.
+#[map(name = "gw_nat_gone")]
+pub static NAT_GONE: Array<u64> = Array::with_max_entries(MAX_GATEWAY_ROUTERS + 1, 0);
+/// Connections that were refused for want of room or ports, likewise.
+#[map(name = "gw_nat_refused")]
+pub static NAT_REFUSED: Array<u64> = Array::with_max_entries(MAX_GATEWAY_ROUTERS + 1, 0);
+/// Where translation works: the stack is too small.
+#[map(name = "gw_work")]
+pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+/// The clock of traced frames, in nanoseconds.
+#[map(name = "gw_clock")]
+pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 /// Rows for a gateway that starts again. The program never looks here.
 #[map(name = "gw_kept")]
 pub static KEPT: HashMap<KeptKey, KeptValue> = HashMap::with_max_entries(MAX_ROW_PARTS, BPF_F_NO_PREALLOC);

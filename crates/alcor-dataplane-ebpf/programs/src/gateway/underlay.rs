@@ -32,8 +32,17 @@ pub struct Tunnelled {
     pub len: usize,
 }
 
+/// `End::NORTH`: the packet goes to the outside; [`crate::packet::Work`] has its network. Not inlined: its registers take much of the stack.
+#[inline(never)]
+pub fn stages(frame: Frame) -> u32 {
+    let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
+        return End::PASS.0;
+    };
+    from_underlay(frame, &ip).0
+}
+
 #[inline(always)]
-pub fn stages(frame: Frame, ip: &[u8; IPV4_LEN]) -> End {
+fn from_underlay(frame: Frame, ip: &[u8; IPV4_LEN]) -> End {
     let malformed = End::drop(DropReason::Malformed);
     if ip[9] != PROTO_UDP || ip[0] >> 4 != 4 || be16(ip, 6) & FRAGMENT_OFFSET != 0 {
         return End::PASS;
@@ -169,7 +178,7 @@ fn vxlan(frame: Frame, ip: &[u8; IPV4_LEN], udp_len: usize) -> End {
                 return End::drop(DropReason::NoFlood);
             }
             if to_gateway {
-                return End::drop(DropReason::NoRoute);
+                return to_outside(vni, network);
             }
             let key = Ipv4Key {
                 network: packet.network,
@@ -197,6 +206,19 @@ fn vxlan(frame: Frame, ip: &[u8; IPV4_LEN], udp_len: usize) -> End {
         }
         _ => End::drop(DropReason::UnsupportedEtherType),
     }
+}
+
+#[inline(always)]
+fn to_outside(vni: u32, network: &VniValue) -> End {
+    let Some(work) = WORK.get_ptr_mut(0) else {
+        return End::drop(DropReason::Internal);
+    };
+    // SAFETY: the entry is this CPU's own; no other frame is in this program on it until this one has left.
+    let work = unsafe { &mut *work };
+    work.vni = vni;
+    work.network = network.network;
+    work.has_underlay = network.flags & NETWORK_UNDERLAY != 0;
+    End::NORTH
 }
 
 /// The header of an inner IPv4 packet that is whole.

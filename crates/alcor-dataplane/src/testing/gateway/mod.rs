@@ -1,6 +1,11 @@
 //! Goal states of a gateway and frames for it, from seeds.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod north_south;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use alcor_dataplane_abi::gateway_layout::{PROBE_PORT, VXLAN_PORT};
 use alcor_model::{
@@ -8,6 +13,7 @@ use alcor_model::{
     net::{GATEWAY_MAC, ON_DEMAND_MAC},
 };
 use ipnet::IpNet;
+pub use north_south::answer;
 use uuid::Uuid;
 
 use super::{
@@ -54,6 +60,12 @@ pub enum Step {
     Apply(Vec<RowChange>),
     /// A frame comes.
     Frame(Side, Vec<u8>),
+    /// What comes back, by this seed, on a packet that the gateway sent lately ([`answer`]).
+    Answer(u64),
+    /// Time passes.
+    Advance(Duration),
+    /// What expired is forgotten.
+    Sweep,
 }
 
 /// A way to exercise a gateway, the same for the same seed.
@@ -211,6 +223,16 @@ fn vxlan_header(rng: &mut Rng, vni: u32) -> Vec<u8> {
     };
     let label = rng.below(5) as u8;
     vec![flags, rng.one([0, 0x48]), 0, label, a, b, c, 0]
+}
+
+/// A frame that a host sends in the tunnel, with nothing wrong.
+fn in_tunnel(host: Ipv4Addr, vni: u32, inner: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = vni.to_be_bytes();
+    let mut payload = vec![0x08, 0, 0, 0, a, b, c, 0];
+    payload.extend(inner);
+    let ip = Ip::new(host.into(), TUNNEL_IP.into(), 64);
+    let datagram = ip.udp((50_000, VXLAN_PORT), &payload);
+    ip.frame(NEXT_HOP, DEVICE_MAC, PROTO_UDP, &datagram)
 }
 
 /// A frame from a host.

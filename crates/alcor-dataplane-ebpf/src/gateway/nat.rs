@@ -1,0 +1,165 @@
+//! Source NAT's memory in the kernel, as the process sees it: what expired is swept, what lies in networks and behind routers that go
+//! goes too, and who asks is told how much there is.
+//!
+//! A connection has an entry by its inside and one by its outside. The program makes both; only this side removes them, and counts how
+//! many, so that the program knows how many a router has.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use alcor_dataplane::DataplaneError;
+use alcor_dataplane_abi::gateway_layout::{NatBack, NatKey, NatValue};
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    error,
+    kernel::take,
+    layout::Plain,
+    syscall::{BATCH, Table},
+};
+
+/// How often expired connections are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The sweeper rests this many times as long as it took: looking through a million connections takes its time.
+const REST: u32 = 10;
+
+pub(super) struct Nat {
+    entries: Table<Plain<NatKey>, Plain<NatValue>>,
+    backs: Table<Plain<NatKey>, Plain<NatBack>>,
+    begun: Array<MapData, u64>,
+    gone: Array<MapData, u64>,
+    refused: Array<MapData, u64>,
+}
+
+/// Shared with the thread that sweeps.
+pub(super) type Shared = Arc<Mutex<Nat>>;
+
+fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DataplaneError {
+    error::kernel("changing the table of translated connections", source)
+}
+
+/// The clock of the program, in nanoseconds.
+pub(super) fn now() -> Result<u64, DataplaneError> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(io::Error::from);
+    let now = Duration::from(now.map_err(failed)?);
+    Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl Nat {
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataplaneError> {
+        Ok(Self {
+            entries: take(object, "gw_nat")?,
+            backs: take(object, "gw_nat_back")?,
+            begun: take(object, "gw_nat_begun")?,
+            gone: take(object, "gw_nat_gone")?,
+            refused: take(object, "gw_nat_refused")?,
+        })
+    }
+
+    /// Forgets what expired until `now`.
+    pub(super) fn sweep(&mut self, now: u64) -> Result<(), DataplaneError> {
+        self.remove_if(|_, value| !value.connection.is_live(now))
+    }
+
+    /// Forgets the connections of a network.
+    pub(super) fn forget_network(&mut self, vni: u32) -> Result<(), DataplaneError> {
+        self.remove_if(|key, _| key.vni == vni)
+    }
+
+    /// Forgets the connections of a router, and its counters.
+    pub(super) fn forget_router(&mut self, number: u32) -> Result<(), DataplaneError> {
+        self.remove_if(|_, value| value.router == number)?;
+        let begun = self.begun.get(&number, 0).map_err(failed)?;
+        self.gone.set(number, begun, 0).map_err(failed)?;
+        self.refused.set(number, 0, 0).map_err(failed)
+    }
+
+    /// Connections of a router, and how many were refused so far.
+    pub(super) fn counts(&self, number: u32) -> Result<(u64, u64), DataplaneError> {
+        let count = |counters: &Array<MapData, u64>| counters.get(&number, 0).map_err(failed);
+        let connections = count(&self.begun)?.saturating_sub(count(&self.gone)?);
+        Ok((connections, count(&self.refused)?))
+    }
+
+    fn remove_if(&mut self, is_gone: impl Fn(&NatKey, &NatValue) -> bool) -> Result<(), DataplaneError> {
+        let (mut insides, mut outsides, mut routers) = (Vec::new(), Vec::new(), Vec::new());
+        let read = self.entries.read(|Plain(key), Plain(value)| {
+            if is_gone(key, value) {
+                insides.push(Plain(*key));
+                outsides.push(Plain(key.outside(value.address, value.port)));
+                routers.push(value.router);
+            }
+        });
+        read.map_err(failed)?;
+        // The outside first: a port is free when nothing has it.
+        let chunks = outsides.chunks(BATCH).zip(insides.chunks(BATCH));
+        for ((outsides, insides), routers) in chunks.zip(routers.chunks(BATCH)) {
+            self.backs
+                .remove_all(outsides)
+                .map_err(|stopped| failed(stopped.error))?;
+            for (inside, router) in insides.iter().zip(routers) {
+                if self.entries.remove(inside).map_err(failed)? {
+                    let gone = self.gone.get(router, 0).map_err(failed)?;
+                    self.gone.set(*router, gone.wrapping_add(1), 0).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The thread that sweeps. It ends when this is dropped.
+pub(super) struct Sweeper {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sweeper {
+    pub(super) fn start(nat: Shared) -> Result<Self, DataplaneError> {
+        let (stop, stopped) = channel();
+        let thread = std::thread::Builder::new()
+            .name("alcor-nat".to_owned())
+            .spawn(move || {
+                let mut rest = SWEEP_INTERVAL;
+                while stopped.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+                    let began = Instant::now();
+                    let swept = now().and_then(|now| lock(&nat).sweep(now));
+                    if let Err(error) = swept {
+                        tracing::warn!(%error, "expired connections stay for now");
+                    }
+                    rest = SWEEP_INTERVAL.max(began.elapsed() * REST);
+                }
+            })
+            .map_err(|source| error::kernel("starting the thread that sweeps connections", source))?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // It only fails when the thread panicked, which has been told already.
+            drop(thread.join());
+        }
+    }
+}
+
+/// The table, whoever had it before.
+pub(super) fn lock(nat: &Shared) -> std::sync::MutexGuard<'_, Nat> {
+    nat.lock().unwrap_or_else(PoisonError::into_inner)
+}
