@@ -1,5 +1,7 @@
 //! Gateways: first packets go by one of them, then directly; one that dies or starts again is not missed.
 
+mod north;
+
 use std::{fs, net::IpAddr, os::unix::net::UnixStream, path::Path};
 
 use alcor_dataplane_abi::gateway::{choose, flow_key, key};
