@@ -7,21 +7,31 @@
 mod common;
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     time::Duration,
 };
 
 use alcor_dataplane::{
-    Dataplane, DropReason, NeighbourRow, NetworkRow, Row, RowChange,
+    Dataplane, DropReason, ExternalRow, FloatingIpRow, InterfaceRow, NeighbourRow, NetworkRow, RouterRow,
+    Row, RowChange,
     testing::wire::{Ip, ethernet},
 };
 use alcor_dataplane_abi::gateway_layout::{PROBE_PORT, VXLAN_PORT};
 use alcor_dataplane_ebpf::{Attachment, GatewayConfig, XdpGateway};
-use alcor_model::{MacAddr, Vni, net::ON_DEMAND_MAC};
+use alcor_model::{
+    Id, MacAddr, Vni,
+    net::{GATEWAY_MAC, ON_DEMAND_MAC},
+};
 use common::{Namespace, network_id, run};
+use uuid::Uuid;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
 const VNI: u32 = 4711;
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The router's own address, behind which tenants hide.
+const HIDING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+const FLOATING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
+const TENANT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PEER_MAC: MacAddr = MacAddr([0xfa, 0x16, 0x3e, 0, 0, 2]);
 const OWN_MAC: MacAddr = MacAddr([0xfa, 0x16, 0x3e, 0, 0, 1]);
@@ -36,6 +46,7 @@ fn host_ip(host: u8) -> Ipv4Addr {
 struct Scene {
     hosts: Vec<Namespace>,
     gateway: Namespace,
+    outside: Namespace,
     _switch: Namespace,
     config: GatewayConfig,
 }
@@ -54,6 +65,8 @@ impl Scene {
             switch.run(&["ip", "link", "set", port, "master", "br0", "up"]);
             namespace.run(&["ip", "address", "add", &format!("{address}/24"), "dev", "under0"]);
             namespace.run(&["ip", "link", "set", "under0", "up"]);
+            // A wire has whole checksums on it.
+            namespace.run(&["ethtool", "-K", "under0", "tx", "off"]);
         };
         let hosts: Vec<_> = [1u8, 2]
             .into_iter()
@@ -65,11 +78,23 @@ impl Scene {
             .collect();
         let gateway = Namespace::new(format!("{name}-gw"));
         plug(&gateway, "pgw", GATEWAY);
-        let config = GatewayConfig::new(name, GATEWAY, "under0");
+        let outside = Namespace::new(format!("{name}-out"));
+        run(&[
+            "ip", "link", "add", "ext0", "netns", &gateway.0, "type", "veth", "peer", "name", "out0",
+            "netns", &outside.0,
+        ]);
+        gateway.run(&["ip", "address", "add", "203.0.113.250/24", "dev", "ext0"]);
+        gateway.run(&["ip", "link", "set", "ext0", "up"]);
+        outside.run(&["ip", "address", "add", &format!("{OUTSIDE}/24"), "dev", "out0"]);
+        outside.run(&["ip", "link", "set", "out0", "up"]);
+        outside.run(&["ethtool", "-K", "out0", "tx", "off"]);
+        let mut config = GatewayConfig::new(name, GATEWAY, "under0");
+        config.external_devices.push("ext0".to_owned());
         gateway.inside(|| XdpGateway::purge(&config).unwrap());
         Self {
             hosts,
             gateway,
+            outside,
             _switch: switch,
             config,
         }
@@ -79,8 +104,18 @@ impl Scene {
         self.gateway.inside(|| XdpGateway::open(&self.config).unwrap())
     }
 
+    /// Applies changes where the gateway is; all are accepted.
+    fn apply(&self, gateway: &mut XdpGateway, changes: &[RowChange]) {
+        let outcomes = self.gateway.inside(|| gateway.apply(changes));
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+
     fn socket(&self, host: usize, port: u16) -> UdpSocket {
-        let socket = self.hosts[host].inside(|| UdpSocket::bind(("0.0.0.0", port)).unwrap());
+        Self::socket_in(&self.hosts[host], port)
+    }
+
+    fn socket_in(namespace: &Namespace, port: u16) -> UdpSocket {
+        let socket = namespace.inside(|| UdpSocket::bind(("0.0.0.0", port)).unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
@@ -119,7 +154,7 @@ fn rows() -> Vec<RowChange> {
 fn payload(destination: MacAddr, number: u32) -> Vec<u8> {
     let [_, a, b, c] = VNI.to_be_bytes();
     let mut payload = vec![0x88, 0, 0, 9, a, b, c, 0];
-    let ip = Ip::new(Ipv4Addr::new(10, 0, 0, 1).into(), PEER.into(), 64);
+    let ip = Ip::new(TENANT.into(), PEER.into(), 64);
     let datagram = ip.udp((1000, 2000), &number.to_be_bytes());
     let (ethertype, packet) = ip.packet(17, &datagram);
     payload.extend(ethernet(OWN_MAC, destination, ethertype, &packet));
@@ -131,11 +166,9 @@ fn packets_go_through_to_the_other_host_and_a_restart_loses_none() {
     const PACKETS: u32 = 2000;
     let scene = Scene::new("gwtraffic");
     let mut gateway = scene.open();
-    assert_eq!(
-        gateway.attachments(),
-        [("under0".to_owned(), Attachment::Generic)]
-    );
-    assert!(gateway.apply(&rows()).iter().all(Result::is_ok));
+    let generic = ["under0", "ext0"].map(|device| (device.to_owned(), Attachment::Generic));
+    assert_eq!(gateway.attachments(), generic);
+    scene.apply(&mut gateway, &rows());
     let sender = scene.socket(0, 50_000);
     let receiver = scene.socket(1, VXLAN_PORT);
     let mut buffer = [0; 2000];
@@ -179,4 +212,141 @@ fn probes_come_back_and_what_nobody_knows_is_dropped() {
     let drops = gateway.drops().unwrap();
     assert_eq!(drops.get(&(None, DropReason::UnknownVni)), Some(&1));
     assert_eq!(gateway.load().unwrap().probes, 2);
+}
+
+/// A router with a way out, a tenant of host 1 that hides behind it, and one of host 2 with a floating IP.
+fn ways_out() -> Vec<RowChange> {
+    let router_id = Id::from_uuid(Uuid::from_u128(7));
+    let router = RouterRow {
+        id: router_id,
+        network_id: network_id(),
+        admin_state_up: true,
+        interfaces: vec![InterfaceRow {
+            network_id: network_id(),
+            cidr: "10.0.0.0/24".parse().unwrap(),
+            address: [10, 0, 0, 254].into(),
+        }],
+        routes: Vec::new(),
+        external: Some(ExternalRow {
+            network_id: Id::from_uuid(Uuid::from_u128(8)),
+            address: Some(HIDING),
+            enable_snat: true,
+            gateways: vec![GATEWAY.into()],
+        }),
+    };
+    let floating = FloatingIpRow {
+        id: Id::from_uuid(Uuid::from_u128(9)),
+        network_id: network_id(),
+        router_id,
+        floating_ip: FLOATING,
+        fixed_ip: PEER,
+        external_network_id: Id::from_uuid(Uuid::from_u128(8)),
+    };
+    let tenant = NeighbourRow {
+        network_id: network_id(),
+        ip: TENANT.into(),
+        mac: OWN_MAC,
+        host: host_ip(1).into(),
+        label: 0,
+        forward: false,
+    };
+    let mut changes = rows();
+    changes.extend(
+        [
+            Row::Router(router),
+            Row::FloatingIp(floating),
+            Row::Neighbour(tenant),
+        ]
+        .map(RowChange::Put),
+    );
+    changes
+}
+
+/// What a host sends, or gets, for a tenant: UDP between two ends.
+fn tunnelled(
+    (source, source_mac): (SocketAddrV4, MacAddr),
+    (destination, destination_mac): (SocketAddrV4, MacAddr),
+    ttl: u8,
+    text: &[u8],
+) -> Vec<u8> {
+    let [_, a, b, c] = VNI.to_be_bytes();
+    let mut payload = vec![0x08, 0, 0, 0, a, b, c, 0];
+    let ip = Ip::new((*source.ip()).into(), (*destination.ip()).into(), ttl);
+    let datagram = ip.udp((source.port(), destination.port()), text);
+    payload.extend(ip.frame(source_mac, destination_mac, 17, &datagram));
+    payload
+}
+
+/// The UDP source port, checksum and payload of the inner packet; identification and flags are the sender's.
+fn inner(payload: &[u8]) -> (&[u8], &[u8]) {
+    (&payload[..22], &payload[8 + 14 + 20..])
+}
+
+#[test]
+fn a_tenant_reaches_the_outside_and_is_answered_and_a_floating_ip_is_reached() {
+    let scene = Scene::new("gwnat");
+    let mut gateway = scene.open();
+    scene.apply(&mut gateway, &ways_out());
+    let routes = || {
+        scene
+            .gateway
+            .run(&["ip", "route", "show", "type", "blackhole", "proto", "172"])
+    };
+    for address in [HIDING, FLOATING] {
+        assert!(routes().contains(&address.to_string()), "{}", routes());
+    }
+    // The router's own address answers.
+    scene.outside.run(&[
+        "ping",
+        "-n",
+        "-c",
+        "3",
+        "-i",
+        "0.01",
+        "-W",
+        "2",
+        &HIDING.to_string(),
+    ]);
+
+    // To the outside, hidden; the first packet finds no MAC: the node's own stack asks for it.
+    let outside = Scene::socket_in(&scene.outside, 7);
+    let host = scene.socket(0, VXLAN_PORT);
+    let mut buffer = [0; 2000];
+    let tenant = (SocketAddrV4::new(TENANT, 4000), OWN_MAC);
+    for number in 0..20u8 {
+        if number == 10 {
+            drop(gateway);
+            gateway = scene.open();
+        }
+        let far = SocketAddrV4::new(OUTSIDE, 7);
+        let sent = tunnelled(tenant, (far, GATEWAY_MAC), 63, &[number]);
+        host.send_to(&sent, (GATEWAY, VXLAN_PORT)).unwrap();
+        let (len, from) = outside.recv_from(&mut buffer).unwrap();
+        assert_eq!(
+            (&buffer[..len], from.to_string()),
+            (&[number][..], format!("{HIDING}:4000"))
+        );
+        outside.send_to(b"answer", from).unwrap();
+        let (len, _) = host.recv_from(&mut buffer).unwrap();
+        let wanted = tunnelled((far, GATEWAY_MAC), tenant, 63, b"answer");
+        assert_eq!(inner(&buffer[..len]), inner(&wanted));
+    }
+    let nat = gateway.nat().unwrap();
+    assert_eq!((nat.len(), nat[0].connections, nat[0].refused), (1, 1, 0));
+
+    // From the outside, to a floating IP.
+    let peer_host = scene.socket(1, VXLAN_PORT);
+    outside.send_to(b"hello", (FLOATING, 5000)).unwrap();
+    let (len, _) = peer_host.recv_from(&mut buffer).unwrap();
+    let wanted = tunnelled(
+        (SocketAddrV4::new(OUTSIDE, 7), GATEWAY_MAC),
+        (SocketAddrV4::new(PEER, 5000), PEER_MAC),
+        63,
+        b"hello",
+    );
+    assert_eq!(inner(&buffer[..len]), inner(&wanted));
+
+    let gone = RowChange::Remove(alcor_dataplane::RowKey::Network(network_id()));
+    scene.apply(&mut gateway, &[gone]);
+    assert_eq!(routes(), "", "nobody says any more that the addresses are here");
 }

@@ -8,6 +8,7 @@ mod derived;
 mod nat;
 mod object;
 mod peers;
+mod presence;
 mod tables;
 #[cfg(feature = "tracing-run")]
 mod trace;
@@ -31,7 +32,7 @@ use alcor_dataplane_abi::{
     },
     layout::Counters,
 };
-use alcor_model::{Id, Network, Port, Router};
+use alcor_model::{Id, MacAddr, Network, Port, Router};
 pub use attach::Attachment;
 use aya::{
     Ebpf,
@@ -40,6 +41,8 @@ use aya::{
 use derived::{Handles, Key};
 use nat::{Nat, Sweeper};
 use peers::Peers;
+use presence::Presence;
+pub use presence::ROUTE_PROTOCOL;
 use tables::Tables;
 use tokio::sync::mpsc;
 
@@ -131,6 +134,11 @@ pub struct XdpGateway {
     drops: PerCpuArray<MapData, Plain<Counters>>,
     load: PerCpuArray<MapData, Plain<Load>>,
     attached: Vec<(String, Attachment)>,
+    /// None where nothing is sent.
+    presence: Option<Presence>,
+    /// Which addresses this gateway owns may be others than it has told of.
+    is_news: bool,
+    tunnel_ip: Ipv4Addr,
     nat: nat::Shared,
     nat_limit: u64,
     /// The clock of traced frames, in nanoseconds; `None`: the kernel's.
@@ -168,12 +176,16 @@ impl XdpGateway {
             drops: take(&mut ebpf, "gw_drops")?,
             load: take(&mut ebpf, "gw_load")?,
             attached: Vec::new(),
+            presence: None,
+            is_news: true,
+            tunnel_ip: config.tunnel_ip,
             ebpf,
             _pins: pins,
         };
         gateway.find_rows()?;
         if !config.trace {
             gateway.attach_all(config)?;
+            gateway.be_present();
         }
         Ok(gateway)
     }
@@ -186,6 +198,9 @@ impl XdpGateway {
     pub fn purge(config: &GatewayConfig) -> Result<(), DataplaneError> {
         let pins = config.pins()?;
         attach::detach_all(&pins)?;
+        let presence = Presence::open(Vec::new());
+        let presence = presence.map_err(|source| error::kernel("looking for routes of ours", source));
+        presence?.bring(&BTreeSet::new());
         pins.remove_all()
     }
 
@@ -286,6 +301,11 @@ impl XdpGateway {
         for (ifindex, _, value) in &values {
             self.devices.insert(ifindex, Plain(*value), 0).map_err(refused)?;
         }
+        let outside = values
+            .iter()
+            .filter(|(.., value)| value.flags & DEVICE_EXTERNAL != 0)
+            .map(|(ifindex, _, value)| (*ifindex, MacAddr(value.mac)))
+            .collect();
         let devices: Vec<(u32, String)> = values
             .into_iter()
             .map(|(ifindex, name, _)| (ifindex, name))
@@ -296,13 +316,32 @@ impl XdpGateway {
             }
         }
         attach::prepare_stack(&devices)?;
+        let presence = Presence::open(outside);
+        let presence = presence.map_err(|source| error::kernel("looking for routes of ours", source));
+        self.presence = Some(presence?);
         let program = object::program(&mut self.ebpf)?;
         self.attached = attach::attach(&self._pins, program, config, &devices)?;
         Ok(())
     }
 
+    /// Lets the outside know of the addresses that this gateway owns, when they may be others now.
+    fn be_present(&mut self) {
+        let Some(presence) = self.presence.as_mut().filter(|_| self.is_news) else {
+            return;
+        };
+        let is_owned = |address: &Ipv4Addr| {
+            let router = self.rows.external(*address).map(|external| external.router());
+            router.is_some_and(|router| self.rows.is_owned(router, self.tunnel_ip))
+        };
+        presence.bring(&self.rows.external_addresses().filter(is_owned).collect());
+        self.is_news = false;
+    }
+
     /// Brings the entries that a change touched in step with the rows.
     fn bring(&mut self, keys: &BTreeSet<Key>) -> Result<(), DataplaneError> {
+        self.is_news |= keys
+            .iter()
+            .any(|key| matches!(key, Key::Router(_) | Key::External(_)));
         for key in keys {
             if let Some(value) = derived::value(key, &self.rows, &self.handles) {
                 self.tables.put(key, &value)?;
@@ -492,6 +531,7 @@ impl Dataplane for XdpGateway {
                 outcomes.extend(run.iter().map(|change| self.apply_one(change)));
             }
         }
+        self.be_present();
         outcomes
     }
 

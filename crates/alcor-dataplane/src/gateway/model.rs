@@ -75,11 +75,8 @@ impl GatewayModel {
     /// What an address leads to that is `external` and of a router that is `owned`.
     pub(super) fn owned_external(&self, ip: Ipv4Addr) -> Option<External> {
         let external = self.rows.external(ip)?;
-        let router = match external {
-            External::Router(router) => router,
-            External::Floating(row) => row.router_id,
-        };
-        self.rows.is_owned(router, self.tunnel_ip).then_some(external)
+        let is_owned = self.rows.is_owned(external.router(), self.tunnel_ip);
+        is_owned.then_some(external)
     }
 
     /// The model's clock as connections have it.

@@ -39,6 +39,16 @@ pub enum External {
     Floating(FloatingIpRow),
 }
 
+impl External {
+    /// The router that translates.
+    pub const fn router(&self) -> Id<Router> {
+        match self {
+            Self::Router(router) => *router,
+            Self::Floating(row) => row.router_id,
+        }
+    }
+}
+
 /// Takes a value out of a set of an index, and the set when it was the last.
 fn take<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
     if let Some(values) = index.get_mut(key) {
