@@ -380,6 +380,25 @@ fn a_peer_that_moves_is_followed_with_the_next_packet() {
     assert_eq!(world.learned(), 1);
 }
 
+/// A neighbour that was told without a question has the agent's own lease of 300 s, until the NCM says how long it is.
+#[test]
+fn the_lease_of_the_answer_is_what_counts() {
+    for (lease, is_left) in [(10, false), (90, false), (3_000, true)] {
+        let mut world = World::new(1);
+        world.lease = Duration::from_secs(lease);
+        world.directory.insert(5, (20, 8));
+        world.tell(20, RowChange::Put(Row::Neighbour(neighbour(5, 8))));
+        assert!(way(&mut world, 5).is_some());
+        // It has been used when two thirds of its lease are over: the NCM is asked.
+        world.pass(LEASE * 2 / 3);
+        assert_eq!(world.rig.agent.learning().renewals, 1);
+        // Nobody uses it again, so it goes with the lease of the answer.
+        world.pass(LEASE / 3);
+        assert_eq!(world.rig.agent.learning().renewals, 1);
+        assert_eq!(world.neighbours().len(), usize::from(is_left), "{lease} s");
+    }
+}
+
 #[test]
 fn a_port_that_leaves_is_passed_on_until_its_lease_ends() {
     let mut world = World::new(2);

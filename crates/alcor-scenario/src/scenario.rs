@@ -230,6 +230,15 @@ pub struct Faults {
     pub controller_away_s: (u64, u64),
     /// The NCM loses the feed and must take a snapshot.
     pub feed_loss_per_s: f64,
+    /// Changes are missing in the feed, and later ones come.
+    pub feed_gap_per_s: f64,
+    /// A host stops reading what the NCM sends, and goes on sending.
+    pub stall_per_s: f64,
+    /// How long.
+    pub stall_s: (u64, u64),
+    /// At the end of a round, at rest, the controller is away for so long, and every other time the NCM with it. What could
+    /// reach each other before must do so all the time. 0: no such outage.
+    pub outage_s: u64,
     /// A share of the hosts cannot reach the NCM.
     pub partition_per_s: f64,
     /// How long.
@@ -248,6 +257,27 @@ pub struct Faults {
     pub impersonating_share: f64,
 }
 
+impl Faults {
+    /// Nothing goes wrong by itself while people are at work.
+    pub fn is_none(&self) -> bool {
+        let rates = [
+            self.cut_per_s,
+            self.host_death_per_s,
+            self.agent_restart_per_s,
+            self.replug_per_s,
+            self.ncm_restart_per_s,
+            self.ncm_restart_in_snapshot_per_s,
+            self.controller_restart_per_s,
+            self.feed_loss_per_s,
+            self.feed_gap_per_s,
+            self.stall_per_s,
+            self.partition_per_s,
+            self.clock_jump_per_s,
+        ];
+        rates.iter().all(|rate| *rate <= 0.0) && self.liars == 0
+    }
+}
+
 impl Default for Faults {
     fn default() -> Self {
         Self {
@@ -261,6 +291,10 @@ impl Default for Faults {
             controller_restart_per_s: 0.0,
             controller_away_s: (1, 10),
             feed_loss_per_s: 0.0,
+            feed_gap_per_s: 0.0,
+            stall_per_s: 0.0,
+            stall_s: (1, 20),
+            outage_s: 0,
             partition_per_s: 0.0,
             partition_s: (1, 20),
             partition_share: 0.3,
@@ -454,7 +488,7 @@ impl Scenario {
         )
     }
 
-    fn rates(&self) -> [(&'static str, f64); 17] {
+    fn rates(&self) -> [(&'static str, f64); 19] {
         let (churn, faults) = (&self.churn, &self.faults);
         [
             ("churn.create_per_s", churn.create_per_s),
@@ -474,6 +508,8 @@ impl Scenario {
             ),
             ("faults.controller_restart_per_s", faults.controller_restart_per_s),
             ("faults.feed_loss_per_s", faults.feed_loss_per_s),
+            ("faults.feed_gap_per_s", faults.feed_gap_per_s),
+            ("faults.stall_per_s", faults.stall_per_s),
             ("faults.partition_per_s", faults.partition_per_s),
             ("faults.clock_jump_per_s", faults.clock_jump_per_s),
             ("faults.lies_per_s", faults.lies_per_s),

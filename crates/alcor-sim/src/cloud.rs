@@ -66,7 +66,7 @@ impl Cloud {
         self.up
     }
 
-    /// What has been decided, durable or not.
+    /// What has been decided, durable or not; of a controller that is away, what is durable.
     pub(crate) const fn state(&self) -> &RegionState {
         &self.state
     }
@@ -120,16 +120,15 @@ impl Cloud {
     pub(crate) fn crash(&mut self) {
         self.waiting.clear();
         self.state = RegionState::default();
-        self.up = false;
-    }
-
-    /// It starts again, from its rows.
-    pub(crate) fn recover(&mut self) {
-        self.state = RegionState::default();
         for row in self.rows.values() {
             self.state.put(row.clone());
         }
         self.revision = self.durable;
+        self.up = false;
+    }
+
+    /// It starts again, from its rows.
+    pub(crate) const fn recover(&mut self) {
         self.up = true;
     }
 

@@ -7,14 +7,17 @@
 mod check;
 mod churn;
 mod faults;
+mod lies;
 mod ncm;
+mod outage;
+mod passing;
 mod region;
 mod traffic;
 mod wires;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
 };
 
 use alcor_model::{Id, Port};
@@ -89,6 +92,11 @@ enum Event {
     },
     /// A host hears that its session is over.
     HostClosed {
+        actor: u32,
+        session: u64,
+    },
+    /// A host has heard nothing from its session for long.
+    Silence {
         actor: u32,
         session: u64,
     },
@@ -234,6 +242,8 @@ pub struct Sim {
     actors: Vec<Actor>,
     people: People,
     wayfarers: Wayfarers,
+    /// What liars have heard of real hosts.
+    overheard: BTreeMap<u32, lies::Streams>,
     /// Churn, traffic and faults go on until then.
     busy_until: Us,
     figures: Figures,
@@ -264,6 +274,7 @@ impl Sim {
             actors: actors.collect(),
             ledger: Ledger::default(),
             wayfarers: Wayfarers::default(),
+            overheard: BTreeMap::new(),
             now: 0,
             queue: BinaryHeap::new(),
             arranged: 0,
@@ -336,6 +347,7 @@ impl Sim {
         self.advance(self.busy_until, tell);
         self.heal();
         self.settle("after churn and faults", tell);
+        self.outage(tell);
     }
 
     /// Lets time pass until all is at rest, and checks what must hold then.
@@ -415,6 +427,7 @@ impl Sim {
             Event::ToHost { actor, session } => self.reaches_host(actor, session),
             Event::NcmClosed { session } => self.ncm_closed(session),
             Event::HostClosed { actor, session } => self.host_closed(actor, session),
+            Event::Silence { actor, session } => self.silence(actor, session),
             Event::Wake { actor, life } => self.wake(actor, life),
             Event::Work { actor, life } => self.work(actor, life),
             Event::Beats { group } => self.beats(group),

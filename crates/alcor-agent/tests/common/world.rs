@@ -93,7 +93,7 @@ pub fn packet(port: u8, to: MacAddr, target: IpAddr) -> Vec<u8> {
 }
 
 /// What the NCM answers when this is all that there is: revision and host of each address.
-pub fn told(directory: &BTreeMap<u32, (u64, u8)>, question: &Question) -> Answer {
+pub fn told(directory: &BTreeMap<u32, (u64, u8)>, lease: Duration, question: &Question) -> Answer {
     let IpAddr::V4(address) = question.ip else {
         panic!("IPv4 only");
     };
@@ -101,7 +101,7 @@ pub fn told(directory: &BTreeMap<u32, (u64, u8)>, question: &Question) -> Answer
     match directory.get(&n) {
         Some((revision, on)) => Answer {
             verdict: Answered::Route(Revision(*revision), neighbour(n, *on)),
-            lease: LEASE,
+            lease,
         },
         None => Answer {
             verdict: Answered::Unknown,
@@ -115,6 +115,8 @@ pub struct World {
     events: mpsc::Receiver<FromDataplane>,
     /// Who has an address: revision and host.
     pub directory: BTreeMap<u32, (u64, u8)>,
+    /// For how long the NCM's answers hold.
+    pub lease: Duration,
 }
 
 impl World {
@@ -147,6 +149,7 @@ impl World {
             rig,
             events,
             directory: BTreeMap::new(),
+            lease: LEASE,
         }
     }
 
@@ -201,9 +204,9 @@ impl World {
             if self.rig.asked.is_empty() {
                 return (messages, questions);
             }
-            let directory = self.directory.clone();
+            let (directory, lease) = (self.directory.clone(), self.lease);
             messages += 1;
-            questions += self.answer_with(|question| told(&directory, question));
+            questions += self.answer_with(|question| told(&directory, lease, question));
         }
     }
 

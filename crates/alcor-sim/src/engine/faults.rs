@@ -1,27 +1,13 @@
-//! What goes wrong: sessions, hosts, agents, the NCM, the controller, clocks, and agents that lie.
-
-use std::net::Ipv4Addr;
+//! What goes wrong: sessions, hosts, agents, the NCM, the controller, its feed, clocks. Not here: agents that lie, long outages.
 
 use alcor_agent::core::Event as AgentEvent;
 use alcor_model::{Id, Port};
-use alcor_proto::v1::{self, agent_message::Body, ncm_message};
-use alcor_southbound::convert::{
-    encode_id, encode_ip,
-    resolve::{QUESTIONS_MAX, Question, encode_questions},
-};
-use bytes::Bytes;
-use uuid::Uuid;
 
-use super::{Event, Kind, Sim, wires::Up};
+use super::{Event, Kind, Sim};
 use crate::{
     clock::Us,
     host::{self, full::Full},
 };
-
-/// Bytes of a message that no NCM should take.
-const HUGE_BYTES: usize = 32 * 1024 * 1024;
-/// Networks that a liar says it holds.
-const HELD_LIES: u64 = 200;
 
 /// What goes wrong again and again.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +20,14 @@ pub(super) enum Fault {
     NcmRestartInSnapshot,
     ControllerRestart,
     FeedLoss,
+    FeedGap,
+    Stall,
     Partition,
     ClockJump,
 }
 
 impl Fault {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Cut,
         Self::HostDeath,
         Self::AgentRestart,
@@ -48,6 +36,8 @@ impl Fault {
         Self::NcmRestartInSnapshot,
         Self::ControllerRestart,
         Self::FeedLoss,
+        Self::FeedGap,
+        Self::Stall,
         Self::Partition,
         Self::ClockJump,
     ];
@@ -79,6 +69,8 @@ impl Sim {
             Fault::NcmRestartInSnapshot => faults.ncm_restart_in_snapshot_per_s,
             Fault::ControllerRestart => faults.controller_restart_per_s,
             Fault::FeedLoss => faults.feed_loss_per_s,
+            Fault::FeedGap => faults.feed_gap_per_s,
+            Fault::Stall => faults.stall_per_s,
             Fault::Partition => faults.partition_per_s,
             Fault::ClockJump => faults.clock_jump_per_s,
         };
@@ -89,7 +81,7 @@ impl Sim {
         }
     }
 
-    fn any_actor(&mut self) -> u32 {
+    pub(super) fn any_actor(&mut self) -> u32 {
         u32::try_from(self.rng.below(u64::from(self.scenario.hosts.count))).unwrap_or_default()
     }
 
@@ -102,7 +94,10 @@ impl Sim {
                 self.cut(actor);
             }
             Fault::HostDeath => self.host_dies(),
-            Fault::AgentRestart => self.agent_dies(),
+            Fault::AgentRestart => {
+                let actor = self.any_actor();
+                self.agent_dies(actor);
+            }
             Fault::Replug => self.replug(),
             Fault::NcmRestart => self.ncm_dies(self.ncm.epoch()),
             Fault::NcmRestartInSnapshot => self.ncm.dies_in_snapshot = true,
@@ -111,6 +106,12 @@ impl Sim {
                 self.controller_dies(away);
             }
             Fault::FeedLoss => self.lose_feed(),
+            Fault::FeedGap => self.ncm.misses_changes = true,
+            Fault::Stall => {
+                let until = self.now + self.rng.between(seconds(self.scenario.faults.stall_s));
+                let actor = self.any_actor();
+                self.actor(actor).wire.stalled_until = until;
+            }
             Fault::Partition => {
                 let until = self.now + self.rng.between(seconds(self.scenario.faults.partition_s));
                 for actor in 0..self.scenario.hosts.count {
@@ -165,8 +166,7 @@ impl Sim {
     }
 
     /// The agent dies; the data plane and the devices stay.
-    fn agent_dies(&mut self) {
-        let actor = self.any_actor();
+    pub(super) fn agent_dies(&mut self, actor: u32) {
         let delay = self.rng.between(self.scenario.delays.start_us);
         let known = self.actor(actor);
         if !known.is_on || !matches!(known.kind, Kind::Full(_)) {
@@ -255,163 +255,15 @@ impl Sim {
     /// Everything that can be is made whole: people and faults rest.
     pub(super) fn heal(&mut self) {
         self.ncm.dies_in_snapshot = false;
+        self.notice_gap();
         for actor in 0..self.actors.len() {
             let known = &mut self.actors[actor];
             known.wire.partitioned_until = known.wire.partitioned_until.min(self.now);
+            known.wire.stalled_until = known.wire.stalled_until.min(self.now);
             if let Kind::Liar(_) = known.kind
                 && let Ok(actor) = u32::try_from(actor)
             {
                 self.drop_session(actor);
-            }
-        }
-    }
-
-    fn next_lie(&mut self, actor: u32) {
-        if let Some(wait) = self.rng.wait_us(self.scenario.faults.lies_per_s)
-            && self.now + wait < self.busy_until
-        {
-            self.after(wait, Event::Lie { actor });
-        }
-    }
-
-    /// An agent does what no agent should. It may have the name of a real host, with an older incarnation: an NCM that knows
-    /// the real one refuses it. One that does not must believe it, for whose a name is, is not the NCM's to know; then
-    /// all must be right again when the real host comes back.
-    pub(super) fn lie(&mut self, actor: u32) {
-        self.next_lie(actor);
-        self.figures.add("lies", 1);
-        if self.actor(actor).wire.session == 0 {
-            return self.lying_hello(actor);
-        }
-        match self.rng.below(9) {
-            0 => self.drop_session(actor),
-            1 => self.lying_hello(actor),
-            2 => self.send_up(actor, Up::Hello(v1::Hello::default())),
-            3 => {
-                let mut id = vec![0; HUGE_BYTES];
-                id[0] = 1;
-                let report = v1::PortReport {
-                    port_id: Bytes::from(id),
-                    ..v1::PortReport::default()
-                };
-                self.send_up(actor, Up::Body(Body::PortReport(report)));
-            }
-            4 => self.lying_receipt(actor),
-            5 => self.lying_question(actor),
-            _ => self.lying_report(actor),
-        }
-    }
-
-    fn lying_hello(&mut self, actor: u32) {
-        self.drop_session(actor);
-        let foreign = self.any_actor();
-        let is_foreign = self.rng.chance(self.scenario.faults.impersonating_share);
-        let held = (0..self.rng.below(HELD_LIES)).map(|_| {
-            let known = self.rng.place(self.people.networks.len() * 2);
-            let id = self.people.networks.get(known).map(|network| network.id);
-            let id = id.unwrap_or_else(|| Id::from_uuid(Uuid::from_u128(u128::from(self.rng.next()))));
-            v1::Held {
-                network_id: encode_id(id),
-                revision: self.rng.next() >> self.rng.below(64),
-            }
-        });
-        let held = held.collect();
-        self.actor(actor).kind = Kind::Liar(is_foreign.then_some(foreign));
-        let hello = v1::Hello {
-            host: self.session_name(actor),
-            // A real host's incarnation is never 0, so this one is older.
-            incarnation: if is_foreign { 0 } else { u64::from(u32::MAX) },
-            tunnel_ip: encode_ip(host::tunnel_ip(actor)),
-            held,
-            dataplane: "lies".to_owned(),
-            version: String::new(),
-            filters: self.rng.chance(0.5),
-            ..v1::Hello::default()
-        };
-        self.open(actor, hello);
-    }
-
-    /// The name that an actor says hello with.
-    pub(super) fn session_name(&self, actor: u32) -> String {
-        match self.actors[actor as usize].kind {
-            Kind::Liar(None) => format!("liar{actor}"),
-            Kind::Liar(Some(host)) => host::name(host),
-            Kind::Full(_) | Kind::Light(_) => host::name(actor),
-        }
-    }
-
-    /// Asks in networks in which it has no ports, sometimes more than anybody may.
-    fn lying_question(&mut self, actor: u32) {
-        let network = self.rng.place(self.people.networks.len());
-        let network = self.people.networks[network].id;
-        let count = if self.rng.chance(0.1) {
-            QUESTIONS_MAX + 1
-        } else {
-            3
-        };
-        let ip = |number: usize| Ipv4Addr::from(0x0b00_0000 + u32::try_from(number).unwrap_or_default());
-        let questions = (0..count).map(|number| Question {
-            network,
-            ip: ip(number).into(),
-            port: None,
-        });
-        let message = encode_questions(self.rng.next(), &questions.collect::<Vec<_>>());
-        self.send_up(actor, Up::Body(Body::Resolve(message)));
-    }
-
-    fn lying_receipt(&mut self, actor: u32) {
-        let receipt = v1::Receipt {
-            sequence: self.rng.next() >> self.rng.below(64),
-            received_us: self.rng.next(),
-            visible_us: self.rng.next(),
-            refused: vec![
-                v1::RowError {
-                    row: u32::MAX,
-                    reason: "x".repeat(10_000),
-                };
-                3
-            ],
-        };
-        self.send_up(actor, Up::Body(Body::Receipt(receipt)));
-    }
-
-    /// About a port that is not on this host, at a revision that is not there yet.
-    fn lying_report(&mut self, actor: u32) {
-        let network = self.rng.place(self.people.networks.len());
-        let ports = &self.people.networks[network].ports;
-        let port = self.rng.pick(ports);
-        let report = v1::PortReport {
-            port_id: port.map(encode_id).unwrap_or_default(),
-            revision: self.rng.next() >> self.rng.below(64),
-            condition: v1::PortCondition::Wired.into(),
-            reason: "\u{0}lie".to_owned(),
-            visible_us: u64::MAX,
-        };
-        if let Kind::Liar(Some(host)) = self.actor(actor).kind {
-            self.host_says(host, &report);
-        }
-        self.send_up(actor, Up::Body(Body::PortReport(report)));
-    }
-
-    /// A liar is told something: nothing of any network, for it has no ports, unless it has the name of one that has.
-    pub(super) fn liar_hears(&mut self, actor: u32, message: &v1::NcmMessage) {
-        let has_none = matches!(self.actor(actor).kind, Kind::Liar(None));
-        if let Some(ncm_message::Body::Resolved(resolved)) = &message.body
-            && has_none
-            && resolved.answers.iter().any(|answer| answer.row.is_some())
-        {
-            self.violate(format!("liar {actor} is told where ports of others are"));
-        }
-        if let Some(ncm_message::Body::Delta(delta)) = &message.body {
-            if has_none && delta.snapshot() != v1::SnapshotPhase::Forget {
-                self.violate(format!("liar {actor} is told rows: {} of them", delta.rows.len()));
-            }
-            if self.rng.chance(0.5) {
-                let receipt = v1::Receipt {
-                    sequence: delta.sequence,
-                    ..v1::Receipt::default()
-                };
-                self.send_up(actor, Up::Body(Body::Receipt(receipt)));
             }
         }
     }

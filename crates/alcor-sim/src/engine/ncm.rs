@@ -14,7 +14,7 @@ use alcor_southbound::convert::{
     resolve::{decode_questions, encode_answers},
 };
 
-use super::{Event, Sim, wires::Down};
+use super::{Event, Kind, Sim, wires::Down};
 use crate::{clock::Us, host, scenario::NcmBounds};
 
 /// How often the core is told that time has passed, as in the shell.
@@ -29,6 +29,9 @@ const REPORTS_AT_ONCE: usize = 1_000;
 /// Changes of one commit on their way.
 #[derive(Debug)]
 struct Batch {
+    /// The commit before.
+    after: Revision,
+    revision: Revision,
     changes: Vec<Change>,
     committed_us: u64,
 }
@@ -64,6 +67,10 @@ pub(super) struct NcmActor {
     is_subscribed: bool,
     feed: VecDeque<Batch>,
     feed_at: Us,
+    /// The commit that its views are of, as its shell knows it.
+    at: Revision,
+    /// The next changes do not reach it, and those after them do.
+    pub(super) misses_changes: bool,
     waiting: Waiting,
     pub(super) clock_off_us: i64,
     /// The next snapshot that has a second part kills it.
@@ -93,6 +100,8 @@ impl NcmActor {
             is_subscribed: false,
             feed: VecDeque::new(),
             feed_at: 0,
+            at: Revision::ZERO,
+            misses_changes: false,
             waiting: Waiting::default(),
             clock_off_us: 0,
             dies_in_snapshot: false,
@@ -107,6 +116,11 @@ impl NcmActor {
     /// How long hosts keep what they have learned, or have of a port that left them, at most.
     pub(super) fn kept_us(&self) -> Us {
         u64::try_from(self.options.limits.kept().as_micros()).unwrap_or(Us::MAX / 2)
+    }
+
+    /// How long the host that a port has left passes on what comes for it, at least.
+    pub(super) fn lease_us(&self) -> Us {
+        u64::try_from(self.options.limits.lease.as_micros()).unwrap_or(Us::MAX / 2)
     }
 
     pub(super) fn sessions(&self) -> usize {
@@ -190,6 +204,7 @@ impl Sim {
         self.ncm.feed.clear();
         (self.ncm.is_loaded, self.ncm.is_subscribed) = (true, true);
         let (revision, rows) = (self.cloud.durable(), self.cloud.rows_for_ncm());
+        self.ncm.at = revision;
         self.figures.add("ncm_snapshots_of_region", 1);
         self.step_ncm(NcmEvent::Snapshot { revision, rows });
     }
@@ -202,8 +217,16 @@ impl Sim {
         self.after(delay, Event::Subscribe { epoch });
     }
 
-    /// Puts a commit on the feed.
-    pub(super) fn publish(&mut self, changes: Vec<Change>) {
+    /// Changes are missing, and nothing comes after them that would show it: at the next sign of life of the feed it is seen.
+    pub(super) fn notice_gap(&mut self) {
+        self.ncm.misses_changes = false;
+        if self.ncm.is_subscribed && self.ncm.feed.is_empty() && self.ncm.at < self.cloud.durable() {
+            self.lose_feed();
+        }
+    }
+
+    /// Puts what was committed after a commit on the feed.
+    pub(super) fn publish(&mut self, after: Revision, changes: Vec<Change>) {
         if !self.ncm.is_subscribed || changes.is_empty() {
             return;
         }
@@ -211,6 +234,8 @@ impl Sim {
         self.ncm.feed_at = at;
         let committed_us = self.unix_us();
         self.ncm.feed.push_back(Batch {
+            after,
+            revision: self.cloud.durable(),
             changes,
             committed_us,
         });
@@ -223,6 +248,15 @@ impl Sim {
             return;
         }
         if let Some(batch) = self.ncm.feed.pop_front() {
+            if std::mem::take(&mut self.ncm.misses_changes) {
+                return;
+            }
+            // As in the shell: what does not follow is a gap, and whatever it holds is of no use.
+            if batch.after != self.ncm.at {
+                self.figures.add("feed_gaps", 1);
+                return self.lose_feed();
+            }
+            self.ncm.at = batch.revision;
             self.step_ncm(NcmEvent::Changes {
                 changes: batch.changes,
                 committed_us: batch.committed_us,
@@ -371,12 +405,20 @@ impl Sim {
             }
         }
         self.send_down(actor, Down::Message(message));
-        let coming = self.actor(actor).wire.coming();
-        if coming > self.ncm.options.window_deltas + TO_AGENT_SPARE {
+        let (deltas, all) = self.actor(actor).wire.coming();
+        let window = self.ncm.options.window_deltas;
+        // Who says that he has what he did not read, gets more, until the queue of the shell is full.
+        let is_real = !matches!(self.actor(actor).kind, Kind::Liar(_));
+        if is_real && deltas > window {
             self.violate(format!(
-                "{coming} messages are on their way to {}",
+                "{deltas} deltas are on their way to {}",
                 host::name(actor)
             ));
+        }
+        // As in the shell: who does not read loses the session.
+        if all > window + TO_AGENT_SPARE {
+            self.figures.add("sessions_closed_by_ncm", 1);
+            self.cut(actor);
         }
     }
 

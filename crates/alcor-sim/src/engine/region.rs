@@ -20,6 +20,8 @@ pub(super) struct Ledger {
     unanswered: Vec<Done>,
     /// The newest revision at which a host said that a port is wired.
     said: BTreeMap<(Id<Port>, u32), Revision>,
+    /// The same of what liars said in a host's name: the region may believe it.
+    lied: BTreeMap<(Id<Port>, u32), Revision>,
     /// What is waited for: port, its revision, when the command came, size of its network.
     watched: BTreeMap<Id<Port>, Watched>,
     /// When a port last left a host, for each network.
@@ -75,6 +77,7 @@ impl Sim {
             return;
         }
         self.ledger.is_commit_arranged = false;
+        let after = self.cloud.durable();
         let changes = self.cloud.commit();
         self.figures.add("commits", 1);
         self.figures.add("changes", changes.len() as u64);
@@ -86,7 +89,7 @@ impl Sim {
         for done in std::mem::take(&mut self.ledger.unanswered) {
             self.answer(done);
         }
-        self.publish(changes);
+        self.publish(after, changes);
     }
 
     /// The API answers.
@@ -134,6 +137,7 @@ impl Sim {
         };
         let key = (runtime.port_id, host);
         let said = self.ledger.said.get(&key).copied();
+        let said = said.max(self.ledger.lied.get(&key).copied());
         if said.is_none_or(|said| said < runtime.applied_revision) {
             self.violate(format!(
                 "port {} is ACTIVE at {} on {}, which said {said:?}",
@@ -148,6 +152,15 @@ impl Sim {
             self.ledger.watched.remove(&runtime.port_id);
             self.figures.active(size, took);
         }
+    }
+
+    /// A liar reports a port in a host's name.
+    pub(super) fn liar_says(&mut self, host: u32, report: &v1::PortReport) {
+        let Ok(port) = decode_id::<Port>("the port", &report.port_id) else {
+            return;
+        };
+        let lied = self.ledger.lied.entry((port, host)).or_default();
+        *lied = Revision(report.revision).max(*lied);
     }
 
     /// A host reports a port; whether the NCM hears it is another matter.

@@ -62,6 +62,16 @@ pub(super) struct InTunnel {
     frame: Bytes,
 }
 
+impl InTunnel {
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) const fn is_forwarded(&self) -> bool {
+        self.forwarded
+    }
+}
+
 impl fmt::Debug for InTunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.number, self.source)
@@ -100,7 +110,7 @@ impl Sim {
     }
 
     /// Two ports of one network.
-    fn some_pair(&mut self) -> Option<(Id<Port>, Id<Port>)> {
+    pub(super) fn some_pair(&mut self) -> Option<(Id<Port>, Id<Port>)> {
         let network = self.rng.place(self.people.networks.len());
         let ports = &self.people.networks.get(network)?.ports;
         let from = self.rng.pick(ports)?;
@@ -110,11 +120,22 @@ impl Sim {
 
     /// Sends packets between pairs that can reach each other, and others that must not, and waits for them.
     pub(super) fn probe(&mut self, when: &str, tell: &mut dyn FnMut(Progress)) {
+        let pairs: Vec<_> = (0..self.scenario.traffic.probes)
+            .filter_map(|_| self.some_pair())
+            .collect();
+        self.probe_pairs(when, &pairs, tell);
+    }
+
+    /// Sends packets between these pairs, and waits for them.
+    pub(super) fn probe_pairs(
+        &mut self,
+        when: &str,
+        pairs: &[(Id<Port>, Id<Port>)],
+        tell: &mut dyn FnMut(Progress),
+    ) {
         self.wayfarers.sent.clear();
-        for _ in 0..self.scenario.traffic.probes {
-            if let Some((from, to)) = self.some_pair() {
-                self.send(from, to, true);
-            }
+        for (from, to) in pairs {
+            self.send(*from, *to, true);
         }
         self.advance(self.now + PROBE_US, tell);
         for (number, sent) in std::mem::take(&mut self.wayfarers.sent) {
@@ -158,7 +179,7 @@ impl Sim {
         })
     }
 
-    fn send(&mut self, from: Id<Port>, to: Id<Port>, is_probe: bool) {
+    pub(super) fn send(&mut self, from: Id<Port>, to: Id<Port>, is_probe: bool) {
         self.wayfarers.last += 1;
         let Some(way) = self.way(self.wayfarers.last, from, to) else {
             return;
@@ -275,6 +296,12 @@ impl Sim {
         self.after(delay, Event::Packet { host: to, packet });
     }
 
+    /// Whom a packet is for.
+    pub(super) fn addressee(&self, number: u64) -> Option<(Id<Port>, Id<Network>)> {
+        let sent = self.wayfarers.sent.get(&number)?;
+        Some((sent.to, sent.network))
+    }
+
     fn note(&mut self, number: u64, fate: &str) {
         if let Some(sent) = self.wayfarers.sent.get_mut(&number) {
             sent.fate.push_str("; ");
@@ -329,6 +356,7 @@ impl Sim {
         match &mut actor.kind {
             Kind::Full(full) => {
                 let verdict = full.process(now, ingress, &packet.frame);
+                self.check_passing(host, packet, &verdict);
                 self.verdict(host, packet.number, verdict);
                 self.pass_on(host);
             }

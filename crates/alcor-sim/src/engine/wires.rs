@@ -55,6 +55,8 @@ pub(super) struct Wire {
     is_broken: bool,
     /// Nothing gets through before.
     pub(super) partitioned_until: Us,
+    /// The host reads nothing before.
+    pub(super) stalled_until: Us,
     pipe: Option<Box<Pipe>>,
 }
 
@@ -68,11 +70,23 @@ impl Wire {
     /// The host's end is gone, without a word.
     pub(super) fn lose(&mut self) {
         (self.session, self.is_welcome, self.is_broken, self.pipe) = (0, false, false, None);
+        self.stalled_until = 0;
     }
 
-    /// Deltas that are on their way to the host.
-    pub(super) fn coming(&self) -> usize {
-        self.pipe.as_ref().map_or(0, |pipe| pipe.to_host.len())
+    /// Deltas that are on their way to the host, and all messages.
+    pub(super) fn coming(&self) -> (usize, usize) {
+        let coming = self.pipe.as_ref().map(|pipe| &pipe.to_host);
+        let is_delta = |down: &&Down| match down {
+            Down::Message(message) => matches!(message.body, Some(ncm_message::Body::Delta(_))),
+            Down::End => false,
+        };
+        let deltas = coming.into_iter().flatten().filter(is_delta).count();
+        (deltas, coming.map_or(0, VecDeque::len))
+    }
+
+    /// Before then the host takes nothing from its session.
+    fn deaf_until(&self) -> Us {
+        self.partitioned_until.max(self.stalled_until)
     }
 }
 
@@ -98,6 +112,7 @@ impl Sim {
     }
 
     pub(super) fn send_up(&mut self, actor: u32, message: Up) {
+        self.overhear(actor, &message);
         let (delay, now) = (self.message_delay(), self.now);
         let wire = &mut self.actor(actor).wire;
         let session = wire.session;
@@ -119,7 +134,7 @@ impl Sim {
             return;
         }
         let session = wire.session;
-        let until = wire.partitioned_until;
+        let until = wire.deaf_until();
         let pipe = wire.pipe.get_or_insert_default();
         pipe.to_host_at = (now + delay).max(pipe.to_host_at).max(until);
         pipe.to_host.push_back(message);
@@ -154,8 +169,8 @@ impl Sim {
         if wire.session != session {
             return;
         }
-        if wire.partitioned_until > now {
-            let at = wire.partitioned_until;
+        if wire.deaf_until() > now {
+            let at = wire.deaf_until();
             return self.at(at, Event::ToHost { actor, session });
         }
         let Some(message) = wire.pipe.as_mut().and_then(|pipe| pipe.to_host.pop_front()) else {
@@ -199,6 +214,7 @@ impl Sim {
             }
             // The NCM may have missed what was said before.
             Some(ncm_message::Body::Welcome(_)) => {
+                light.welcomed();
                 let ports = light.ports();
                 return self.light_reports(actor, ports);
             }
@@ -387,7 +403,14 @@ impl Sim {
         wire.partitioned_until = wire.partitioned_until.max(until);
         let session = wire.session;
         if session != 0 && until > now + KEEPALIVE_US {
-            self.after(KEEPALIVE_US, Event::HostClosed { actor, session });
+            self.after(KEEPALIVE_US, Event::Silence { actor, session });
+        }
+    }
+
+    /// A host has heard nothing for long: if nothing gets through even now, its session is over.
+    pub(super) fn silence(&mut self, actor: u32, session: u64) {
+        if self.actor(actor).wire.partitioned_until > self.now {
+            self.host_closed(actor, session);
         }
     }
 
@@ -408,6 +431,7 @@ impl Sim {
                 self.agent(actor, AgentEvent::Closed { session, reason });
             }
             Kind::Light(light) => {
+                light.closed();
                 light.failures = light.failures.saturating_add(1);
                 let most = PAUSE_US.0 << light.failures.min(10);
                 let pause = self.rng.between((PAUSE_US.0, most.min(PAUSE_US.1)));

@@ -11,7 +11,9 @@ use alcor_agent::{
     devices::Link,
     incarnation,
 };
-use alcor_dataplane::{Dataplane, DataplaneError, Event as Told, Ingress, Row, Verdict, model::Model};
+use alcor_dataplane::{
+    Dataplane, DataplaneError, Event as Told, Ingress, Row, RowKey, Verdict, model::Model,
+};
 use alcor_model::{Id, Port};
 use tokio::sync::mpsc;
 
@@ -246,6 +248,11 @@ impl Full {
             told.push(Event::Dataplane(event));
         }
         told
+    }
+
+    /// Whether a row is in force.
+    pub(crate) fn has(&mut self, key: &RowKey) -> bool {
+        self.rows().iter().any(|row| row.key() == *key)
     }
 
     /// The rows in force.

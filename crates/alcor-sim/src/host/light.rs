@@ -179,6 +179,8 @@ pub(crate) struct Light {
     pub(crate) failures: u8,
     /// Counts the sessions since it was switched on.
     pub(crate) sessions: u16,
+    /// An NCM has welcomed it: what it has learned before it asks for again. Without one nothing expires.
+    is_welcome: bool,
     networks: Vec<LightNetwork>,
     asking: Option<Box<Asking>>,
 }
@@ -219,22 +221,37 @@ pub(crate) enum Route {
 }
 
 impl Light {
-    /// What it says that it holds; a new session begins. What it had learned it asks for again when it uses it.
+    /// What it says that it holds; a new session is opened.
     pub(crate) fn hello(&mut self) -> Vec<v1::Held> {
         self.sequence = 0;
         self.sessions = self.sessions.saturating_add(1);
         self.asking = None;
         for network in &mut self.networks {
             network.named = None;
-            if network.on_demand {
-                network.rows.retain(|row| row.host.is_none());
-            }
         }
         let held = self.networks.iter().map(|network| v1::Held {
             network_id: encode_id(network.id),
             revision: network.held.0,
         });
         held.collect()
+    }
+
+    /// The session is open. What it had learned it asks for again when it uses it.
+    pub(crate) fn welcomed(&mut self) {
+        self.is_welcome = true;
+        for network in self.networks.iter_mut().filter(|network| network.on_demand) {
+            network.rows.retain(|row| row.host.is_none());
+        }
+    }
+
+    /// The session is over.
+    pub(crate) const fn closed(&mut self) {
+        self.is_welcome = false;
+    }
+
+    /// The time by which leases are judged.
+    const fn lease_time(&self, now: Us) -> Us {
+        if self.is_welcome { now } else { 0 }
     }
 
     /// It loses all that it had.
@@ -334,6 +351,7 @@ impl Light {
 
     /// The rows that it goes by in a network: digests of key and body, and label.
     pub(crate) fn rows(&self, id: Id<Network>, now: Us) -> impl Iterator<Item = (u64, u64, u16)> {
+        let now = self.lease_time(now);
         let rows = self.find(id).into_iter().flat_map(|network| &network.rows);
         rows.filter(move |row| row.is_live(now))
             .map(|row| (row.key, row.body, row.label))
@@ -353,6 +371,7 @@ impl Light {
 
     /// Where it would send a packet now.
     pub(crate) fn route(&self, id: Id<Network>, ip: IpAddr, now: Us) -> Route {
+        let now = self.lease_time(now);
         let Some(network) = self.find(id) else {
             return Route::Unknown;
         };
@@ -373,6 +392,7 @@ impl Light {
 
     /// How many neighbours it goes by in a network.
     pub(crate) fn neighbours(&self, id: Id<Network>, now: Us) -> usize {
+        let now = self.lease_time(now);
         let rows = self.find(id).into_iter().flat_map(|network| &network.rows);
         rows.filter(|row| row.host.is_some() && row.is_live(now)).count()
     }
