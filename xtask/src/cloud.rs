@@ -1,6 +1,8 @@
 //! A small cloud on one machine: a controller, hosts with agents, VMs; and its API as a client sees it. The demo and the
 //! benchmarks are made of it.
 
+mod gateway;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -11,6 +13,8 @@ use std::{
 use alcor_lab::{Lab, LabError, Namespace, Process, eventually};
 use anyhow::Context as _;
 use serde_json::{Value, json};
+
+pub use gateway::{FAR_HOST, Gateway, OUTSIDE_ROUTER, Outside};
 
 use crate::shell::{cargo, root, run};
 
@@ -182,7 +186,7 @@ impl Cloud {
     /// # Errors
     /// When it does not come up.
     pub fn restart_controller(&mut self) -> anyhow::Result<()> {
-        self.controller.kill();
+        self.kill_controller();
         self.controller = spawn_controller(&self.lab, self.build, &self.arguments)?;
         self.wait_for_api()
     }
@@ -248,18 +252,27 @@ impl Cloud {
     }
 
     fn agent(&self, name: &str, namespace: &Namespace, tunnel_ip: IpAddr) -> Result<Process, LabError> {
-        let dir = self.lab.dir();
         let args = [
             "agent".to_owned(),
             format!("--host={name}"),
             format!("--tunnel-ip={tunnel_ip}"),
             format!("--ncm={}", self.southbound()),
             "--dataplane=ebpf".to_owned(),
-            format!("--socket={}", dir.join(format!("{name}.sock")).display()),
+            format!("--socket={}", self.socket(name).display()),
         ];
         let args: Vec<_> = args.iter().map(String::as_str).collect();
         self.lab
             .spawn(Some(namespace), name, &self.build.program("alcor"), &args)
+    }
+
+    /// The local socket of an agent or a gateway.
+    fn socket(&self, name: &str) -> PathBuf {
+        self.lab.dir().join(format!("{name}.sock"))
+    }
+
+    /// Kills the controller as a crash would.
+    pub fn kill_controller(&mut self) {
+        self.controller.kill();
     }
 
     /// Makes a port bound to a host, plugs a VM into it and waits until it is ACTIVE.
@@ -337,6 +350,7 @@ pub fn clean(name: &str) -> anyhow::Result<()> {
 /// When something cannot be removed.
 pub fn clean_hosts(name: &str, hosts: u8) -> anyhow::Result<()> {
     Lab::clean(name)?;
+    gateway::clean_pins(name)?;
     for number in 1..=hosts {
         let pins = Path::new("/sys/fs/bpf/alcor").join(Place::of(name).host(number));
         if pins.exists() {

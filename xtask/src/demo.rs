@@ -1,4 +1,6 @@
-//! `cargo xtask demo`: a person watches Alcor create a network, program two hosts and carry real packets.
+//! `cargo xtask demo`: a person watches Alcor create a network, program two hosts and a gateway, and carry real packets.
+
+mod gateway;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -96,12 +98,14 @@ fn go_on() -> anyhow::Result<()> {
 
 /// Shows everything and gives the API's endpoint; what it started runs on.
 fn show(keep: bool) -> anyhow::Result<String> {
-    step("starting the controller (API on loopback, SQLite) and two hosts with an agent each");
-    let mut cloud = Cloud::start(LAB, Build::Debug)?;
+    step("starting the controller (API on loopback, SQLite), two hosts with an agent each, a gateway");
+    let mut cloud = Cloud::start_with(LAB, Build::Debug, gateway::CONFIGURATION)?;
     // Whatever happens below, `demo` cleans up after it has looked at the logs.
     cloud.lab.keep();
     go_on()?;
     let hosts = [cloud.host(1)?, cloud.host(2)?];
+    go_on()?;
+    let edge = gateway::start(&cloud)?;
     go_on()?;
     let network = create_network(&cloud)?;
     go_on()?;
@@ -113,6 +117,7 @@ fn show(keep: bool) -> anyhow::Result<String> {
         configure(vm)?;
         go_on()?;
     }
+    edge.is_in_force(&cloud, &hosts, &network)?;
     step("packets");
     let mut first_pings = Vec::new();
     for (from, to, place) in [(0, 1, "same host"), (0, 2, "other host")] {
@@ -125,6 +130,8 @@ fn show(keep: bool) -> anyhow::Result<String> {
     go_on()?;
     step("a security group is tightened while a connection is open");
     tighten(&cloud, &vms)?;
+    go_on()?;
+    edge.show(&cloud, &hosts, &vms, &network)?;
     if keep {
         print_looking_around(&cloud);
     } else {
@@ -193,7 +200,7 @@ fn ip_of(vm: &Vm, version: u8) -> anyhow::Result<String> {
 fn picture(cloud: &Cloud, hosts: &[Host; 2], vms: &[Vm]) -> anyhow::Result<()> {
     let ip = |vm: usize| ip_of(&vms[vm], 4);
     println!(
-        "\n        controller {}\n             |              |          gRPC\n   +---------+--------+   +-+----------------+\n   | {} 198.18.0.11   |   | {} 198.18.0.12   |\n   |  tap      tap    |   |  tap             |\n   +---|--------|-----+   +---|--------------+\n      vm1      vm2           vm3              <-- VXLAN between the hosts\n   {:<10}{:<10}   {}\n",
+        "\n        controller {}\n             |              |          gRPC\n   +---------+--------+   +-+----------------+   +------------------+\n   | {} 198.18.0.11   |   | {} 198.18.0.12   |   | g1 198.18.0.21   |\n   |  tap      tap    |   |  tap             |   | gateway      eth1|--- outside\n   +---|--------|-----+   +---|--------------+   +------------------+\n      vm1      vm2           vm3              <-- VXLAN between them\n   {:<10}{:<10}   {}\n",
         cloud.api.endpoint,
         hosts[0].name,
         hosts[1].name,
@@ -387,13 +394,13 @@ fn print_looking_around(cloud: &Cloud) {
     let alcor = Build::Debug.program("alcor");
     let (alcor, api) = (alcor.display(), &cloud.api.endpoint);
     println!(
-        "\nIt keeps running. Look around:\n  openstack --os-auth-type none --os-endpoint {api} port list\n  {alcor} show ports --api {api}\n  {alcor} show hosts --api {api}\n  {alcor} host state h1 --api {api}\n  ip netns exec alc-{LAB}-vm1 ping 10.0.0.1\n  tail -f {}/*.log\nRemove it:\n  cargo xtask demo --clean",
+        "\nIt keeps running. Look around:\n  openstack --os-auth-type none --os-endpoint {api} port list\n  {alcor} show ports --api {api}\n  {alcor} show hosts --api {api}\n  {alcor} host state h1 --api {api}\n  {alcor} gateway list --api {api}\n  ip netns exec alc-{LAB}-vm1 ping 10.0.0.1\n  tail -f {}/*.log\nRemove it:\n  cargo xtask demo --clean",
         cloud.lab.dir().display()
     );
 }
 
 fn print_logs() {
-    for name in ["controller", "h1", "h2"] {
+    for name in ["controller", "h1", "h2", "g1"] {
         let path = format!("/run/alcor-lab/{LAB}/{name}.log");
         if let Ok(log) = std::fs::read_to_string(&path) {
             let lines: Vec<_> = log.lines().collect();
