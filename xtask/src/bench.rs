@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: figures, side by side with what a user would use instead. Tables on standard error, one JSON
 //! object as the last line of standard output with `--json`.
 
+mod connections;
 mod dataplane;
 mod first_packet;
+mod gateway;
 mod ovn;
 mod programming;
 mod scale;
@@ -50,6 +52,9 @@ enum Name {
     SecurityDataplane,
     /// Round trips of the first packets to 200 peers that a host has to ask for, beside later ones (root).
     FirstPacket,
+    /// Gateways: packets per second beside the kernel's forwarding, a million mappings, the cost of the hop, a dead one, source NAT
+    /// (root).
+    Gateway,
     /// TCP, small packets and round trips beside the kernel's own vxlan and bridge (root).
     Dataplane,
 }
@@ -74,6 +79,7 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
         }
         Name::SecurityDataplane => Value::Object(security_dataplane::bench(flags.quick)?).to_string(),
         Name::FirstPacket => Value::Object(first_packet::bench(flags.quick)?).to_string(),
+        Name::Gateway => Value::Object(gateway::bench(flags.quick)?).to_string(),
         Name::Dataplane => Value::Object(dataplane::bench(flags.quick)?).to_string(),
     };
     if flags.json {

@@ -3,20 +3,13 @@
 //! unfiltered one of its own round, and the median of these ratios is told: whoever else uses the machine slows all of a
 //! round.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    net::{SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use alcor_lab::{Namespace, eventually};
 use anyhow::Context as _;
-use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
-use super::{Figures, median, print_table, rounded};
+use super::{Figures, connections, median, print_table, rounded};
 use crate::cloud::{Build, Cloud, Host, clean, iperf, text};
 
 const LAB: &str = "bench";
@@ -26,7 +19,7 @@ const RULES: [u32; 3] = [0, 10, 1000];
 const BULK: usize = 100;
 /// The TCP port that connections are made to.
 const PORT: u16 = 9000;
-/// How long a connection may take to be made.
+/// How long the first ping may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Two VMs, and what was measured between them.
@@ -205,59 +198,13 @@ impl Pair {
         let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
         self.tcp
             .push(bits.context("iperf3 reported no received bits")? / 1e9);
-        self.cps.push(self.connections(time)?);
+        let address = SocketAddr::new(self.ip.parse()?, PORT);
+        self.cps.push(connections::per_second(
+            &[&self.client],
+            &self.server,
+            address,
+            time,
+        )?);
         Ok(())
     }
-
-    /// Connections per second, one after the other. The server closes first, so that the client's ports are free again.
-    fn connections(&self, time: Duration) -> anyhow::Result<f64> {
-        let address = SocketAddr::new(self.ip.parse()?, PORT);
-        let listener = inside(&self.server, || TcpListener::bind(address))??;
-        thread::scope(|scope| {
-            // It ends with the first connection that cannot be accepted: the listener is shut below.
-            let server = scope.spawn(|| {
-                let mut count = 0u64;
-                while let Ok((stream, _)) = listener.accept() {
-                    drop(stream);
-                    count += 1;
-                }
-                count
-            });
-            let counted = inside(&self.client, || count_connections(address, time));
-            nix::sys::socket::shutdown(
-                std::os::fd::AsRawFd::as_raw_fd(&listener),
-                nix::sys::socket::Shutdown::Both,
-            )?;
-            let accepted = server.join().unwrap_or_default();
-            let (connections, elapsed) = counted??;
-            anyhow::ensure!(
-                accepted >= connections,
-                "{connections} connections, {accepted} accepted"
-            );
-            Ok(connections as f64 / elapsed.as_secs_f64())
-        })
-    }
-}
-
-fn count_connections(address: SocketAddr, time: Duration) -> anyhow::Result<(u64, Duration)> {
-    let start = Instant::now();
-    let mut connections = 0;
-    while start.elapsed() < time {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        // Its end: the server has closed.
-        stream.read_to_end(&mut Vec::new())?;
-        connections += 1;
-    }
-    Ok((connections, start.elapsed()))
-}
-
-/// Does something on a thread inside a namespace; sockets made there stay there.
-fn inside<T: Send>(namespace: &Namespace, what: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-    let file = File::open(format!("/run/netns/{}", namespace.name()))?;
-    let body = || {
-        setns(&file, CloneFlags::CLONE_NEWNET)?;
-        anyhow::Ok(what())
-    };
-    thread::scope(|scope| scope.spawn(body).join())
-        .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the benchmark panicked")))
 }
