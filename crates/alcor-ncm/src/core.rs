@@ -452,6 +452,7 @@ impl Ncm {
         self.disputed.extend(lost.map(|(name, _)| name.clone()));
         self.revision = revision;
         self.is_loading = false;
+        self.fleet.loaded();
         self.judge_gateways();
         self.assign_all(revision);
         self.pending.clear();
@@ -659,6 +660,9 @@ impl Ncm {
         {
             entry.session = None;
             entry.status.changed = true;
+            if entry.is_gateway {
+                self.fleet.drop_stranger(&host);
+            }
             if let Some(index) = self.directory.known(&host) {
                 self.directory.close(index);
             }

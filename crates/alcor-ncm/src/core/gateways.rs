@@ -93,6 +93,8 @@ pub(super) struct Fleet {
     by_address: BTreeMap<IpAddr, String>,
     /// The registered members of each set; none without.
     sets: BTreeMap<String, BTreeSet<String>>,
+    /// The NCM has had a state of the region: who is not heard from now on is not expected either.
+    is_loaded: bool,
 }
 
 /// How a change of a row changes who serves what.
@@ -202,8 +204,9 @@ impl Fleet {
         })
     }
 
-    /// A row of the region; gateways of whom the region knows when the NCM starts are expected to be there.
-    pub(super) fn put(&mut self, row: Arc<GatewayNode>, expected_until: Duration) -> FleetChange {
+    /// A row of the region, alone or with all others. Gateways of whom the region knows when the NCM starts are expected to be
+    /// there.
+    pub(super) fn put(&mut self, row: Arc<GatewayNode>, now: Duration, is_loading: bool) -> FleetChange {
         let old = self.take_row(row.id);
         let change = FleetChange {
             members: old.as_ref().is_none_or(|old| old.set != row.set),
@@ -213,7 +216,11 @@ impl Fleet {
         self.by_address.insert(row.tunnel_ip, row.name.clone());
         let set = self.sets.entry(row.set.clone()).or_default();
         set.insert(row.name.clone());
-        let member = self.member(&row.name.clone());
+        let expected_until = match is_loading && !self.is_loaded {
+            true => now + GRACE,
+            false => Duration::ZERO,
+        };
+        let member = self.member(&row.name);
         member.expected_until = member.expected_until.max(expected_until);
         member.row = Some(row);
         change
@@ -233,10 +240,16 @@ impl Fleet {
         Some(row)
     }
 
-    /// A gateway without a row and without anything to forget is nobody, once it is silent.
-    fn drop_strangers(&mut self, now: Duration) {
-        self.members
-            .retain(|_, member| member.row.is_some() || !member.networks.is_empty() || member.is_heard(now));
+    /// All rows of a state of the region are there.
+    pub(super) fn loaded(&mut self) {
+        self.is_loaded = true;
+    }
+
+    /// A gateway that has no session and of which the region has no row is nobody.
+    pub(super) fn drop_stranger(&mut self, name: &str) {
+        if self.row(name).is_none() {
+            self.members.remove(name);
+        }
     }
 
     /// Forgets the region's rows, not who was heard.
@@ -302,7 +315,6 @@ impl Fleet {
 
     /// Decides who is in use; gives those of whom that is another now.
     pub(super) fn judge(&mut self, now: Duration) -> Vec<String> {
-        self.drop_strangers(now);
         let mut verdicts = BTreeMap::new();
         for names in self.sets.values() {
             let living = || {

@@ -87,6 +87,12 @@ impl RoutingView {
         known.is_some_and(|known| known.row.gateway.is_some())
     }
 
+    /// The gateways that lead a router to the outside.
+    #[cfg(test)]
+    pub(super) fn ways(&self, id: Id<Router>) -> &[IpAddr] {
+        self.routers.get(&id).map_or(&[], |known| &known.ways)
+    }
+
     /// The networks that a router has places in.
     pub(super) fn networks(&self, id: Id<Router>) -> BTreeSet<Id<Network>> {
         let known = self.routers.get(&id);

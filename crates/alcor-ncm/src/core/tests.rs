@@ -10,6 +10,7 @@ mod routing;
 mod session;
 mod sim;
 mod trace;
+mod watch;
 mod world;
 
 use alcor_model::resource::PortStatus;
@@ -17,7 +18,7 @@ use alcor_southbound::convert::encode_ip;
 use proptest::prelude::*;
 
 use self::{
-    sim::{HOSTS, Sim, Step, receipt, run, steps},
+    sim::{HOSTS, Sim, Step, receipt, run, run_with_gateways, steps, steps_with_gateways},
     world::{World, id, tunnel_ip},
 };
 use super::*;
@@ -47,6 +48,21 @@ proptest! {
         let options =
             Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, snapshots_at_once: 1, ..Options::default() };
         run(learning(options), steps);
+    }
+}
+
+proptest! {
+    /// Gateways come, go, fall silent and accuse each other; networks become learned and eager again.
+    #[test]
+    fn gateways_have_what_they_must_and_are_named_when_they_do(steps in steps_with_gateways()) {
+        run_with_gateways(learning(Options::default()), steps);
+    }
+
+    #[test]
+    fn gateways_have_what_they_must_when_everything_overflows(steps in steps_with_gateways()) {
+        let options =
+            Options { window_deltas: 2, queue_rows: 3, message_rows: 2, tombstones: 3, snapshots_at_once: 1, ..Options::default() };
+        run_with_gateways(learning(options), steps);
     }
 }
 

@@ -19,7 +19,7 @@ use alcor_model::{GatewayNode, Id, Network, Revision, Router};
 
 use super::{
     super::{Action, Ncm, view::KeyedRow},
-    GRACE, id_key,
+    id_key,
 };
 
 /// How long a gateway keeps a network that others serve from now on.
@@ -86,11 +86,7 @@ pub(in crate::core) type Leaving = BTreeSet<(Duration, Id<Network>, String)>;
 impl Ncm {
     pub(in crate::core) fn put_gateway_node(&mut self, row: Arc<GatewayNode>) {
         let (name, revision) = (row.name.clone(), row.revision);
-        let expected_until = match self.is_loading {
-            true => self.clock + GRACE,
-            false => Duration::ZERO,
-        };
-        let change = self.fleet.put(row, expected_until);
+        let change = self.fleet.put(row, self.clock, self.is_loading);
         if self.is_loading {
             return;
         }
@@ -114,6 +110,9 @@ impl Ncm {
         for network in self.fleet.networks(&row.name) {
             self.release(&row.name, network);
             self.reach(&row.name, network, revision);
+        }
+        if self.hosts.get(&row.name).is_none_or(|entry| entry.session.is_none()) {
+            self.fleet.drop_stranger(&row.name);
         }
         self.assign_all(revision);
     }

@@ -23,6 +23,8 @@ use super::{
 pub(super) struct SimAgent {
     /// The set that it is in, of a gateway.
     pub(super) set: Option<&'static str>,
+    /// Networks that it has had all of, and has not been told to forget since.
+    pub(super) complete: BTreeSet<Id<Network>>,
     pub(super) session: Option<SessionId>,
     pub(super) incarnation: u64,
     pub(super) rows: BTreeMap<RowKey, (Revision, Option<Row>)>,
@@ -190,6 +192,7 @@ impl SimAgent {
             self.leases.retain(|key, _| key.network_id() != network);
             self.forget_questions(network);
             self.held.remove(&network);
+            self.complete.remove(&network);
             return receipt(delta.sequence);
         }
         if matches!(phase, v1::SnapshotPhase::Begin | v1::SnapshotPhase::Whole) {
@@ -201,6 +204,7 @@ impl SimAgent {
             self.take_row(network, row, now);
         }
         if matches!(phase, v1::SnapshotPhase::End | v1::SnapshotPhase::Whole) {
+            self.complete.insert(network);
             let named = self.named.remove(&network).unwrap();
             let newest = Revision(delta.revision);
             let on_demand = self.is_on_demand(network);

@@ -115,17 +115,6 @@ impl Sim {
             self.step(Event::Pulse);
         }
     }
-
-    fn beats(&mut self, number: u8, unreachable: &[u8]) {
-        let unreachable = unreachable
-            .iter()
-            .map(|number| encode_ip(tunnel_ip(*number)))
-            .collect();
-        if let Some(session) = self.agents[&number].session {
-            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat { unreachable });
-            self.step(Event::Message { session, body });
-        }
-    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::{
     super::*,
     agent::SimAgent,
+    watch::Watch,
     world::{GATEWAYS, GROUPS, World, filters, id, name},
 };
 
@@ -33,6 +34,8 @@ pub(super) struct Sim {
     pub(super) now: Now,
     /// Changes that the NCM has not been told.
     pub(super) untold: Vec<Change>,
+    /// What is said of gateways, when there are some.
+    pub(super) watch: Option<Watch>,
 }
 
 impl Sim {
@@ -56,6 +59,7 @@ impl Sim {
             next_session: 1,
             now: Now::default(),
             untold: Vec::new(),
+            watch: None,
         };
         for network in 0..2 {
             let change = sim.world.network(network);
@@ -80,6 +84,7 @@ impl Sim {
             };
             sim.agents.insert(number, agent);
         }
+        sim.restart_ncm();
         sim
     }
 
@@ -91,6 +96,10 @@ impl Sim {
     pub(super) fn step(&mut self, event: Event) -> Work {
         self.now.since_start += Duration::from_millis(1);
         self.now.unix_us += 1_000;
+        if let Some(watch) = &mut self.watch {
+            watch.hears(self.now.since_start, &self.agents, &event);
+        }
+        let looks = matches!(event, Event::Pulse | Event::Tick);
         let (actions, work) = self.ncm.step(self.now, event);
         for action in actions {
             match action {
@@ -133,6 +142,9 @@ impl Sim {
                 Action::ReportPort(_) | Action::NoteHosts(_) => {}
                 Action::ReleaseLabels(labels) => self.release(&labels),
             }
+        }
+        if let Some(watch) = &self.watch {
+            watch.check(self, looks);
         }
         work
     }
@@ -219,6 +231,9 @@ impl Sim {
         for agent in self.agents.values_mut() {
             agent.session = None;
         }
+        if let Some(watch) = &mut self.watch {
+            *watch = Watch::since(self.now.since_start);
+        }
         self.step(Event::Snapshot {
             revision: self.world.revision,
             rows: self.world.rows(),
@@ -281,6 +296,7 @@ impl Sim {
         for _ in 0..10_000 {
             self.step(Event::Tick);
             self.tell();
+            self.beat_in_time();
             let mut any = !self.untold.is_empty();
             for host in self.everybody() {
                 any |= self.answer(host) | self.relay(host);
@@ -295,12 +311,15 @@ impl Sim {
 
     /// Everybody is connected, everything is told and delivered; then compares.
     pub(super) fn arrive(&mut self) {
-        for host in self.everybody() {
-            if self.agents[&host].session.is_none() {
-                self.connect(host);
+        // One that was deleted is there again after that.
+        for _ in 0..2 {
+            for host in self.everybody() {
+                if self.agents[&host].session.is_none() {
+                    self.connect(host);
+                }
             }
+            self.quiet();
         }
-        self.quiet();
         self.compare(false);
     }
 
@@ -308,6 +327,10 @@ impl Sim {
     pub(super) fn settle(&mut self) {
         self.arrive();
         self.pass(self.options.limits.lease * 3);
+        if self.watch.is_some() {
+            // A gateway that had to be registered again has taken networks from others.
+            self.pass(self.options.limits.lease * 3);
+        }
         self.quiet();
         self.compare(true);
         self.ask_everything();
@@ -385,6 +408,9 @@ impl Sim {
                 agent.held
             );
         }
+        if self.watch.is_some() {
+            self.compare_gateways(is_over);
+        }
     }
 }
 
@@ -443,11 +469,65 @@ pub(super) enum Step {
     Pass {
         seconds: u8,
     },
+    WayOut {
+        number: u8,
+        networks: u8,
+        up: bool,
+    },
+    FloatingIp {
+        number: u8,
+        router: u8,
+        port: Option<u8>,
+    },
+    Drain {
+        gateway: u8,
+        draining: bool,
+    },
+    RemoveGateway {
+        gateway: u8,
+    },
+    /// The process starts again; the maps in the kernel stay.
+    RestartGateway {
+        gateway: u8,
+    },
+    Beat {
+        gateway: u8,
+        unreachable: Option<u8>,
+    },
+    Pulse {
+        tenths: u8,
+    },
 }
 
+/// Steps without gateways.
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..120)
+}
+
+/// Steps in which gateways come, go, fall silent and accuse each other.
+pub(super) fn steps_with_gateways() -> impl Strategy<Value = Vec<Step>> {
+    let gateway = GATEWAYS..GATEWAYS + 3;
+    let out = prop_oneof![
+        2 => (0u8..2, 0u8..4, any::<bool>()).prop_map(|(number, networks, up)| Step::WayOut { number, networks, up }),
+        2 => (0u8..2, 0u8..2, prop::option::of(0u8..6))
+            .prop_map(|(number, router, port)| Step::FloatingIp { number, router, port }),
+        1 => (gateway.clone(), any::<bool>()).prop_map(|(gateway, draining)| Step::Drain { gateway, draining }),
+        1 => gateway.clone().prop_map(|gateway| Step::RemoveGateway { gateway }),
+        1 => gateway.clone().prop_map(|gateway| Step::RestartGateway { gateway }),
+        3 => (gateway.clone(), prop::option::weighted(0.3, gateway.clone()))
+            .prop_map(|(gateway, unreachable)| Step::Beat { gateway, unreachable }),
+        4 => (1u8..8).prop_map(|tenths| Step::Pulse { tenths }),
+        4 => (gateway.clone(), 1u8..5).prop_map(|(host, count)| Step::Deliver { host, count }),
+        1 => gateway.clone().prop_map(|host| Step::Disconnect { host }),
+        3 => gateway.clone().prop_map(|host| Step::Connect { host }),
+        1 => gateway.prop_map(|host| Step::RestartAgent { host }),
+    ];
+    prop::collection::vec(prop_oneof![1 => step(), 1 => out], 1..120)
+}
+
+fn step() -> impl Strategy<Value = Step> {
     let host = 1..=HOSTS;
-    let step = prop_oneof![
+    prop_oneof![
         6 => (0u8..6, prop::option::weighted(0.85, host.clone()), 1u8..3, 0u16..1 << GROUPS)
             .prop_map(|(number, host, ip, groups)| Step::Port { number, network: number % 2, host, ip, groups }),
         2 => (0..GROUPS, 1u16..4).prop_map(|(group, port)| Step::Rule { group, port }),
@@ -466,8 +546,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => host.clone().prop_map(|host| Step::Answer { host }),
         4 => host.clone().prop_map(|host| Step::Relay { host }),
         1 => (1u8..12).prop_map(|seconds| Step::Pass { seconds }),
-    ];
-    prop::collection::vec(step, 1..120)
+    ]
 }
 
 impl Sim {
@@ -538,6 +617,39 @@ impl Sim {
             Step::Answer { host } => drop(self.answer(host)),
             Step::Relay { host } => drop(self.relay(host)),
             Step::Pass { seconds } => self.pass(Duration::from_secs(seconds.into())),
+            Step::WayOut { number, networks, up } => {
+                let change = self.world.router_out(number, networks, up, true);
+                self.untold.extend(change);
+            }
+            Step::FloatingIp { number, router, port } => {
+                let change = self.world.floating_ip(number, router, port.map(u128::from));
+                self.untold.push(change);
+            }
+            Step::Drain { gateway, draining } => {
+                if let Some(known) = self.world.gateways.get(&name(gateway)) {
+                    let set = known.set.clone();
+                    let change = self.world.gateway(gateway, &set, draining);
+                    self.untold.push(change);
+                }
+            }
+            Step::RemoveGateway { gateway } => {
+                let change = self.world.delete_gateway(gateway);
+                self.untold.extend(change);
+            }
+            Step::RestartGateway { gateway } => {
+                self.disconnect(gateway);
+                let agent = self.agents.get_mut(&gateway).unwrap();
+                agent.incarnation += 1;
+                agent.held.clear();
+            }
+            Step::Beat { gateway, unreachable } => {
+                let unreachable: Vec<u8> = unreachable.into_iter().collect();
+                self.beats(gateway, &unreachable);
+            }
+            Step::Pulse { tenths } => {
+                self.now.since_start += Duration::from_millis(100) * tenths.into();
+                self.step(Event::Pulse);
+            }
             Step::Lag => {
                 self.untold.clear();
                 self.step(Event::Snapshot {
@@ -551,7 +663,17 @@ impl Sim {
 
 /// Takes the steps and settles; gives what there is then.
 pub(super) fn run(options: Options, steps: Vec<Step>) -> Sim {
-    let mut sim = Sim::new(options);
+    take_all(Sim::new(options), steps)
+}
+
+/// The same with gateways, which are watched all the time.
+pub(super) fn run_with_gateways(options: Options, steps: Vec<Step>) -> Sim {
+    let mut sim = Sim::with_gateways(options);
+    sim.watch = Some(Watch::since(Duration::ZERO));
+    take_all(sim, steps)
+}
+
+fn take_all(mut sim: Sim, steps: Vec<Step>) -> Sim {
     for step in steps {
         sim.take(step);
     }

@@ -299,6 +299,15 @@ impl World {
         Change::Put(Resource::GatewayNode(gateway))
     }
 
+    pub(super) fn delete_gateway(&mut self, number: u8) -> Option<Change> {
+        let gateway = self.gateways.remove(&name(number))?;
+        self.revision = self.revision.next();
+        Some(Change::Delete {
+            key: ResourceKey::GatewayNode(gateway.id),
+            revision: self.revision,
+        })
+    }
+
     /// A floating IP that a router leads to a port, or that leads nowhere.
     pub(super) fn floating_ip(&mut self, number: u8, router: u8, port: Option<u128>) -> Change {
         self.revision = self.revision.next();
