@@ -95,6 +95,12 @@ metrics! {
         "Encoded bytes of these answers.";
     Counter NCM_SWITCHES [] = "alcor_ncm_switches_total",
         "Networks that became so large that hosts ask for neighbours, or so small that they are told of all.";
+    Gauge NCM_GATEWAYS [] = "alcor_ncm_gateways",
+        "Gateways that are registered.";
+    Gauge NCM_GATEWAYS_IN_USE [] = "alcor_ncm_gateways_in_use",
+        "Gateways that hosts may send by: heard, reached by the others of their set, and not being drained.";
+    Counter NCM_GATEWAYS_TURNED [] = "alcor_ncm_gateways_turned_total",
+        "Times a gateway came into use or went out of it.";
     Counter NCM_DELTAS [] = "alcor_ncm_deltas_total",
         "Deltas handed to the channel.";
     Counter NCM_ROWS_SENT [] = "alcor_ncm_rows_sent_total",

@@ -51,6 +51,22 @@ pub struct HostState {
     pub resources: Vec<ResourceState>,
     /// Neighbours, one line a network.
     pub neighbours: Vec<NeighbourState>,
+    /// Of a gateway, whether hosts send by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayUse>,
+}
+
+/// Whether hosts send by a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayUse {
+    /// They do, in the networks that it has all of.
+    pub in_use: bool,
+    /// Why they do not, in any.
+    pub reason: Option<String>,
+    /// The networks that it has all of.
+    pub complete: usize,
+    /// Tunnel addresses of gateways of its set that it cannot reach.
+    pub unreachable: Vec<IpAddr>,
 }
 
 /// One resource on one host.
@@ -138,6 +154,9 @@ pub struct GatewayState {
     pub draining: bool,
     /// Whether it answered within the heartbeat timeout.
     pub alive: bool,
+    /// Whether hosts send by it.
+    #[serde(flatten)]
+    pub usage: GatewayUse,
     /// When it was last heard.
     pub last_seen_at: Option<Timestamp>,
     /// When its newest run began.
@@ -157,6 +176,16 @@ pub struct GatewayState {
     /// The NCM does not answer: this is what was last kept, and whether the gateway lives is not known.
     #[serde(default)]
     pub stale: bool,
+}
+
+impl GatewayUse {
+    /// Of a gateway of which the NCM says nothing.
+    fn unknown() -> Self {
+        Self {
+            reason: Some("it has not been heard since the NCM started".to_owned()),
+            ..Self::default()
+        }
+    }
 }
 
 impl GatewayState {
@@ -179,6 +208,10 @@ impl GatewayState {
             queued: said.as_ref().map_or(0, |said| said.queued),
             resyncs: said.as_ref().map_or(0, |said| said.resyncs),
             stale: summary.as_ref().is_some_and(|summary| summary.stale),
+            usage: said
+                .as_ref()
+                .and_then(|said| said.gateway.clone())
+                .unwrap_or_else(GatewayUse::unknown),
             networks: said.map(|said| said.neighbours).unwrap_or_default(),
         }
     }

@@ -2,10 +2,10 @@
 
 use alcor_metrics::{
     NCM_ANSWER_BYTES, NCM_ANSWERS, NCM_COMMIT_TO_SENT_SECONDS, NCM_COMMIT_TO_VISIBLE_SECONDS,
-    NCM_DELTA_BYTES, NCM_DELTAS, NCM_HOSTS, NCM_HOSTS_TOUCHED, NCM_LEARNERS_TOLD, NCM_NETWORKS_LOOKED_AT,
-    NCM_QUEUE_DELTAS, NCM_RECEIPTS, NCM_RECEIVED_TO_VISIBLE_SECONDS, NCM_RESYNCS, NCM_REVISION,
-    NCM_ROWS_LOOKED_AT, NCM_ROWS_REFUSED, NCM_ROWS_SENT, NCM_SENT_TO_RECEIVED_SECONDS, NCM_SESSIONS,
-    NCM_SWITCHES,
+    NCM_DELTA_BYTES, NCM_DELTAS, NCM_GATEWAYS, NCM_GATEWAYS_IN_USE, NCM_GATEWAYS_TURNED, NCM_HOSTS,
+    NCM_HOSTS_TOUCHED, NCM_LEARNERS_TOLD, NCM_NETWORKS_LOOKED_AT, NCM_QUEUE_DELTAS, NCM_RECEIPTS,
+    NCM_RECEIVED_TO_VISIBLE_SECONDS, NCM_RESYNCS, NCM_REVISION, NCM_ROWS_LOOKED_AT, NCM_ROWS_REFUSED,
+    NCM_ROWS_SENT, NCM_SENT_TO_RECEIVED_SECONDS, NCM_SESSIONS, NCM_SWITCHES,
 };
 
 use crate::{
@@ -21,6 +21,7 @@ pub(crate) fn step(work: &Work) {
         (&NCM_HOSTS_TOUCHED, work.hosts_touched),
         (&NCM_LEARNERS_TOLD, work.learners_told),
         (&NCM_SWITCHES, work.switches),
+        (&NCM_GATEWAYS_TURNED, work.gateways_turned),
         (&NCM_DELTAS, work.deltas),
         (&NCM_ROWS_SENT, work.rows_sent),
         (&NCM_DELTA_BYTES, work.bytes),
@@ -63,5 +64,7 @@ pub(crate) fn depths(core: &Ncm) {
     NCM_HOSTS.set([], depths.hosts as u64);
     NCM_SESSIONS.set([], depths.sessions as u64);
     NCM_QUEUE_DELTAS.set([], depths.queued as u64);
+    NCM_GATEWAYS.set([], depths.gateways as u64);
+    NCM_GATEWAYS_IN_USE.set([], depths.gateways_in_use as u64);
     NCM_REVISION.set([], core.revision().0);
 }

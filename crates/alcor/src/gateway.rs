@@ -98,6 +98,18 @@ async fn state(client: &Client, gateway: &str, output: &OutputFlags) -> anyhow::
         if state.draining { ", draining" } else { "" },
         ago(state.last_seen_at, Timestamp::now()),
     );
+    match (&state.usage.reason, state.usage.in_use) {
+        (Some(reason), _) => println!("not in use: {reason}"),
+        (None, true) => println!(
+            "in use: it has all of {} of {} networks",
+            state.usage.complete,
+            state.networks.len()
+        ),
+        (None, false) => {}
+    }
+    for ip in &state.usage.unreachable {
+        println!("it cannot reach {ip}");
+    }
     println!(
         "data plane {}, {} pending, {} refused, {} deltas queued, {} resyncs",
         state.dataplane.as_deref().unwrap_or("unknown"),

@@ -81,6 +81,7 @@ impl HostDirectory for OneHost {
                 resyncs: 1,
                 resources: Vec::new(),
                 neighbours: (name == GATEWAY).then(neighbour).into_iter().collect(),
+                gateway: None,
             });
         Box::pin(ready(state))
     }

@@ -369,6 +369,27 @@ impl Fleet {
         addresses
     }
 
+    /// Why hosts do not send by a gateway, if so; and whom it cannot reach.
+    pub(super) fn why_not(&self, name: &str) -> (Option<&'static str>, Vec<IpAddr>) {
+        let Some(member) = self.members.get(name) else {
+            return (Some("it is not here"), Vec::new());
+        };
+        let reason = match member.fitness {
+            Fitness::InUse => None,
+            Fitness::Silent => Some("it is silent"),
+            Fitness::Draining => Some("it is being drained"),
+            Fitness::Unreachable => Some("gateways of its set cannot reach it"),
+            Fitness::Unregistered => Some("it is not registered"),
+        };
+        (reason, member.unreachable.iter().copied().collect())
+    }
+
+    /// Whether a gateway was heard lately enough.
+    pub(super) fn is_alive(&self, name: &str, now: Duration) -> bool {
+        let member = self.members.get(name);
+        member.is_some_and(|member| member.heard_at.is_some() && member.is_heard(now))
+    }
+
     /// How many gateways there are, and how many of them are in use.
     pub(super) fn counts(&self) -> (usize, usize) {
         let registered = self.names.len();

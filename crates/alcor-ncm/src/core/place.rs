@@ -540,13 +540,20 @@ impl Ncm {
 
     /// A host's tunnel address is new, or it has none any more: everybody who has neighbours there learns it.
     fn tell_neighbours_of(&mut self, name: &str, revision: Revision) {
-        let tunnel = self.tunnel(name);
+        let (tunnel, limit) = (self.tunnel(name), self.options.tombstones);
         for (network, port) in self.ports_on(name) {
             let view = self.touch(network, revision);
             view.told = view.told.max(revision);
             let mut rows = [false, true].map(|forward| view.neighbour_rows(&port, tunnel, forward));
             let index = view.index;
             if tunnel.is_none() {
+                // Who is away must forget them, too.
+                for key in neighbour_keys(&port) {
+                    match view.learned {
+                        true => view.service.bury(limit, revision, key),
+                        false => view.bury(limit, revision, key),
+                    }
+                }
                 rows = rows.map(|_| {
                     neighbour_keys(&port)
                         .map(|key| KeyedRow::gone(revision, &key))

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use alcor_dataplane::RowKey;
 use alcor_model::{
     HostRuntime, Id, Network, Port, Revision,
-    effective::{HostState, HostSummary, NeighbourState, PortState, ResourceState, Timing},
+    effective::{GatewayUse, HostState, HostSummary, NeighbourState, PortState, ResourceState, Timing},
     resource::PortStatus,
 };
 use alcor_proto::v1;
@@ -217,13 +217,16 @@ impl Ncm {
         HostSummary {
             name: name.to_owned(),
             tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip).or(gateway),
-            alive: entry.session.is_some(),
+            alive: match entry.is_gateway {
+                true => self.fleet.is_alive(name, self.clock),
+                false => entry.session.is_some(),
+            },
             last_seen_at: timestamp(entry.status.heard_us()),
             // An incarnation is the time at which the agent's run began.
             started_at: timestamp(entry.status.run().0),
             dataplane: entry.status.run().1.map(str::to_owned),
             ports,
-            pending: resources.iter().filter(behind).count(),
+            pending: resources.iter().filter(behind).count() + self.networks_behind(name, entry),
             errors: resources.iter().filter(|row| row.error.is_some()).count(),
             stale: false,
         }
@@ -243,6 +246,7 @@ impl Ncm {
                 .views_of(name)
                 .map(|(id, view)| self.neighbours(*id, view, name, entry))
                 .collect(),
+            gateway: entry.is_gateway.then(|| self.usage(name, entry)),
         })
     }
 
@@ -305,6 +309,25 @@ impl Ncm {
         rows
     }
 
+    /// Networks of a gateway whose neighbours are not all in force.
+    fn networks_behind(&self, name: &str, entry: &HostEntry) -> usize {
+        let views = self.views_of(name).filter(|_| entry.is_gateway);
+        let behind = views.filter(|(id, view)| entry.status.known_network(**id).0 < Some(view.told));
+        behind.count()
+    }
+
+    /// Whether hosts send by a gateway.
+    fn usage(&self, name: &str, entry: &HostEntry) -> GatewayUse {
+        let (reason, unreachable) = self.fleet.why_not(name);
+        let networks = self.fleet.networks(name).into_iter();
+        GatewayUse {
+            in_use: reason.is_none(),
+            reason: reason.map(str::to_owned),
+            complete: networks.filter(|id| entry.status.has_all(*id)).count(),
+            unreachable,
+        }
+    }
+
     fn resources_of_gateway(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
         let networks = self.networks_of(name).into_iter();
         let rows = networks.flat_map(|network| self.rows_of_gateway(name, network));
@@ -347,6 +370,16 @@ impl Ncm {
             true => view.told.max(view.told_lookers),
             false => view.told,
         };
+        if entry.is_gateway {
+            // All that there are; they are not looked at one by one.
+            return NeighbourState {
+                network_id: id,
+                intended: view.addresses,
+                intended_revision: view.told,
+                applied_revision: complete,
+                timing,
+            };
+        }
         for (other, ports) in view.by_host.iter().filter(|(other, _)| *other != name) {
             let registered = self.hosts.get(other).and_then(|entry| entry.row.as_ref());
             for port in ports

@@ -135,6 +135,7 @@ fn kept_host(state: &RegionState, host: &Host) -> HostState {
         resyncs: kept.map_or(0, |kept| kept.resyncs),
         resources,
         neighbours: Vec::new(),
+        gateway: None,
     }
 }
 

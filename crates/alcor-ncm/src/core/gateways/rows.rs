@@ -19,7 +19,7 @@ pub(in crate::core) const fn has_use_of(key: &RowKey) -> bool {
 }
 
 impl NetworkView {
-    /// The row of the network, for gateways: they know all neighbours, and send by no other gateway.
+    /// The row of the network, for gateways: they know all neighbours. The gateways that it names are those that they probe.
     pub(in crate::core) fn network_row_of_gateways(&self) -> Option<KeyedRow> {
         let row = self.network.as_ref()?;
         let sent = Row::Network(NetworkRow {
@@ -29,7 +29,7 @@ impl NetworkView {
             admin_state_up: row.admin_state_up,
             underlay: Some(self.underlay.blocks()),
             on_demand: false,
-            gateways: Vec::new(),
+            gateways: self.service.ways.clone(),
         });
         Some(KeyedRow::put(row.revision.max(self.underlay_revision), &sent))
     }
@@ -87,9 +87,7 @@ impl Ncm {
         let mut rows: Vec<_> = gone
             .map(|(revision, key)| KeyedRow::gone(*revision, key))
             .collect();
-        let told = |row: &KeyedRow| {
-            row.revision > held || matches!(row.key, RowKey::Router(..)) && self.names_gateways(&row.key)
-        };
+        let told = |row: &KeyedRow| row.revision > held || self.names_gateways(&row.key);
         rows.extend(own.into_iter().filter(told));
         rows.extend(self.neighbours_of(name, view, held));
         self.work.rows_looked_at += rows.len() as u64;

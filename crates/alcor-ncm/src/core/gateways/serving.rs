@@ -111,7 +111,11 @@ impl Ncm {
             self.release(&row.name, network);
             self.reach(&row.name, network, revision);
         }
-        if self.hosts.get(&row.name).is_none_or(|entry| entry.session.is_none()) {
+        if self
+            .hosts
+            .get(&row.name)
+            .is_none_or(|entry| entry.session.is_none())
+        {
             self.fleet.drop_stranger(&row.name);
         }
         self.assign_all(revision);
@@ -274,11 +278,7 @@ impl Ncm {
                 continue;
             }
             view.service.ways = ways;
-            for host in self.interested(network) {
-                if let Some(pending) = self.pend(&host, network) {
-                    pending.network = true;
-                }
-            }
+            self.pend_network(network);
         }
         for router in routers {
             let ways = self.ways_out(router);

@@ -104,6 +104,11 @@ fn served_by_two(sim: &Sim) -> u8 {
 }
 
 impl Sim {
+    /// Hosts take what they are told; gateways take nothing and are not heard by it.
+    fn tell_hosts(&mut self) {
+        while (1..=HOSTS).any(|host| self.deliver(host)) {}
+    }
+
     /// Time passes in which everybody but one gateway says that he is there.
     fn silent(&mut self, gateway: u8, time: Duration) {
         let until = self.now.since_start + time;
@@ -125,7 +130,7 @@ fn a_silent_gateway_is_out_at_once_and_back_when_it_is_heard() {
     sim.quiet();
     assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
     sim.silent(G[1], Duration::from_millis(300));
-    sim.quiet();
+    sim.tell_hosts();
     for host in 1..=HOSTS {
         assert_eq!(ways(&sim, host, network), addresses(&G[..1]));
     }
@@ -207,7 +212,7 @@ fn fellows_vote_a_gateway_out() {
         sim.beats(G[2], &[]);
         sim.step(Event::Pulse);
     }
-    sim.quiet();
+    sim.tell_hosts();
     assert_eq!(ways(&sim, 1, 0), addresses(&G[2..]));
 }
 
@@ -242,7 +247,7 @@ fn known_gateways_are_in_use_for_a_while_after_the_ncm_has_started_again() {
     sim.quiet();
     assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
     sim.silent(G[1], GRACE);
-    sim.quiet();
+    sim.tell_hosts();
     assert_eq!(ways(&sim, 1, network), addresses(&G[..1]));
     sim.connect(G[1]);
     sim.quiet();
@@ -463,13 +468,151 @@ fn a_gateway_and_a_host_go_on_where_they_were() {
         })
         .sum();
     assert_eq!(
-        rows, 3,
-        "a port that is gone, another one, and the network, which a host has left"
+        rows, 4,
+        "a port that is gone, another one, and the network: a host has left it, and this gateway is back"
     );
     // The region has not changed since the host's last revision, but the gateways have.
     sim.quiet();
     sim.silent(G[0], SILENCE_MAX * 2);
     sim.connect(1);
-    sim.quiet();
+    sim.tell_hosts();
     assert_eq!(ways(&sim, 1, network), addresses(&G[1..2]));
+}
+
+/// A set that comes takes networks over; until its gateway has all of them, and a while longer, those who had them keep them.
+#[test]
+fn networks_move_to_a_new_set_without_a_gap() {
+    let mut sim = Sim::with_gateways(learned());
+    let newcomer = sim.agents.remove(&G[2]).unwrap();
+    for number in 0..6u8 {
+        let change = sim
+            .world
+            .port(number.into(), number % 2, Some(number % HOSTS + 1), 1);
+        sim.untold.push(change);
+    }
+    sim.settle();
+    assert_eq!(
+        (ways(&sim, 1, 0), ways(&sim, 1, 1)),
+        (addresses(&G[..2]), addresses(&G[..2]))
+    );
+    sim.agents.insert(G[2], newcomer);
+    sim.connect(G[2]);
+    sim.tell();
+    let moved = (0..2).find(|network| members(&sim, *network) == G[2..]).unwrap();
+    while sim.deliver(1) {}
+    assert_eq!(ways(&sim, 1, moved), addresses(&G[..2]), "it has nothing yet");
+    while sim.deliver(G[2]) {}
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, moved), addresses(&G[2..]));
+    assert_eq!(
+        ways(&sim, 1, 1 - moved),
+        addresses(&G[..2]),
+        "what does not move stays"
+    );
+    // What is still sent to them they forward, as it is now.
+    let port = sim.world.port(40, moved, Some(3), 1);
+    sim.untold.push(port);
+    sim.quiet();
+    let key = RowKey::Neighbour(id(u128::from(moved) + 1000), [10, moved, 40, 1].into());
+    let has = |sim: &Sim, number: u8| matches!(sim.agents[&number].rows.get(&key), Some((_, Some(_))));
+    assert!(G.iter().all(|gateway| has(&sim, *gateway)));
+    sim.pass(Duration::from_secs(20));
+    sim.quiet();
+    assert!(!has(&sim, G[0]) && !has(&sim, G[1]) && has(&sim, G[2]));
+    // Without its only member the set is none.
+    let gone = sim.world.delete_gateway(G[2]);
+    sim.untold.extend(gone);
+    sim.settle();
+    assert_eq!(
+        ways(&sim, 1, moved),
+        addresses(&G[2..]),
+        "it has said hello again"
+    );
+}
+
+/// A host that is deleted takes its neighbours along, also from those who are away.
+#[test]
+fn who_was_away_forgets_the_neighbours_on_a_host_that_is_gone() {
+    for options in [Options::default(), learned()] {
+        let mut sim = served(options);
+        let change = sim.world.router_out(1, 0b11, true, true);
+        sim.untold.extend(change);
+        sim.settle();
+        let away = [1, G[0]];
+        away.iter().for_each(|number| sim.disconnect(*number));
+        sim.disconnect(2);
+        let host = sim.world.hosts.remove(&name(2)).unwrap();
+        sim.world.revision = sim.world.revision.next();
+        sim.untold.push(Change::Delete {
+            key: ResourceKey::Host(host.name.clone()),
+            revision: sim.world.revision,
+        });
+        sim.quiet();
+        away.iter().for_each(|number| sim.connect(*number));
+        sim.quiet();
+        for number in away {
+            let there = sim.agents[&number]
+                .rows
+                .values()
+                .filter_map(|(_, row)| match row {
+                    Some(Row::Neighbour(row)) => Some(row.host),
+                    _ => None,
+                });
+            assert!(
+                !there.collect::<Vec<_>>().contains(&host.tunnel_ip),
+                "{}",
+                name(number)
+            );
+        }
+    }
+}
+
+#[test]
+fn operators_are_told_whether_a_gateway_is_in_use_and_why_not() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    let state = |sim: &Sim| sim.ncm.host_state(&name(G[0])).unwrap();
+    let said = state(&sim);
+    assert!(said.summary.alive);
+    assert_eq!(
+        (said.summary.pending, said.summary.errors, said.queued),
+        (0, 0, 0)
+    );
+    assert_eq!(said.summary.tunnel_ip, Some(tunnel_ip(G[0])));
+    let usage = said.gateway.unwrap();
+    assert_eq!((usage.in_use, usage.reason, usage.complete), (true, None, 1));
+    let [neighbours] = &said.neighbours[..] else {
+        panic!("{:?}", said.neighbours)
+    };
+    assert_eq!(neighbours.network_id, id(u128::from(network) + 1000));
+    assert_eq!(neighbours.intended, 3);
+    assert!(neighbours.applied_revision >= Some(neighbours.intended_revision));
+    let names = sim.ncm.host_summaries().into_iter().map(|host| host.name);
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        ["h1", "h2", "h3"],
+        "gateways are no hosts"
+    );
+    let depths = sim.ncm.depths();
+    assert_eq!((depths.hosts, depths.sessions), (3, 3));
+    assert_eq!((depths.gateways, depths.gateways_in_use), (3, 3));
+
+    let port = sim.world.port(40, network, Some(3), 1);
+    sim.untold.push(port);
+    sim.tell();
+    assert_eq!(
+        state(&sim).summary.pending,
+        1,
+        "its neighbours are not all in force"
+    );
+    sim.beats(G[0], &[G[1]]);
+    assert_eq!(state(&sim).gateway.unwrap().unreachable, addresses(&G[1..2]));
+    sim.silent(G[0], SILENCE_MAX * 2);
+    let said = state(&sim);
+    assert!(!said.summary.alive);
+    let usage = said.gateway.unwrap();
+    assert_eq!(
+        (usage.in_use, usage.reason.as_deref()),
+        (false, Some("it is silent"))
+    );
 }

@@ -153,7 +153,8 @@ impl Sim {
             for (_, row) in agent.rows.values() {
                 match row {
                     Some(Row::Network(row)) => {
-                        let set = fleet.set_of_network(row.id).filter(|_| row.on_demand);
+                        let learned = self.ncm.networks[&row.id].learned;
+                        let set = fleet.set_of_network(row.id).filter(|_| learned);
                         let expected = self.members_in_use(set);
                         assert_eq!(row.gateways, expected, "{}: {}", name(*number), row.id);
                     }
