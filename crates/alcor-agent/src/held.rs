@@ -47,13 +47,11 @@ pub enum Dropped {
     TooLate,
     /// The data plane refused the neighbour, or the port has no device any more.
     Refused,
-    /// The packet is longer than what the data plane hands up.
-    TooLong,
 }
 
 impl Dropped {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::NotOnDemand,
         Self::UnknownPort,
         Self::PortLimit,
@@ -62,7 +60,6 @@ impl Dropped {
         Self::Unknown,
         Self::TooLate,
         Self::Refused,
-        Self::TooLong,
     ];
 
     /// Stable text for counters.
@@ -76,7 +73,6 @@ impl Dropped {
             Self::Unknown => "unknown",
             Self::TooLate => "too_late",
             Self::Refused => "refused",
-            Self::TooLong => "too_long",
         }
     }
 }

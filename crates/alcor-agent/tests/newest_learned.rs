@@ -8,7 +8,7 @@ mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
@@ -16,17 +16,19 @@ use alcor_agent::{
     core::HOLD_FOR,
     delta::{FromNcm, Phase},
 };
-use alcor_dataplane::{Dataplane, NeighbourRow, PuntReason, Row, RowChange, RowKey, Verdict};
-use alcor_model::Revision;
+use alcor_dataplane::{Dataplane, NeighbourRow, NetworkRow, PuntReason, Row, RowChange, RowKey, Verdict};
+use alcor_model::{Revision, net::ON_DEMAND_MAC};
 use alcor_proto::v1;
 use alcor_southbound::convert::resolve::{Answer, Verdict as Answered, decode_questions, encode_answers};
 use common::{Key, network_id, port_id};
 use proptest::prelude::*;
-use world::{LEASE, NEGATIVE, World, ip, neighbour, network};
+use world::{LEASE, NEGATIVE, World, ip, neighbour, network, packet};
 
 /// Addresses that there are.
 const ADDRESSES: u32 = 6;
 const PORTS: u8 = 2;
+/// The gateway that the network has, when it has one.
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 101));
 
 type RowOf = Result<(Revision, RowChange), String>;
 
@@ -37,6 +39,7 @@ struct Ncm {
     /// When each address last changed, and who has it.
     truth: BTreeMap<u32, (u64, bool)>,
     on_demand: bool,
+    has_gateways: bool,
     /// The network row's revision.
     switched_at: u64,
     learners: BTreeSet<u32>,
@@ -71,9 +74,24 @@ impl Ncm {
         }
     }
 
+    /// The network's row.
+    fn network(&self) -> RowOf {
+        let (revision, change) = network(self.on_demand, self.switched_at)?;
+        let RowChange::Put(Row::Network(row)) = change else {
+            panic!("not a network");
+        };
+        let gateways = if self.has_gateways {
+            vec![GATEWAY]
+        } else {
+            Vec::new()
+        };
+        let row = NetworkRow { gateways, ..row };
+        Ok((revision, RowChange::Put(Row::Network(row))))
+    }
+
     fn snapshot(&mut self) {
         let ports = (1..=PORTS).map(|p| Key::Port(0, p).change(1, true));
-        let mut rows = vec![network(self.on_demand, self.switched_at)];
+        let mut rows = vec![self.network()];
         rows.extend(ports);
         if !self.on_demand {
             let live = self.truth.iter().filter(|(_, (_, live))| *live);
@@ -91,11 +109,20 @@ impl Ncm {
         if self.on_demand {
             // The host has them all, and is told of what changes.
             self.learners = self.truth.keys().copied().collect();
-            let row = network(true, self.switched_at);
+            let row = self.network();
             self.deltas.push_back((Phase::Delta, self.revision, vec![row]));
         } else {
             self.snapshot();
         }
+    }
+
+    /// All gateways go, or they come.
+    fn switch_gateways(&mut self) {
+        self.revision += 1;
+        self.switched_at = self.revision;
+        self.has_gateways = !self.has_gateways;
+        let row = self.network();
+        self.deltas.push_back((Phase::Delta, self.revision, vec![row]));
     }
 
     fn forget(&mut self) {
@@ -161,6 +188,7 @@ enum Op {
     Work(usize),
     Pass(u64),
     Switch,
+    Gateways,
     Forget,
     Snapshot,
     Cut,
@@ -177,6 +205,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (1usize..4).prop_map(Op::Work),
         4 => prop_oneof![1u64..3_000, 50_000u64..310_000].prop_map(Op::Pass),
         1 => Just(Op::Switch),
+        2 => Just(Op::Gateways),
         1 => Just(Op::Forget),
         1 => Just(Op::Snapshot),
         1 => Just(Op::Cut),
@@ -190,9 +219,12 @@ struct Run {
     /// The newest revision of each address that was in force, since the network was last forgotten.
     seen: BTreeMap<IpAddr, u16>,
     held: u64,
+    by_gateway: u64,
     released: u64,
     /// Held by agents that are no more.
     lost: u64,
+    /// Heard by agents that are no more.
+    told_before: u64,
 }
 
 impl Run {
@@ -203,6 +235,7 @@ impl Run {
                 revision: 1,
                 truth: BTreeMap::new(),
                 on_demand: true,
+                has_gateways: false,
                 switched_at: 1,
                 learners: BTreeSet::new(),
                 deltas: VecDeque::new(),
@@ -210,8 +243,10 @@ impl Run {
             },
             seen: BTreeMap::new(),
             held: 0,
+            by_gateway: 0,
             released: 0,
             lost: 0,
+            told_before: 0,
         };
         for n in 0..ADDRESSES / 2 {
             run.ncm.change(n, true);
@@ -240,6 +275,7 @@ impl Run {
             }
             Op::Pass(ms) => self.world.rig.pass(Duration::from_millis(ms)),
             Op::Switch => self.ncm.switch(),
+            Op::Gateways => self.ncm.switch_gateways(),
             Op::Forget => self.ncm.forget(),
             Op::Snapshot => {
                 // Too much was waiting for the host: it is left out.
@@ -257,7 +293,11 @@ impl Run {
         // A network that was forgotten took the devices of its ports along.
         let device = format!("veth{port}");
         self.world.rig.model.attach(port_id(0, port), &device).unwrap();
-        self.world.look_for(port, n)
+        let verdict = self.world.send(port, &packet(port, ON_DEMAND_MAC, ip(n)));
+        if matches!(verdict, Verdict::Tunnel { host, .. } if host == GATEWAY) {
+            self.by_gateway += 1;
+        }
+        verdict
     }
 
     fn ncm_takes(&mut self, is_busy: bool) {
@@ -300,6 +340,7 @@ impl Run {
             self.world.rig.agent.learning_sizes(),
         );
         self.lost += sizes.held as u64 + counts.dropped.values().sum::<u64>();
+        self.told_before += counts.by_gateway;
         let world = std::mem::replace(&mut self.world, World::new(1));
         self.world = world.restart();
         self.cut();
@@ -362,6 +403,11 @@ impl Run {
         let counts = self.world.rig.agent.learning();
         let dropped: u64 = counts.dropped.values().sum();
         assert_eq!(self.released + dropped + self.lost, self.held, "{counts:?}");
+        assert_eq!(
+            counts.by_gateway,
+            self.by_gateway - self.told_before,
+            "{counts:?}"
+        );
         // And everybody is reached in the end.
         if self.ncm.on_demand {
             self.world.rig.pass(NEGATIVE);

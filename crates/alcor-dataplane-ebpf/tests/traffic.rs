@@ -91,7 +91,7 @@ fn opening_again_loses_no_packet_and_finds_everything() {
         .collect();
     lab.ping(0, ipv4(2), &[]);
     let target = ipv4(2).to_string();
-    let mut pinging = lab.vms[0].start(&["ping", "-n", "-i", "0.01", "-c", "400", &target]);
+    let mut pinging = lab.vms[0].start(&["ping", "-n", "-i", "0.01", "-c", "800", &target]);
     for _ in 0..4 {
         for (host, expected) in expected.iter().enumerate() {
             let snapshot = lab.open(host).snapshot().unwrap();
@@ -108,7 +108,7 @@ fn opening_again_loses_no_packet_and_finds_everything() {
     let output = pinging.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
-        text.contains("400 packets transmitted, 400 received, 0% packet loss"),
+        text.contains("800 packets transmitted, 800 received, 0% packet loss"),
         "{text}"
     );
 }

@@ -45,7 +45,7 @@ pub struct Counts {
     pub answers: BTreeMap<&'static str, u64>,
     /// Packets that were held and went on.
     pub released: u64,
-    /// Packets that went by a gateway, as far as the data plane tells.
+    /// Packets that the data plane told of without handing them up: a gateway has them, or they are too long to be held.
     pub by_gateway: u64,
     /// Of these, those whose address was not asked for, though nobody was asking: without a session, or because too much was
     /// asked.
@@ -131,12 +131,7 @@ impl Agent {
 
     /// A packet went by a gateway, or is too long to be handed up. The way to its address is asked for all the same.
     fn not_held(&mut self, now: Duration, port: Id<Port>, key: Key) {
-        let by_gateway = self.has_gateways(key.0);
-        if by_gateway {
-            self.learning.by_gateway += 1;
-        } else {
-            self.drop_packets(Dropped::TooLong, 1);
-        }
+        self.learning.by_gateway += 1;
         let asked = self.known(now, port, key).and_then(|known| match known {
             true => Ok(()),
             // Without a session nobody answers, and nothing would withdraw the question.
@@ -145,7 +140,7 @@ impl Agent {
             }
             false => self.ask_for(now, port, key),
         });
-        self.learning.unasked += u64::from(by_gateway && asked == Err(Dropped::AskedTooOften));
+        self.learning.unasked += u64::from(asked == Err(Dropped::AskedTooOften));
     }
 
     /// Whether gateways know the network's addresses.

@@ -2,7 +2,7 @@
 
 use alcor_dataplane_abi::{DROP_REASONS, DropReason, PuntReason, layout::*};
 use aya_ebpf::{
-    bindings::TC_ACT_SHOT,
+    bindings::{__sk_buff, TC_ACT_SHOT},
     helpers::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_skb_load_bytes},
 };
 
@@ -95,40 +95,20 @@ impl End {
 
 /// Ends a packet of a port: events first, then as [`finish`].
 #[inline(always)]
-pub fn finish_work(work: &Work, mut end: End) -> i32 {
-    let port = work.port.port;
+pub fn finish_work(work: &mut Work, mut end: End) -> i32 {
     if end.kind() == verdict::REPLY && end.action == 0 {
         end.action = send::back(work);
     }
-    let is_punted = end.kind() == verdict::PUNT;
-    if is_punted || (work.packet.asks && end.kind() != verdict::DROP) {
-        let reason = if is_punted {
-            end.code & 0xffff
-        } else {
-            PuntReason::Unresolved as u32
-        };
-        let is_admitted = if reason == PuntReason::Unresolved as u32 {
-            admit(
-                port * 2 + METER_UNRESOLVED,
-                NS_PER_SECOND / UNRESOLVED_PER_SECOND,
-                UNRESOLVED_BURST,
-            )
-        } else {
-            admit(
-                port * 2 + METER_PUNT,
-                NS_PER_SECOND / PUNTS_PER_SECOND,
-                PUNT_BURST,
-            )
-        };
-        // What goes on goes on, whether the agent hears of it or not.
-        let is_told = is_admitted && punt(work, reason, is_punted);
-        if is_punted && !is_told {
-            end = End::drop(if is_admitted {
-                DropReason::Internal
-            } else {
-                DropReason::PuntLimit
-            });
+    if end.kind() == verdict::PUNT {
+        work.packet.scope = work.scope;
+        let refused = alcor_tell(work.skb.0, end.code & 0xffff, 1);
+        if refused != 0 {
+            end = End::drop_code(refused);
         }
+    } else if work.packet.asks && end.kind() != verdict::DROP {
+        work.packet.scope = work.scope;
+        // What goes on goes on, whether the agent hears of it or not.
+        alcor_tell(work.skb.0, PuntReason::Unresolved as u32, 0);
     }
     finish(work.skb, work.blamed, end)
 }
@@ -182,36 +162,68 @@ fn admit(meter: u32, ns_per_token: u64, burst: u64) -> bool {
     true
 }
 
-/// Hands the packet's first bytes to the agent, or the address only; false when there is no room. The event is made beside the ring, so that it
-/// takes no more room there than it has bytes.
-#[inline(always)]
-fn punt(work: &Work, reason: u32, with_frame: bool) -> bool {
-    let Some(event) = PUNTS.get_ptr_mut(0) else {
-        return false;
+/// Hands the packet's first bytes to the agent (`with_frame` 1), or the address only (0): 0, or the `DropReason` when it may not, or
+/// cannot. Global: the verifier looks at it once, whatever the paths that lead here. So it finds what it needs where the stages work.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn alcor_tell(skb: *mut __sk_buff, reason: u32, with_frame: u32) -> u32 {
+    const INTERNAL: u32 = DropReason::Internal as u32;
+    let skb = Skb(skb);
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    let Some(port) = (unsafe { PORTS.get(&skb.ifindex()) }) else {
+        return INTERNAL;
     };
-    let mut len = if with_frame { work.skb.len() } else { 0 };
+    // SAFETY: the entry is this CPU's own; no other packet is in this program on it until this one has left.
+    let Some(packet) = PACKETS.get_ptr(0).map(|packet| unsafe { &*packet }) else {
+        return INTERNAL;
+    };
+    let is_unresolved = reason == PuntReason::Unresolved as u32;
+    let (meter, per_second, burst) = if is_unresolved {
+        (METER_UNRESOLVED, UNRESOLVED_PER_SECOND, UNRESOLVED_BURST)
+    } else {
+        (METER_PUNT, PUNTS_PER_SECOND, PUNT_BURST)
+    };
+    if !admit(port.port * 2 + meter, NS_PER_SECOND / per_second, burst) {
+        return DropReason::PuntLimit as u32;
+    }
+    let mut len = if with_frame != 0 { skb.len() } else { 0 };
     if len > PUNT_BYTES as u32 {
-        let is_held = reason == PuntReason::Unresolved as u32;
-        len = if is_held { 0 } else { PUNT_BYTES as u32 };
+        len = if is_unresolved { 0 } else { PUNT_BYTES as u32 };
     }
     let header = EventHeader {
         kind: reason,
         len,
-        port: work.port.id,
-        network: work.scope,
-        family: work.packet.family,
-        ip: work.packet.destination,
+        port: port.id,
+        network: packet.scope,
+        family: packet.family,
+        ip: packet.destination,
     };
+    if hand_up(skb, header) { 0 } else { INTERNAL }
+}
+
+/// Hands up an event with as many bytes of the packet as its header says; false when there is no room. It is made beside the
+/// ring, so that it takes no more room there than it has bytes.
+#[inline(always)]
+fn hand_up(skb: Skb, header: EventHeader) -> bool {
+    let Some(event) = PUNTS.get_ptr_mut(0) else {
+        return false;
+    };
+    // Hidden from the compiler, and looked at as one number: else what is compared and what is used are two for the verifier.
+    let len = core::hint::black_box(header.len as u64);
     // SAFETY: the entry is this CPU's own.
     unsafe { (&raw mut (*event).header).write(header) };
+    if len > PUNT_BYTES as u64 {
+        return false;
+    }
     if len > 0 {
         // SAFETY: the helper writes at most PUNT_BYTES into the event's frame.
-        let rc = unsafe { bpf_skb_load_bytes(work.skb.0.cast(), 0, (&raw mut (*event).frame).cast(), len) };
+        let rc =
+            unsafe { bpf_skb_load_bytes(skb.0.cast(), 0, (&raw mut (*event).frame).cast(), len as u32) };
         if rc != 0 {
             return false;
         }
     }
-    let bytes = size_of::<EventHeader>() as u64 + len as u64;
+    let bytes = size_of::<EventHeader>() as u64 + len;
     // SAFETY: the helper reads that many bytes of the event, which has as many.
     unsafe { bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), event.cast(), bytes, 0) == 0 }
 }

@@ -88,6 +88,12 @@ pub struct Packet {
     pub was_held: bool,
     /// A gateway takes the packet, or speaks for the address: the agent is told to ask for it.
     pub asks: bool,
+    /// As in [`Work`], for the agent.
+    pub scope: u32,
+    /// Number of a set of gateways, and the one that was chosen of it.
+    pub gateways: u32,
+    pub gateway_family: u32,
+    pub gateway: [u8; 16],
     pub end: u32,
     /// A header as it came, or an answer before it goes.
     pub bytes: [u8; PACKET_BYTES],
@@ -187,7 +193,7 @@ fn of_port(skb: Skb, was_held: bool) -> i32 {
         Ok(()) => End::drop(DropReason::Internal),
         Err(end) => end,
     };
-    end::finish_work(&work, end)
+    end::finish_work(&mut work, end)
 }
 
 /// Stages 1 to 10.
