@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (variable, object) in [
         ("ALCOR_PROGRAMS", "alcor-programs"),
         ("ALCOR_GATEWAY_PROGRAMS", "alcor-gateway-programs"),
+        ("ALCOR_BENCH_PROGRAMS", "alcor-bench-programs"),
     ] {
         println!("cargo::rustc-env={variable}={}", objects.join(object).display());
     }

@@ -146,11 +146,11 @@ fn attach_anew(
     name: &str,
 ) -> Result<Attachment, DataplaneError> {
     // What a veth sends in native mode is lost unless its other end helps, which nobody here can see to.
-    let native = !config.generic && !device::look(name)?.is_veth;
-    let wanted: &[Attachment] = if native {
-        &[Attachment::Native, Attachment::Generic]
-    } else {
-        &[Attachment::Generic]
+    let wanted: &[Attachment] = match config.attachment {
+        Some(Attachment::Native) => &[Attachment::Native],
+        Some(Attachment::Generic) => &[Attachment::Generic],
+        None if device::look(name)?.is_veth => &[Attachment::Generic],
+        None => &[Attachment::Native, Attachment::Generic],
     };
     let mut refused = None;
     for attachment in wanted {

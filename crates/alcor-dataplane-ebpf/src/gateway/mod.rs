@@ -80,8 +80,8 @@ pub struct GatewayConfig {
     pub nat: NatLimits,
     /// Connections that are translated, all routers together. Tables that are found keep their size.
     pub max_nat_connections: u32,
-    /// Do without native XDP, whatever the drivers can.
-    pub generic: bool,
+    /// How the program is put on devices; `None`: native where the driver can and needs no help from the other end, else generic.
+    pub attachment: Option<Attachment>,
     /// For tests: the program tells its verdict, is on no device, and sends nothing.
     pub trace: bool,
 }
@@ -99,7 +99,7 @@ impl GatewayConfig {
             max_neighbours: MAX_GATEWAY_NEIGHBOURS,
             nat: NatLimits::default(),
             max_nat_connections: MAX_NAT_CONNECTIONS,
-            generic: false,
+            attachment: None,
             trace: false,
         }
     }
