@@ -163,7 +163,10 @@ fn use_kernel() {
     // Where the bridge would ask the packet filter, it does not: that would be to its disfavour. Without that module there is no
     // such setting.
     for setting in ["iptables", "ip6tables", "arptables"] {
-        drop(fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{setting}"), "0"));
+        drop(fs::write(
+            format!("/proc/sys/net/bridge/bridge-nf-call-{setting}"),
+            "0",
+        ));
     }
     for command in [
         &format!("ip link add vx0 type vxlan id {VNI} local {GATEWAY} dstport {VXLAN_PORT} nolearning gbp"),
