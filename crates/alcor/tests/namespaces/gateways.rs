@@ -62,7 +62,11 @@ fn remove_pins(name: &str) {
 
 impl Cloud {
     fn start(name: &'static str) -> Self {
-        let region = Region::start_with(name, 3, Some(CONFIG));
+        Self::start_with(name, Some(CONFIG))
+    }
+
+    fn start_with(name: &'static str, config: Option<&str>) -> Self {
+        let region = Region::start_with(name, 3, config);
         let wire = region.lab.wire_called("owire", MTU).unwrap();
         let outside = region
             .lab
