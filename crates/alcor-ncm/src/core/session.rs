@@ -294,6 +294,11 @@ impl Session {
         self.on_the_way.len() < options.window_deltas
     }
 
+    /// Whether all that was to be told is told and received.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.is_empty() && self.on_the_way.is_empty()
+    }
+
     /// Deltas and snapshots that wait.
     pub(super) fn queued(&self) -> usize {
         let lanes = self.lanes.values();

@@ -1,6 +1,11 @@
 //! What hosts say: hellos, receipts, port reports; and what is known of each host because of it.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use alcor_dataplane::RowKey;
 use alcor_model::{
@@ -209,11 +214,14 @@ impl Ncm {
     }
 
     fn summary(&self, name: &str, entry: &HostEntry) -> HostSummary {
-        let resources = self.resources(name, entry);
-        let ports = resources.iter().filter(|row| row.kind == "port").count();
         let gateway = self.fleet.row(name).map(|row| row.tunnel_ip);
-        let behind =
-            |row: &&ResourceState| row.error.is_none() && row.applied_revision < Some(row.intended_revision);
+        let of_network =
+            |(_, view): (&Id<Network>, &NetworkView)| view.by_host.get(name).map_or(0, BTreeSet::len);
+        // Nearly all hosts of a list have all: their rows need not be looked at one by one.
+        let (pending, errors) = match entry.is_settled() {
+            true => (0, 0),
+            false => behind(&self.resources(name, entry)),
+        };
         HostSummary {
             name: name.to_owned(),
             tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip).or(gateway),
@@ -225,9 +233,9 @@ impl Ncm {
             // An incarnation is the time at which the agent's run began.
             started_at: timestamp(entry.status.run().0),
             dataplane: entry.status.run().1.map(str::to_owned),
-            ports,
-            pending: resources.iter().filter(behind).count() + self.networks_behind(name, entry),
-            errors: resources.iter().filter(|row| row.error.is_some()).count(),
+            ports: self.views_of(name).map(of_network).sum(),
+            pending: pending + self.networks_behind(name, entry),
+            errors,
             stale: false,
         }
     }
@@ -430,6 +438,25 @@ impl Ncm {
             stale: false,
         })
     }
+}
+
+impl HostEntry {
+    /// Whether all rows that the host must have are in force. False may only mean that they have to be looked at.
+    fn is_settled(&self) -> bool {
+        let is_told = self.session.as_ref().is_some_and(Session::is_idle);
+        let kept = self.status.remembered.iter().flat_map(|kept| &kept.networks);
+        is_told
+            && self.status.refusing.is_empty()
+            && kept.into_iter().all(|network| network.refused.is_empty())
+    }
+}
+
+/// How many of a host's rows are not in force yet, and how many it refused.
+pub(super) fn behind(rows: &[ResourceState]) -> (usize, usize) {
+    let errors = rows.iter().filter(|row| row.error.is_some()).count();
+    let behind =
+        |row: &&ResourceState| row.error.is_none() && row.applied_revision < Some(row.intended_revision);
+    (rows.iter().filter(behind).count(), errors)
 }
 
 impl HostStatus {

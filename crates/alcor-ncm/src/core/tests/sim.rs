@@ -661,6 +661,22 @@ impl Sim {
     }
 }
 
+impl Sim {
+    /// The lines of the list say what follows from the rows, also where these were not looked at.
+    fn compare_summaries(&self) {
+        for summary in self.ncm.host_summaries() {
+            let state = self.ncm.host_state(&summary.name).unwrap();
+            let ports = state.resources.iter().filter(|row| row.kind == "port").count();
+            let (pending, errors) = status::behind(&state.resources);
+            assert_eq!(
+                (summary.ports, summary.pending, summary.errors),
+                (ports, pending, errors),
+                "{state:?}"
+            );
+        }
+    }
+}
+
 /// Takes the steps and settles; gives what there is then.
 pub(super) fn run(options: Options, steps: Vec<Step>) -> Sim {
     take_all(Sim::new(options), steps)
@@ -676,6 +692,7 @@ pub(super) fn run_with_gateways(options: Options, steps: Vec<Step>) -> Sim {
 fn take_all(mut sim: Sim, steps: Vec<Step>) -> Sim {
     for step in steps {
         sim.take(step);
+        sim.compare_summaries();
     }
     sim.settle();
     sim
