@@ -347,21 +347,22 @@ impl Stage {
         self.hosts_are("all hosts have a session", |welcomed, _| welcomed == hosts)
     }
 
-    /// All hosts ask for the addresses of a network: answers a second, and for each second of the NCM's processor time, which
-    /// is what one core would give: the two cores are shared with those who ask.
+    /// All hosts ask for the addresses of a network: answers a second, and for each second of the NCM's processor time. Those who
+    /// ask share the processor with the NCM, and need more of it than the NCM.
     fn resolve(&mut self, network: &str, ports: usize, figures: &mut Figures) -> anyhow::Result<()> {
         self.restart_hosts(&[
             format!("--ask-network={network}"),
             format!("--ask-addresses={ports}"),
         ])?;
+        self.settle()?;
         let (answers, seconds, cpu) = self.asked()?;
         let [wall, core] = [seconds, cpu].map(|seconds| answers.all as f64 / seconds);
         anyhow::ensure!(
             answers.routes * 10 > answers.all * 9,
             "nine of ten addresses are somebody's: {answers:?}"
         );
-        figures.insert(format!("resolve_per_s_{ports}"), rounded(core));
-        figures.insert(format!("resolve_wall_per_s_{ports}"), rounded(wall));
+        figures.insert(format!("resolve_per_cpu_s_{ports}"), rounded(core));
+        figures.insert(format!("resolve_per_s_{ports}"), rounded(wall));
         eprintln!(
             "{ports} ports: {core:.0} answers for each second of the NCM's processor time, {wall:.0} a second"
         );
@@ -406,6 +407,7 @@ impl Stage {
             "--ask-hosts=1".to_owned(),
         ];
         self.restart_hosts(&more)?;
+        self.settle()?;
         let (answers, seconds, cpu) = self.asked()?;
         let scanned = p99(self)?;
         figures.insert("scan_cpu_percent".into(), rounded(cpu / seconds * 100.0));
