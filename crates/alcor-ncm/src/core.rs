@@ -43,7 +43,7 @@ use self::{
 
 pub use self::{
     event::{Action, Depths, Event, PortReport, SessionId, Work},
-    gateways::{GRACE, HEARTBEAT_INTERVAL, SILENCE_MAX},
+    gateways::{GRACE, HEARTBEAT_INTERVAL, PULSE, SILENCE_MAX},
     trace::TraceInputs,
 };
 use crate::directory::{Directory, Limits, Writer};
@@ -350,6 +350,7 @@ impl Ncm {
 
     /// Looks who of the gateways is still there, and who has kept networks long enough.
     fn pulse(&mut self) {
+        self.fleet.pulse(self.clock);
         if !self.fleet.is_empty() {
             self.judge_gateways();
             self.end_of_service();
@@ -617,6 +618,19 @@ impl Ncm {
                             body: Some(v1::ncm_message::Body::Delta(message)),
                         },
                     });
+                }
+                Some(Next::More(network, rest)) => {
+                    let (part, rest) = self.part_of_snapshot(network, rest, Vec::new(), now.unix_us);
+                    session.push_part(network, part, rest);
+                }
+                Some(Next::Snapshot(network)) if self.is_gateway(host) => {
+                    let (part, rest) = self.snapshot_of_gateway(host, network, now.unix_us);
+                    if part.is_snapshot() {
+                        self.admission.begin(session.id, network, self.clock);
+                    }
+                    self.host_entry(host).status.resyncs += 1;
+                    self.work.resyncs += 1;
+                    session.push_part(network, part, rest);
                 }
                 Some(Next::Snapshot(network)) => {
                     let parts = self.snapshot_of(host, network, now.unix_us);

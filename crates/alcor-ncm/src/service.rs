@@ -31,7 +31,7 @@ use tonic::Status;
 
 use self::outbox::{Outbox, deliver};
 use crate::{
-    core::{Action, Event, Ncm, Now, Options, PortReport, SessionId, TraceInputs},
+    core::{Action, Event, Ncm, Now, Options, PULSE, PortReport, SessionId, TraceInputs},
     counts,
     directory::Directory,
 };
@@ -45,8 +45,6 @@ const FROM_AGENT_QUEUE: usize = 64;
 const TO_AGENT_SPARE: usize = 16;
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
-/// How often it looks who of the gateways is still there.
-const PULSE: Duration = Duration::from_millis(100);
 
 /// A boxed future, as traits without generics need.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

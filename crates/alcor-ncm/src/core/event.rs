@@ -48,7 +48,7 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
-    /// A little time has passed: who of the gateways is still there? Often enough is every tenth of a second.
+    /// A little time has passed: who of the gateways is still there? Every [`super::PULSE`].
     Pulse,
 }
 

@@ -27,6 +27,11 @@ pub(super) use self::{
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// A gateway that was not heard for longer is not in use.
 pub const SILENCE_MAX: Duration = Duration::from_millis(600);
+/// How often it is to be looked who is there.
+pub const PULSE: Duration = Duration::from_millis(100);
+/// When it was looked longer ago, the NCM was busy: what gateways said meanwhile still waits for it, and nobody is found silent because
+/// of that.
+const PULSE_LATE: Duration = Duration::from_millis(300);
 /// How long gateways that were known before this NCM started count as in use until they say hello.
 pub const GRACE: Duration = Duration::from_secs(3);
 /// After how long the region is asked again to register a gateway.
@@ -95,6 +100,10 @@ pub(super) struct Fleet {
     sets: BTreeMap<String, BTreeSet<String>>,
     /// The NCM has had a state of the region: who is not heard from now on is not expected either.
     is_loaded: bool,
+    /// When it was looked last who is there.
+    pulsed_at: Duration,
+    /// The same, when it was not late: silence is judged as of then.
+    looked_at: Duration,
 }
 
 /// How a change of a row changes who serves what.
@@ -276,7 +285,7 @@ impl Fleet {
         !member.is_registered()
     }
 
-    /// Those that are here and that the region should have registered some time ago.
+    /// Those that were here lately and that the region should have registered some time ago.
     pub(super) fn unregistered(&mut self, now: Duration) -> Vec<(String, String, IpAddr)> {
         let is_due = |member: &Member| {
             let asked = now.saturating_sub(member.asked_at);
@@ -313,8 +322,17 @@ impl Fleet {
         member.is_some_and(|member| member.heard_at.is_none() && now < member.expected_until)
     }
 
+    /// It is looked who is there. When that is late the NCM was busy, and silence does not count until the next time.
+    pub(super) fn pulse(&mut self, now: Duration) {
+        if now.saturating_sub(self.pulsed_at) <= PULSE_LATE {
+            self.looked_at = now;
+        }
+        self.pulsed_at = now;
+    }
+
     /// Decides who is in use; gives those of whom that is another now.
-    pub(super) fn judge(&mut self, now: Duration) -> Vec<String> {
+    pub(super) fn judge(&mut self) -> Vec<String> {
+        let now = self.looked_at;
         let mut verdicts = BTreeMap::new();
         for names in self.sets.values() {
             let living = || {
@@ -385,9 +403,9 @@ impl Fleet {
     }
 
     /// Whether a gateway was heard lately enough.
-    pub(super) fn is_alive(&self, name: &str, now: Duration) -> bool {
+    pub(super) fn is_alive(&self, name: &str) -> bool {
         let member = self.members.get(name);
-        member.is_some_and(|member| member.heard_at.is_some() && member.is_heard(now))
+        member.is_some_and(|member| member.heard_at.is_some() && member.is_heard(self.looked_at))
     }
 
     /// How many gateways there are, and how many of them are in use.

@@ -226,7 +226,9 @@ impl Ncm {
                     if !learned {
                         session.settled(network);
                     }
-                    session.push(options, Outgoing::delta(network, newest, rows, now.unix_us));
+                    for delta in Outgoing::deltas(network, newest, rows, options.message_rows, now.unix_us) {
+                        session.push(options, delta);
+                    }
                 }
                 None => session.resync(network, learned),
             });

@@ -11,7 +11,7 @@ use std::{
 };
 
 use alcor_dataplane::RowKey;
-use alcor_model::{Host, Id, Network, Revision, effective::Timing};
+use alcor_model::{Host, Id, Network, Port, Revision, effective::Timing};
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, encode_id};
 
@@ -129,6 +129,43 @@ impl Outgoing {
         )
     }
 
+    /// Many rows in deltas of at most `message_rows`: the last one says what the host is complete to.
+    pub(super) fn deltas(
+        network: Id<Network>,
+        revision: Revision,
+        rows: Vec<KeyedRow>,
+        message_rows: usize,
+        committed_us: u64,
+    ) -> impl Iterator<Item = Self> {
+        let mut rows = rows.into_iter().peekable();
+        std::iter::from_fn(move || {
+            let part: Vec<_> = rows.by_ref().take(message_rows.max(1)).collect();
+            let revision = match rows.peek() {
+                Some(_) => Revision::ZERO,
+                None => revision,
+            };
+            (!part.is_empty()).then(|| Self::delta(network, revision, part, committed_us))
+        })
+    }
+
+    /// One part of a snapshot; the revision is said by the last one.
+    pub(super) fn part(
+        network: Id<Network>,
+        rest: &Rest,
+        is_last: bool,
+        rows: Vec<KeyedRow>,
+        committed_us: u64,
+    ) -> Self {
+        let phase = match (!rest.has_begun, is_last) {
+            (true, true) => v1::SnapshotPhase::Whole,
+            (true, false) => v1::SnapshotPhase::Begin,
+            (false, true) => v1::SnapshotPhase::End,
+            (false, false) => v1::SnapshotPhase::Part,
+        };
+        let revision = if is_last { rest.revision } else { Revision::ZERO };
+        Self::new(network, revision, phase, rows, committed_us)
+    }
+
     fn is_forget(&self) -> bool {
         self.phase == v1::SnapshotPhase::Forget
     }
@@ -200,9 +237,22 @@ impl Sent {
     }
 }
 
+/// What is left of a snapshot that is made part by part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    /// A part of it has been made.
+    pub has_begun: bool,
+    /// The last port that was in it.
+    pub after: Option<Id<Port>>,
+    /// What it is complete to: what came since it began follows it.
+    pub revision: Revision,
+}
+
 /// What waits for a host of one network.
 #[derive(Debug, Default)]
 struct Lane {
+    /// Before that, what is left of a snapshot.
+    rest: Option<Rest>,
     queue: VecDeque<Outgoing>,
     /// After that, a full snapshot.
     resync: bool,
@@ -215,6 +265,8 @@ pub(super) enum Next {
     Delta(Id<Network>, v1::Delta),
     /// To make a snapshot of this network.
     Snapshot(Id<Network>),
+    /// To go on with a snapshot of this network.
+    More(Id<Network>, Rest),
 }
 
 #[derive(Debug)]
@@ -303,7 +355,7 @@ impl Session {
     pub(super) fn queued(&self) -> usize {
         let lanes = self.lanes.values();
         lanes
-            .map(|lane| lane.queue.len() + usize::from(lane.resync))
+            .map(|lane| lane.queue.len() + usize::from(lane.resync) + usize::from(lane.rest.is_some()))
             .sum()
     }
 
@@ -334,7 +386,8 @@ impl Session {
         for lane in self.lanes.values_mut() {
             let waiting = lane.queue.len();
             lane.queue.retain(Outgoing::is_forget);
-            lane.resync |= lane.queue.len() < waiting;
+            let cut = lane.rest.take().is_some();
+            lane.resync |= cut || lane.queue.len() < waiting;
         }
     }
 
@@ -358,6 +411,7 @@ impl Session {
         self.queued_rows = self.queued_rows.saturating_sub(dropped);
         let lane = self.lane(network);
         lane.queue.retain(keep);
+        lane.rest = None;
         lane
     }
 
@@ -368,6 +422,13 @@ impl Session {
         self.lane(network).queue.extend(parts);
     }
 
+    /// The next part of a snapshot, before all else that waits of the network.
+    pub(super) fn push_part(&mut self, network: Id<Network>, part: Outgoing, rest: Option<Rest>) {
+        let lane = self.lane(network);
+        lane.queue.push_front(part);
+        lane.rest = rest;
+    }
+
     /// What is next. Snapshots are made only of networks of which they may be.
     pub(super) fn next(&mut self, now: Now, may_snapshot: impl Fn(Id<Network>) -> bool) -> Option<Next> {
         for _ in 0..self.turns.len() {
@@ -375,6 +436,11 @@ impl Session {
             let Some(lane) = self.lanes.get_mut(&network) else {
                 continue;
             };
+            let is_part = lane.queue.front().is_some_and(Outgoing::is_snapshot);
+            if let Some(rest) = lane.rest.take_if(|_| !is_part) {
+                self.turns.push_back(network);
+                return Some(Next::More(network, rest));
+            }
             let delta = lane.queue.pop_front();
             if delta.is_none() && lane.resync && may_snapshot(network) {
                 // Its parts come into this lane.
@@ -382,7 +448,7 @@ impl Session {
                 self.turns.push_back(network);
                 return Some(Next::Snapshot(network));
             }
-            match lane.queue.is_empty() && !lane.resync {
+            match lane.queue.is_empty() && !lane.resync && lane.rest.is_none() {
                 true => drop(self.lanes.remove(&network)),
                 false => self.turns.push_back(network),
             }
@@ -395,9 +461,12 @@ impl Session {
 
     /// Whether a part of a snapshot of a network waits or is on its way.
     pub(super) fn is_in_snapshot(&self, network: Id<Network>) -> bool {
-        let waits = self.lanes.get(&network).into_iter().flat_map(|lane| &lane.queue);
+        let lane = self.lanes.get(&network);
+        let waits = lane.into_iter().flat_map(|lane| &lane.queue);
         let sent = |sent: &Sent| sent.network == network && is_snapshot(sent.phase);
-        waits.into_iter().any(Outgoing::is_snapshot) || self.on_the_way.iter().any(sent)
+        lane.is_some_and(|lane| lane.rest.is_some())
+            || waits.into_iter().any(Outgoing::is_snapshot)
+            || self.on_the_way.iter().any(sent)
     }
 
     /// Whether a snapshot waits to be made.

@@ -226,7 +226,7 @@ impl Ncm {
             name: name.to_owned(),
             tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip).or(gateway),
             alive: match entry.is_gateway {
-                true => self.fleet.is_alive(name, self.clock),
+                true => self.fleet.is_alive(name),
                 false => entry.session.is_some(),
             },
             last_seen_at: timestamp(entry.status.heard_us()),

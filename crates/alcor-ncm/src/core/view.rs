@@ -494,9 +494,6 @@ impl Ncm {
     /// A full snapshot in parts. In a learned network the host may have missed changes of what it has learned in this
     /// session, so that is part of it.
     pub(super) fn snapshot_of(&mut self, host: &str, network: Id<Network>, now_us: u64) -> Vec<Outgoing> {
-        if self.is_gateway(host) {
-            return self.snapshot_of_gateway(host, network, now_us);
-        }
         let Some(view) = self.networks.get(&network) else {
             return vec![Outgoing::forget(network, now_us)];
         };

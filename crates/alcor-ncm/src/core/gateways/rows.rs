@@ -1,12 +1,14 @@
 //! What a gateway must have of a network: the network, its routers, its floating IPs and all neighbours. Nothing of what only
 //! hosts of ports do: no ports, subnets, labels or rules.
 
+use std::ops::Bound;
+
 use alcor_dataplane::{NetworkRow, Row, RowKey};
 use alcor_model::{Id, Network, Revision};
 
 use super::super::{
     Ncm,
-    session::Outgoing,
+    session::{Outgoing, Rest},
     view::{KeyedRow, NetworkView},
 };
 
@@ -49,21 +51,57 @@ impl Ncm {
         rows
     }
 
-    /// Everything, in parts.
+    /// The beginning of a snapshot of everything. The rest is made when there is room for it: a network of a million ports is never
+    /// in memory once more, and others have their turn in between.
     pub(in crate::core) fn snapshot_of_gateway(
         &mut self,
         name: &str,
         network: Id<Network>,
         now_us: u64,
-    ) -> Vec<Outgoing> {
-        let mut rows = self.rows_of_gateway(name, network);
+    ) -> (Outgoing, Option<Rest>) {
+        let rows = self.rows_of_gateway(name, network);
         let view = self.networks.get(&network).filter(|_| !rows.is_empty());
         let Some(view) = view else {
-            return vec![Outgoing::forget(network, now_us)];
+            return (Outgoing::forget(network, now_us), None);
         };
-        rows.extend(self.neighbours_of(name, view, Revision::ZERO));
+        let rest = Rest {
+            has_begun: false,
+            after: None,
+            revision: view.revision,
+        };
+        self.part_of_snapshot(network, rest, rows, now_us)
+    }
+
+    /// The next part of a snapshot, after these rows: neighbours in the order of their ports, so that it can be gone on with
+    /// whatever changes meanwhile. Ports that change behind it are told by deltas, which follow the last part.
+    pub(in crate::core) fn part_of_snapshot(
+        &mut self,
+        network: Id<Network>,
+        rest: Rest,
+        mut rows: Vec<KeyedRow>,
+        now_us: u64,
+    ) -> (Outgoing, Option<Rest>) {
+        let mut after = rest.after;
+        let mut is_last = true;
+        if let Some(view) = self.networks.get(&network) {
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            for (id, port) in view.ports.range((start, Bound::Unbounded)) {
+                if rows.len() >= self.options.message_rows.max(1) {
+                    is_last = false;
+                    break;
+                }
+                let tunnel = port.binding.host().and_then(|host| self.tunnel(host));
+                rows.extend(view.neighbour_rows(port, tunnel, false));
+                after = Some(*id);
+            }
+        }
         self.work.rows_looked_at += rows.len() as u64;
-        Outgoing::snapshot(network, view.revision, rows, self.options.message_rows, now_us)
+        let next = (!is_last).then_some(Rest {
+            has_begun: true,
+            after,
+            ..rest
+        });
+        (Outgoing::part(network, &rest, is_last, rows, now_us), next)
     }
 
     /// What changed for a gateway since it was complete to `held`; none when that is not known any more.

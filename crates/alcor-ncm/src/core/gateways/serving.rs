@@ -256,7 +256,7 @@ impl Ncm {
 
     /// Who is alive, or who has all of a network, may be others now.
     pub(in crate::core) fn judge_gateways(&mut self) {
-        let changed = self.fleet.judge(self.clock);
+        let changed = self.fleet.judge();
         self.work.gateways_turned += changed.len() as u64;
         let networks: BTreeSet<_> = changed
             .iter()

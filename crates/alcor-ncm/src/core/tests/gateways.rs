@@ -113,7 +113,7 @@ impl Sim {
     fn silent(&mut self, gateway: u8, time: Duration) {
         let until = self.now.since_start + time;
         while self.now.since_start < until {
-            self.now.since_start += Duration::from_millis(100);
+            self.now.since_start += PULSE;
             for number in self.everybody().into_iter().filter(|number| *number != gateway) {
                 self.beats(number, &[]);
             }
@@ -174,6 +174,76 @@ fn a_gateway_that_starts_again_in_time_is_never_out() {
     assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
 }
 
+/// An NCM that was busy has not heard anybody: what they said waits for it, and it looks again before it finds anybody silent.
+#[test]
+fn nobody_is_silent_because_the_ncm_was_busy() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    sim.silent(99, PULSE);
+    sim.now.since_start += SILENCE_MAX * 5;
+    let work = sim.step(Event::Pulse);
+    assert_eq!(work.gateways_turned, 0);
+    // What one says is taken before what the others say.
+    sim.beats(G[0], &[G[2]]);
+    sim.beats(G[0], &[]);
+    sim.beats(G[1], &[]);
+    sim.now.since_start += PULSE;
+    let work = sim.step(Event::Pulse);
+    assert_eq!(work.gateways_turned, 1, "the one that has said nothing");
+    sim.tell_hosts();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+}
+
+/// A snapshot of a big network is made part by part, and what changes meanwhile follows it.
+#[test]
+fn a_big_network_is_told_part_by_part_while_it_changes() {
+    let options = Options {
+        message_rows: 10,
+        window_deltas: 2,
+        ..learned()
+    };
+    let mut sim = Sim::with_gateways(options);
+    sim.watch = Some(super::watch::Watch::since(sim.now.since_start));
+    for number in 0..200u8 {
+        let change = sim.world.port(number.into(), 0, Some(number % HOSTS + 1), 1);
+        sim.untold.push(change);
+    }
+    sim.tell();
+    for host in 1..=HOSTS {
+        sim.connect(host);
+    }
+    for gateway in G {
+        sim.connect(gateway);
+    }
+    sim.tell();
+    let gateway = members(&sim, 0)[0];
+    let queued = |sim: &Sim| sim.ncm.host_state(&name(gateway)).unwrap().queued;
+    let mut deliveries = 0;
+    for number in (0..200u8).step_by(3) {
+        let changes = usize::from(number) / 3;
+        assert!(
+            queued(&sim) <= changes + 2,
+            "what has changed waits, a part, and the rest"
+        );
+        let host = (number + 1) % HOSTS + 1;
+        let changes = match number % 2 {
+            0 => vec![sim.world.port(number.into(), 0, Some(host), 2)],
+            _ => sim.world.delete_port(number.into()),
+        };
+        sim.untold.extend(changes);
+        let work = sim.tell();
+        assert!(work.rows_looked_at <= 10, "{work:?}");
+        if deliveries < 15 {
+            deliveries += usize::from(sim.deliver(gateway));
+        }
+    }
+    assert!(
+        !sim.agents[&gateway].complete.contains(&id(1000)),
+        "it is on its way"
+    );
+    sim.settle();
+}
+
 #[test]
 fn fellows_vote_a_gateway_out() {
     let mut sim = Sim::with_gateways(learned());
@@ -207,8 +277,8 @@ fn fellows_vote_a_gateway_out() {
     // A voice that is silent has none.
     sim.beats(G[1], &[G[2]]);
     sim.beats(G[0], &[G[2]]);
-    for _ in 0..2 {
-        sim.now.since_start += Duration::from_millis(400);
+    for _ in 0..8 {
+        sim.now.since_start += PULSE;
         sim.beats(G[2], &[]);
         sim.step(Event::Pulse);
     }

@@ -99,7 +99,6 @@ impl Sim {
         if let Some(watch) = &mut self.watch {
             watch.hears(self.now.since_start, &self.agents, &event);
         }
-        let looks = matches!(event, Event::Pulse | Event::Tick);
         let (actions, work) = self.ncm.step(self.now, event);
         for action in actions {
             match action {
@@ -144,7 +143,7 @@ impl Sim {
             }
         }
         if let Some(watch) = &self.watch {
-            watch.check(self, looks);
+            watch.check(self);
         }
         work
     }
@@ -647,8 +646,10 @@ impl Sim {
                 self.beats(gateway, &unreachable);
             }
             Step::Pulse { tenths } => {
-                self.now.since_start += Duration::from_millis(100) * tenths.into();
-                self.step(Event::Pulse);
+                for _ in 0..tenths {
+                    self.now.since_start += PULSE;
+                    self.step(Event::Pulse);
+                }
             }
             Step::Lag => {
                 self.untold.clear();

@@ -15,6 +15,9 @@ use super::{
 /// When gateways were heard last by the NCM that is there.
 pub(super) struct Watch {
     started: Duration,
+    pulsed_at: Duration,
+    /// The NCM looks who is there, and not so late that it must have been busy.
+    looks: bool,
     heard: BTreeMap<u8, Duration>,
 }
 
@@ -22,11 +25,18 @@ impl Watch {
     pub(super) const fn since(started: Duration) -> Self {
         Self {
             started,
+            pulsed_at: started,
+            looks: false,
             heard: BTreeMap::new(),
         }
     }
 
     pub(super) fn hears(&mut self, now: Duration, agents: &BTreeMap<u8, SimAgent>, event: &Event) {
+        self.looks = matches!(event, Event::Pulse | Event::Tick);
+        if self.looks {
+            self.looks = now - self.pulsed_at <= PULSE * 3;
+            self.pulsed_at = now;
+        }
         if let Event::Hello { session, .. } | Event::Message { session, .. } = event {
             let says = |(_, agent): &(&u8, &SimAgent)| agent.session == Some(*session);
             if let Some((number, _)) = agents.range(GATEWAYS..).find(says) {
@@ -37,7 +47,7 @@ impl Watch {
 
     /// Who is in a row has all of the network, as far as it lives; and when it was looked who lives, nobody in any row has been
     /// silent for longer than he may.
-    pub(super) fn check(&self, sim: &Sim, looks: bool) {
+    pub(super) fn check(&self, sim: &Sim) {
         let now = sim.now.since_start;
         for (network, ip) in sim.ways() {
             let gateway = sim
@@ -50,7 +60,7 @@ impl Watch {
                 "{} does not have all of {network}",
                 name(*number)
             );
-            if !looks {
+            if !self.looks {
                 continue;
             }
             match self.heard.get(number) {
