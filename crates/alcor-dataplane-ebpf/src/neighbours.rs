@@ -5,6 +5,7 @@
 //! MAC. Whoever asks about rows is told those whose number is newer than the one of the last answer, and the number grows.
 
 mod bulk;
+mod filter;
 
 use std::{collections::HashMap, io, net::IpAddr};
 
@@ -16,6 +17,7 @@ use aya::{
     maps::{Array, MapData, MapError},
 };
 
+use self::filter::Filter;
 use crate::{
     error,
     kernel::take,
@@ -37,6 +39,8 @@ pub(crate) struct Neighbours {
     /// Addresses of each (network, MAC).
     uses: HashMap<(u32, [u8; 6]), u32>,
     count: usize,
+    /// Every address of the table, and perhaps others.
+    known: Filter,
     /// The time of use.
     now: Array<MapData, u32>,
     /// Uses until then were told already, or were not of this row.
@@ -75,8 +79,10 @@ fn neighbour(row: &NeighbourRow) -> NeighbourValue {
 impl Neighbours {
     /// Takes the maps; drops what belongs to no network and puts right what a crash left half done.
     pub(crate) fn take(object: &mut Ebpf, is_network: impl Fn(u32) -> bool) -> Result<Self, DataplaneError> {
+        let by_ip: ByIp = take(object, BY_IP)?;
         let mut table = Self {
-            by_ip: take(object, BY_IP)?,
+            known: Filter::new(by_ip.limit()),
+            by_ip,
             by_mac: take(object, BY_MAC)?,
             uses: HashMap::new(),
             count: 0,
@@ -89,12 +95,14 @@ impl Neighbours {
         }
         let (mut stale, mut lost) = (Vec::new(), Vec::new());
         let (uses, count, by_mac) = (&mut table.uses, &mut table.count, &table.by_mac);
+        let known_ips = &mut table.known;
         let read = table.by_ip.read(|key, Plain(value)| {
             if !is_network(key.0.scope) {
                 stale.push(*key);
                 return;
             }
             *count += 1;
+            known_ips.insert(&key.0);
             *uses.entry((key.0.scope, value.mac)).or_default() += 1;
             // A question that fails is one for `put_mac`, which tells why.
             let mac = mac_key(key.0.scope, value.mac);
@@ -128,7 +136,7 @@ impl Neighbours {
     /// Puts one row.
     pub(crate) fn put(&mut self, network: u32, row: &NeighbourRow) -> Result<(), DataplaneError> {
         let key = ip_key(network, row.ip);
-        let old = self.get(&key)?;
+        let old = self.find(&key)?;
         self.put_over(key, row, old)
     }
 
@@ -158,6 +166,7 @@ impl Neighbours {
             value.used = if was_used { now.wrapping_add(1) } else { 0 };
         }
         *self.uses.entry((key.scope, value.mac)).or_default() += 1;
+        self.known.insert(&key);
         if let Err(source) = self.by_ip.put(&Plain(key), &Plain(value)) {
             self.release(key.scope, value.mac)?;
             return Err(self.refused(source));
@@ -192,6 +201,7 @@ impl Neighbours {
         };
         self.told.remove(&key);
         self.count -= 1;
+        self.forget_if_empty();
         self.release(network, old.mac)
     }
 
@@ -275,6 +285,20 @@ impl Neighbours {
         let found = self.by_mac.get(&Plain(*key));
         let found = found.map_err(|source| self.refused(source))?;
         Ok(found.map(|Plain(value)| value))
+    }
+
+    /// The entry of an address. The kernel is not asked about one that was never put.
+    fn find(&self, key: &IpKey) -> Result<Option<NeighbourValue>, DataplaneError> {
+        match self.known.may_have(key) {
+            true => self.get(key),
+            false => Ok(None),
+        }
+    }
+
+    fn forget_if_empty(&mut self) {
+        if self.count == 0 {
+            self.known.clear();
+        }
     }
 
     fn get(&self, key: &IpKey) -> Result<Option<NeighbourValue>, DataplaneError> {

@@ -1,4 +1,4 @@
-//! Many rows at once: new ones go into the kernel in batches. What is there already, or has a MAC that is, goes one by one.
+//! Many rows at once: new ones go into the kernel in batches, without a question about each. What changes goes one by one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -54,13 +54,19 @@ impl Neighbours {
         outcomes: &mut Outcomes,
     ) -> Result<(), DataplaneError> {
         let key = ip_key(network, row.ip);
-        let old = self.get(&key)?;
-        if old.is_some() || fresh.seen.contains(&key) {
+        let value = neighbour(row);
+        if fresh.seen.contains(&key) {
             self.flush(fresh, outcomes);
             return self.put(network, row);
         }
+        if let Some(old) = self.find(&key)? {
+            if (NeighbourValue { used: 0, ..old }) == value {
+                return Ok(());
+            }
+            self.flush(fresh, outcomes);
+            return self.put_over(key, row, Some(old));
+        }
         self.room(fresh.keys.len())?;
-        let value = neighbour(row);
         let mac = mac_key(network, value.mac);
         let is_shared = self.uses.contains_key(&(network, value.mac));
         if is_shared && !fresh.macs.contains_key(&mac) {
@@ -72,6 +78,7 @@ impl Neighbours {
         }
         *self.uses.entry((network, value.mac)).or_default() += 1;
         fresh.seen.insert(key);
+        self.known.insert(&key);
         fresh.keys.push(Plain(key));
         fresh.values.push(Plain(value));
         fresh.places.push(at);
@@ -158,6 +165,7 @@ impl Neighbours {
             let removed = self.by_mac.remove_all(&unused);
             removed.map_err(|stopped| self.refused(stopped.error))?;
         }
+        self.forget_if_empty();
         Ok(())
     }
 }
