@@ -138,6 +138,7 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
             outcome: text(match reading {
                 Reading::Drops => dataplane.drops().map(Readout::Drops),
                 Reading::Connections(port) => dataplane.connections(port).map(Readout::Connections),
+                Reading::Gateway => dataplane.gateway().map(Readout::Gateway),
             }),
         },
         Work::CountDrops => {

@@ -1,6 +1,6 @@
 //! What clients of the local socket read from the data plane, and how it is shown to them. Values only.
 
-use alcor_dataplane::{ConnectionEntry, Drops};
+use alcor_dataplane::{ConnectionEntry, Drops, GatewayReport};
 use alcor_model::{Id, Port};
 use serde_json::{Value, json};
 
@@ -11,6 +11,8 @@ pub enum Reading {
     Drops,
     /// The connections of a port.
     Connections(Id<Port>),
+    /// What a gateway says of itself.
+    Gateway,
 }
 
 /// What was read.
@@ -20,6 +22,8 @@ pub enum Readout {
     Drops(Drops),
     /// See [`Reading::Connections`].
     Connections(Vec<ConnectionEntry>),
+    /// See [`Reading::Gateway`]; `None`: this is no gateway.
+    Gateway(Option<GatewayReport>),
 }
 
 impl Readout {
@@ -36,6 +40,8 @@ impl Readout {
                 let lines = connections.iter().map(connection);
                 json!({"ok": true, "connections": lines.collect::<Vec<_>>()})
             }
+            Self::Gateway(Some(report)) => json!({"ok": true, "gateway": report}),
+            Self::Gateway(None) => json!({"error": "this is not a gateway"}),
         }
     }
 }
@@ -53,4 +59,39 @@ fn connection(entry: &ConnectionEntry) -> Value {
         "epoch": entry.epoch,
         "expires_in_s": entry.expires_in.as_secs(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use alcor_dataplane::gateway::{GatewayDevice, GatewayLoad, RouterNat};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_tells_its_devices_load_and_translated_connections() {
+        let router = Id::from_uuid(Uuid::from_u128(1));
+        let report = GatewayReport {
+            devices: vec![GatewayDevice {
+                device: "eth0".to_owned(),
+                mode: "native",
+            }],
+            load: GatewayLoad {
+                north_packets: 3,
+                ..GatewayLoad::default()
+            },
+            nat: vec![RouterNat {
+                router,
+                connections: 1,
+                limit: 2,
+                refused: 5,
+            }],
+        };
+        let body = Readout::Gateway(Some(report)).body();
+        let gateway = &body["gateway"];
+        assert_eq!(gateway["devices"], json!([{"device": "eth0", "mode": "native"}]));
+        assert_eq!(gateway["load"]["north_packets"], 3);
+        let nat = json!([{"router": router, "connections": 1, "limit": 2, "refused": 5}]);
+        assert_eq!(gateway["nat"], nat);
+    }
 }

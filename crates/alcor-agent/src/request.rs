@@ -24,6 +24,8 @@ pub enum Request {
     Drops(Drops),
     /// Show the connections of a port.
     Connections(Connections),
+    /// Show what a gateway says of itself.
+    Gateway(Gateway),
 }
 
 /// See [`Request::Attach`].
@@ -56,6 +58,11 @@ pub struct State {}
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drops {}
+
+/// See [`Request::Gateway`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {}
 
 /// See [`Request::Connections`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -458,6 +458,9 @@ async fn what_a_port_asks_is_answered() {
     let drops = world.ask(r#"{"drops": {}}"#).await;
     let line = serde_json::json!({"port_id": port_id(0, 1), "reason": "malformed", "packets": 1});
     assert!(drops["drops"].as_array().unwrap().contains(&line), "{drops}");
+    // A host is no gateway, and says so.
+    let gateway = world.ask(r#"{"gateway": {}}"#).await;
+    assert_eq!(gateway["error"], "this is not a gateway");
     // The port is not filtered, so nothing of it is tracked.
     let ask = json!({"connections": {"port_id": port_id(0, 1)}}).to_string();
     let connections = world.ask(&ask).await;

@@ -331,8 +331,11 @@ fn a_tenant_reaches_the_outside_and_is_answered_and_a_floating_ip_is_reached() {
         let wanted = tunnelled((far, GATEWAY_MAC), tenant, 63, b"answer");
         assert_eq!(inner(&buffer[..len]), inner(&wanted));
     }
-    let nat = gateway.nat().unwrap();
-    assert_eq!((nat.len(), nat[0].connections, nat[0].refused), (1, 1, 0));
+    let report = Dataplane::gateway(&gateway).unwrap().unwrap();
+    let nat = report.nat[0];
+    assert_eq!((report.nat.len(), nat.connections, nat.refused), (1, 1, 0));
+    assert_eq!((report.load.north_packets, report.load.south_packets), (20, 20));
+    assert_eq!((report.devices.len(), report.devices[0].mode), (2, "generic"));
 
     // From the outside, to a floating IP.
     let peer_host = scene.socket(1, VXLAN_PORT);

@@ -27,6 +27,7 @@ pub use alcor_dataplane_abi::{DropReason, PuntReason};
 use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
 pub use connections::{ConnectionEntry, ConnectionState, MAX_LISTED_CONNECTIONS};
+pub use gateway::GatewayReport;
 pub use model::Model;
 pub use row::{
     ExternalRow, FloatingIpRow, InterfaceRow, NeighbourRow, NetworkRow, PortRow, RouteRow, RouterRow, Row,
@@ -100,6 +101,14 @@ pub trait Dataplane: Send {
     /// # Errors
     /// When the tables in the kernel cannot be read.
     fn connections(&mut self, port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError>;
+
+    /// What a gateway says of itself; `None` from a host's data plane, which is none.
+    ///
+    /// # Errors
+    /// When the counters in the kernel cannot be read.
+    fn gateway(&self) -> Result<Option<GatewayReport>, DataplaneError> {
+        Ok(None)
+    }
 
     /// Packets dropped so far, by port and reason.
     ///

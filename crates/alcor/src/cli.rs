@@ -379,6 +379,13 @@ pub enum Shown {
         #[command(flatten)]
         agent: SocketFlag,
     },
+    /// Devices, load and source NAT of this node's gateway; run it on the node, as who owns the gateway's socket.
+    #[command(after_help = "Example:\n  alcor show gateway --socket /run/alcor/gateway.sock")]
+    Gateway {
+        /// The gateway's socket.
+        #[command(flatten)]
+        agent: SocketFlag,
+    },
 }
 
 /// Where the agent of this host answers.

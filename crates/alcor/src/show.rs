@@ -21,6 +21,7 @@ pub async fn show(what: Shown, output: &OutputFlags) -> anyhow::Result<()> {
     let client = Client::new(&output.api)?;
     match what {
         Shown::Connections { port, agent } => local::connections(port, &agent.socket, output.json),
+        Shown::Gateway { agent } => local::gateway(&agent.socket, output.json),
         Shown::Drops { port, agent } => local::drops(port, &agent.socket, output.json),
         Shown::Networks => {
             let rows = client.list("networks").await?;

@@ -580,6 +580,10 @@ impl Agent {
                 client,
                 reading: Reading::Connections(of.port_id),
             }),
+            Request::Gateway(_) => out.push(Action::Read {
+                client,
+                reading: Reading::Gateway,
+            }),
             Request::Detach(detach) => self.detach(now, client, detach.port_id, out),
         }
     }

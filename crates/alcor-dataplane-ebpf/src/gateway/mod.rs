@@ -22,7 +22,7 @@ use std::{
 
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, Row, RowChange, RowKey, Snapshot,
-    gateway::{NatLimits, Rows},
+    gateway::{GatewayDevice, GatewayReport, NatLimits, RouterNat, Rows},
 };
 /// The usual [`GatewayConfig::max_neighbours`].
 pub use alcor_dataplane_abi::gateway_layout::MAX_GATEWAY_NEIGHBOURS;
@@ -107,19 +107,6 @@ impl GatewayConfig {
     fn pins(&self) -> Result<Pins, DataplaneError> {
         Pins::open_in(FAMILY, &self.instance, &self.bpffs, GATEWAY_LAYOUT)
     }
-}
-
-/// What source NAT remembers for a router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouterNat {
-    /// Which.
-    pub router: Id<Router>,
-    /// Connections, with those that are over and not swept yet.
-    pub connections: u64,
-    /// How many there may be.
-    pub limit: u64,
-    /// Connections that were refused so far, for want of room or of ports.
-    pub refused: u64,
 }
 
 /// The gateway in the kernel. Dropping it leaves everything in force.
@@ -573,6 +560,18 @@ impl Dataplane for XdpGateway {
 
     fn connections(&mut self, _: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
         Ok(Vec::new())
+    }
+
+    fn gateway(&self) -> Result<Option<GatewayReport>, DataplaneError> {
+        let device = |(device, attachment): &(String, Attachment)| GatewayDevice {
+            device: device.clone(),
+            mode: attachment.as_str(),
+        };
+        Ok(Some(GatewayReport {
+            devices: self.attached.iter().map(device).collect(),
+            load: self.load()?.into(),
+            nat: self.nat()?,
+        }))
     }
 
     fn drops(&mut self) -> Result<Drops, DataplaneError> {

@@ -9,6 +9,7 @@ mod nat;
 mod north;
 mod outside;
 pub mod path;
+mod report;
 mod rows;
 mod translate;
 mod underlay;
@@ -18,6 +19,7 @@ use std::fmt;
 use bytes::Bytes;
 pub use model::GatewayModel;
 pub use nat::NatLimits;
+pub use report::{GatewayDevice, GatewayLoad, GatewayReport, RouterNat};
 pub use rows::{External, Rows};
 
 use crate::DropReason;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use alcor_dataplane::{Dataplane, model::Model};
+use alcor_dataplane::{Dataplane, gateway::GatewayModel};
 use alcor_dataplane_ebpf::{GatewayConfig as XdpConfig, XdpGateway};
 use anyhow::Context as _;
 use tokio::task::JoinSet;
@@ -42,15 +42,15 @@ pub fn start(
 }
 
 fn open(config: &GatewayConfig) -> anyhow::Result<Box<dyn Dataplane>> {
-    if config.dataplane == GatewayDataplane::Model {
-        return Ok(Box::new(Model::default()));
-    }
     let IpAddr::V4(tunnel_ip) = config.tunnel_ip else {
         anyhow::bail!(
             "gateway.tunnel_ip is {}; gateways have IPv4 underlays only",
             config.tunnel_ip
         );
     };
+    if config.dataplane == GatewayDataplane::Model {
+        return Ok(Box::new(GatewayModel::new(tunnel_ip, true)));
+    }
     let wanted = XdpConfig {
         external_devices: config.external.clone(),
         max_neighbours: config.max_neighbours,

@@ -107,6 +107,36 @@ pub fn drops(port: Option<Id<Port>>, socket: &Path, as_json: bool) -> anyhow::Re
     Ok(())
 }
 
+/// `alcor show gateway`
+///
+/// # Errors
+/// When no gateway answers, or with an error.
+pub fn gateway(socket: &Path, as_json: bool) -> anyhow::Result<()> {
+    let answer = ask(socket, &json!({"gateway": {}}))?;
+    let gateway = &answer["gateway"];
+    if as_json {
+        return print_json(gateway);
+    }
+    let lines = |list: &str, columns: &[&str]| {
+        let mut table = Builder::default();
+        table.push_record(columns.iter().copied());
+        for line in gateway[list].as_array().into_iter().flatten() {
+            table.push_record(columns.iter().map(|column| text(&line[*column])));
+        }
+        print_table(table);
+    };
+    lines("devices", &["device", "mode"]);
+    let mut table = Builder::default();
+    table.push_record(["through", "packets", "bytes"]);
+    for way in ["east_west", "north", "south"] {
+        let count = |what: &str| text(&gateway["load"][format!("{way}_{what}")]);
+        table.push_record([way.to_owned(), count("packets"), count("bytes")]);
+    }
+    print_table(table);
+    lines("nat", &["router", "connections", "limit", "refused"]);
+    Ok(())
+}
+
 /// One line to the agent, one back.
 fn ask(socket: &Path, request: &Value) -> anyhow::Result<Value> {
     let mut stream = UnixStream::connect(socket).with_context(|| {
