@@ -109,6 +109,14 @@ impl GatewayConfig {
     }
 }
 
+/// What rows do not have any more, and large tables still have.
+#[derive(Default)]
+struct Gone {
+    networks: BTreeSet<Id<Network>>,
+    vnis: BTreeSet<u32>,
+    routers: BTreeSet<Id<Router>>,
+}
+
 /// The gateway in the kernel. Dropping it leaves everything in force.
 pub struct XdpGateway {
     ebpf: Ebpf,
@@ -121,6 +129,7 @@ pub struct XdpGateway {
     drops: PerCpuArray<MapData, Plain<Counters>>,
     load: PerCpuArray<MapData, Plain<Load>>,
     attached: Vec<(String, Attachment)>,
+    gone: Gone,
     /// None where nothing is sent.
     presence: Option<Presence>,
     /// Which addresses this gateway owns may be others than it has told of.
@@ -163,6 +172,7 @@ impl XdpGateway {
             drops: take(&mut ebpf, "gw_drops")?,
             load: take(&mut ebpf, "gw_load")?,
             attached: Vec::new(),
+            gone: Gone::default(),
             presence: None,
             is_news: true,
             tunnel_ip: config.tunnel_ip,
@@ -348,6 +358,8 @@ impl XdpGateway {
         if self.rows.get(&key) == Some(row) {
             return Ok(());
         }
+        // What takes the place of something has none of it.
+        self.clear_gone()?;
         let old = self.rows.get(&key).cloned();
         let mut keys = self.touched(old.as_ref());
         let number = self.handles.give(row)?;
@@ -358,7 +370,8 @@ impl XdpGateway {
             self.undo(&key, old, number, &keys);
             return done;
         }
-        self.forget(old.as_ref())
+        self.forget(old.as_ref());
+        Ok(())
     }
 
     fn touched(&self, row: Option<&Row>) -> BTreeSet<Key> {
@@ -366,27 +379,36 @@ impl XdpGateway {
         touched.unwrap_or_default()
     }
 
-    /// Forgets the connections that go with a row that was there.
-    fn forget(&mut self, old: Option<&Row>) -> Result<(), DataplaneError> {
+    /// Notes what goes with a row that was there.
+    fn forget(&mut self, old: Option<&Row>) {
         if let Some(Row::Network(old)) = old
             && self.rows.network_of_vni(old.vni.get()).is_none()
         {
-            nat::lock(&self.nat).forget_network(old.vni.get())?;
+            self.gone.vnis.insert(old.vni.get());
         }
         let router = old.and_then(derived::named_router);
-        if let Some(router) = router.filter(|router| !self.rows.is_named(*router)) {
-            self.free_router(router)?;
-        }
-        Ok(())
+        let gone = router.filter(|router| !self.rows.is_named(*router));
+        self.gone.routers.extend(gone);
     }
 
-    /// No row names the router any more.
-    fn free_router(&mut self, router: Id<Router>) -> Result<(), DataplaneError> {
-        let Some(number) = self.handles.free_router(router) else {
-            return Ok(());
-        };
-        self.tables.remove(&Key::Router(number))?;
-        nat::lock(&self.nat).forget_router(number)
+    /// Takes what is gone out of the large tables, each of which is walked once, whatever went. Only then its numbers are free.
+    fn clear_gone(&mut self) -> Result<(), DataplaneError> {
+        let handles = |id: &Id<Network>| self.handles.network(*id);
+        let networks: BTreeSet<u32> = self.gone.networks.iter().filter_map(handles).collect();
+        if !networks.is_empty() {
+            self.peers.retain(|handle| !networks.contains(&handle))?;
+        }
+        for id in std::mem::take(&mut self.gone.networks) {
+            self.handles.free_network(id);
+        }
+        let numbers = |id: &Id<Router>| self.handles.router(*id);
+        let routers: BTreeSet<u32> = self.gone.routers.iter().filter_map(numbers).collect();
+        nat::lock(&self.nat).forget(&self.gone.vnis, &routers)?;
+        for id in std::mem::take(&mut self.gone.routers) {
+            self.handles.free_router(id);
+        }
+        self.gone.vnis.clear();
+        Ok(())
     }
 
     /// Puts back what was in force before a row that the kernel refused. Best effort: the refusal is what the caller hears of.
@@ -425,18 +447,15 @@ impl XdpGateway {
             return Err(error);
         }
         self.kept.remove(key)?;
-        self.forget(Some(&old))
+        self.forget(Some(&old));
+        Ok(())
     }
 
     fn remove_network(&mut self, id: Id<Network>) -> Result<(), DataplaneError> {
-        let Some(handle) = self.handles.network(id) else {
-            return Ok(());
-        };
         for key in self.rows.contents(id) {
             self.remove(&key)?;
+            self.gone.networks.insert(id);
         }
-        self.peers.retain(|other| other != handle)?;
-        self.handles.free_network(id);
         Ok(())
     }
 
@@ -517,6 +536,10 @@ impl Dataplane for XdpGateway {
             } else {
                 outcomes.extend(run.iter().map(|change| self.apply_one(change)));
             }
+        }
+        if let Err(error) = self.clear_gone() {
+            // Packets find nothing of it any more; it is tried again with the next changes.
+            tracing::warn!(%error, "what is gone still has room in the kernel");
         }
         self.be_present();
         outcomes

@@ -5,6 +5,7 @@
 //! many, so that the program knows how many a router has.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{
         Arc, Mutex, PoisonError,
@@ -72,17 +73,22 @@ impl Nat {
         self.remove_if(|_, value| !value.connection.is_live(now))
     }
 
-    /// Forgets the connections of a network.
-    pub(super) fn forget_network(&mut self, vni: u32) -> Result<(), DataplaneError> {
-        self.remove_if(|key, _| key.vni == vni)
-    }
-
-    /// Forgets the connections of a router, and its counters.
-    pub(super) fn forget_router(&mut self, number: u32) -> Result<(), DataplaneError> {
-        self.remove_if(|_, value| value.router == number)?;
-        let begun = self.begun.get(&number, 0).map_err(failed)?;
-        self.gone.set(number, begun, 0).map_err(failed)?;
-        self.refused.set(number, 0, 0).map_err(failed)
+    /// Forgets the connections of networks, by VNI, and of routers, by number, and the counters of the routers.
+    pub(super) fn forget(
+        &mut self,
+        vnis: &BTreeSet<u32>,
+        routers: &BTreeSet<u32>,
+    ) -> Result<(), DataplaneError> {
+        if vnis.is_empty() && routers.is_empty() {
+            return Ok(());
+        }
+        self.remove_if(|key, value| vnis.contains(&key.vni) || routers.contains(&value.router))?;
+        for number in routers {
+            let begun = self.begun.get(number, 0).map_err(failed)?;
+            self.gone.set(*number, begun, 0).map_err(failed)?;
+            self.refused.set(*number, 0, 0).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Connections of a router, and how many were refused so far.
