@@ -37,8 +37,8 @@
 //! 4. **ARP**: shorter than 28 bytes, not Ethernet/IPv4 (1, 0x0800, 6, 4): `Malformed`. Not a request (op 1):
 //!    `ArpIgnored`. With port security: sender MAC equals the Ethernet source, sender IP is 0.0.0.0 or allowed, else
 //!    `SpoofedArp`. Target is a fixed IP of the port itself: `OwnAddress`. Target is a gateway: reply with
-//!    its MAC. `neigh` knows it: reply with that MAC. Else by a gateway, but for a probe (sender IP 0.0.0.0,
-//!    which asks whether anybody has the address): reply with `ON_DEMAND_MAC`. Else unknown. The reply is
+//!    its MAC. `neigh` knows it: reply with that MAC. Else by a gateway, but for a probe (sender IP 0.0.0.0 or the
+//!    target itself, which asks whether anybody else has the address): reply with `ON_DEMAND_MAC`. Else unknown. The reply is
 //!    exactly 42 bytes: Ethernet header to the requester from the answered MAC, op 2.
 //! 5. **IPv4**: version 4, IHL >= 5, header within the frame, IHL*4 <= total length <= bytes present, else
 //!    `Malformed`. UDP of a first or only fragment with less than 8 bytes up to the total length: `Malformed`. A DHCP message is UDP of a first or only fragment, source port 68, destination port 67; whatever the
@@ -59,7 +59,7 @@
 //!      address of the port's MAC, else `SpoofedNd`; a source-link-layer option in first place (type 1, length 1) whose MAC differs from the
 //!      Ethernet source: `SpoofedNd`. Target is own (fixed IP or own link-local): `OwnAddress`. Target is a gateway or the
 //!      link-local gateway: NA with the router flag. `neigh` knows it, or it is the EUI-64 link-local address of a MAC that `fdb`
-//!      knows: NA without the router flag. Else by a gateway, but for an NS from `::` (duplicate address detection): NA with
+//!      knows: NA without the router flag. Else by a gateway, but for an NS from `::` or its target (duplicate address detection): NA with
 //!      `ON_DEMAND_MAC`, without the router flag. Else unknown.
 //!      The NA is exactly 86 bytes: Ethernet (to the requester's source MAC, from the answered MAC), IPv6 (hop limit 255, flow label
 //!      and traffic class 0, from the target to the requester, or to ff02::1 when the NS came from `::`), ICMPv6 type 136 with flags R as above, S (not when to

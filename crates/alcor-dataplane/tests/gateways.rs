@@ -15,7 +15,7 @@ use alcor_dataplane::{
     testing::wire,
     trace::{Probe, trace},
 };
-use alcor_model::{MacAddr, Vni, net::ON_DEMAND_MAC};
+use alcor_model::{MacAddr, Vni, net::ON_DEMAND_MAC, resource::AddressPair};
 use bytes::Bytes;
 use common::*;
 use tokio::sync::mpsc::Receiver;
@@ -200,6 +200,23 @@ fn questions_are_answered_for_addresses_of_subnets_only() {
         model.release(id(ALICE), &question).unwrap();
         let unknown = Verdict::Drop(DropReason::UnknownDestination);
         assert_eq!(model.take_released(), [(id(ALICE), unknown)]);
+    }
+    // So is the announcement of a further address of one's own: an answer would be a conflict.
+    let further = [("10.0.0.77", "10.0.0.77/32"), ("fd00:a::77", "fd00:a::77/128")];
+    let pair = |(_, address): &(&str, &str)| AddressPair {
+        ip_address: address.parse().unwrap(),
+        mac_address: me,
+    };
+    let alice = PortRow {
+        allowed_address_pairs: further.iter().map(pair).collect(),
+        ..port(ALICE, RED, &[(1, OWN[0]), (4, OWN[1])])
+    };
+    put(&mut model, Row::Port(alice));
+    for (address, _) in further {
+        let question = ask(address, address);
+        let verdict = from_alice(&mut model, &question);
+        assert_eq!(verdict, Verdict::Punt(PuntReason::Unresolved), "{address}");
+        assert_eq!(events.try_recv().unwrap(), looks_for(RED, address, &question));
     }
     // What somebody has is answered as ever, the gateway too.
     for (target, answer) in [

@@ -56,7 +56,7 @@ fn build_answer(work: &mut Work) -> End {
     } else {
         match work.neigh_mac(&work.packet.destination) {
             Some(mac) => mac,
-            None if work.packet.source != [0; 16] && work.is_answered() => ON_DEMAND_MAC,
+            None if work.is_answered() => ON_DEMAND_MAC,
             None => return End::unknown(work),
         }
     };

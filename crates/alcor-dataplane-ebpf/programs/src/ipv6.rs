@@ -213,7 +213,7 @@ fn answer(work: &mut Work, at: u32, end: u32) -> End {
     } else {
         match work.neigh_mac(target).or_else(|| eui64_neighbour(work, target)) {
             Some(mac) => (mac, 0),
-            None if !from_nobody && work.is_answered() => (ON_DEMAND_MAC, 0),
+            None if work.is_answered() => (ON_DEMAND_MAC, 0),
             None => return End::unknown(work),
         }
     };

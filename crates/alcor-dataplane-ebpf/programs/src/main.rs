@@ -138,10 +138,13 @@ impl Work {
         !self.packet.was_held && self.network.flags & NETWORK_ON_DEMAND != 0 && self.network.gateways != 0
     }
 
-    /// True when gateways speak for the address in `Packet::destination`, which no row knows; it is to be asked for then.
+    /// True when gateways speak for the address in `Packet::destination`, which no row knows, to the one in `Packet::source`; it
+    /// is to be asked for then. Who asks from nowhere, or for its own address, asks whether anybody else has it.
     #[inline(always)]
     pub fn is_answered(&mut self) -> bool {
-        self.packet.asks = self.has_gateways()
+        self.packet.asks = self.packet.source != [0; 16]
+            && self.packet.source != self.packet.destination
+            && self.has_gateways()
             && has_subnet_of(self.port.network, self.packet.family, &self.packet.destination);
         self.packet.asks
     }

@@ -1,6 +1,6 @@
 //! Stage 4: ARP requests (RFC 826) are answered here; nothing else of ARP goes anywhere.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use alcor_model::{
     MacAddr,
@@ -56,9 +56,8 @@ pub(super) fn answer(context: &Context<'_>) -> End {
     if arp.operation != OP_REQUEST {
         return End::Drop(DropReason::ArpIgnored);
     }
-    let is_probe = arp.sender_ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     if port.port_security_enabled {
-        let allowed = is_probe || is_allowed(port, ethernet.source, arp.sender_ip);
+        let allowed = arp.sender_ip.is_unspecified() || is_allowed(port, ethernet.source, arp.sender_ip);
         if arp.sender_mac != ethernet.source || !allowed {
             return End::Drop(DropReason::SpoofedArp);
         }
@@ -74,7 +73,7 @@ pub(super) fn answer(context: &Context<'_>) -> End {
             reply(&arp, ethernet.source, peer.mac()),
             Some(Used::ByIp(arp.target_ip)),
         ),
-        None if !is_probe && context.is_answered(arp.target_ip) => {
+        None if context.is_answered(arp.sender_ip, arp.target_ip) => {
             End::OnDemand(reply(&arp, ethernet.source, ON_DEMAND_MAC), arp.target_ip)
         }
         None => End::Unknown(network.row.id, arp.target_ip),

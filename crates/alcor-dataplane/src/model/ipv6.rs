@@ -199,9 +199,10 @@ fn answer_solicitation(context: &Context<'_>, source: IpAddr, message: &[u8]) ->
         return End::Drop(DropReason::Malformed);
     };
     let target_ip = IpAddr::V6(target);
-    let is_probe = source == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     if port.port_security_enabled {
-        let allowed = is_probe || is_allowed(port, ethernet.source, source) || source == own_link_local(port);
+        let allowed = source.is_unspecified()
+            || is_allowed(port, ethernet.source, source)
+            || source == own_link_local(port);
         if !allowed || claimed_mac(message).is_some_and(|mac| mac != ethernet.source) {
             return End::Drop(DropReason::SpoofedNd);
         }
@@ -215,7 +216,7 @@ fn answer_solicitation(context: &Context<'_>, source: IpAddr, message: &[u8]) ->
         (peer.mac(), 0, Some(Used::ByIp(target_ip)))
     } else if let Some(peer) = network.link_local(target_ip) {
         (peer.mac(), 0, Some(Used::ByMac(peer.mac())))
-    } else if !is_probe && context.is_answered(target_ip) {
+    } else if context.is_answered(source, target_ip) {
         let reply = advertisement(target, ON_DEMAND_MAC, 0, source, ethernet.source);
         return End::OnDemand(reply, target_ip);
     } else {

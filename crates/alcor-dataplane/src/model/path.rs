@@ -40,9 +40,11 @@ impl Context<'_> {
         &network.row.gateways
     }
 
-    /// Whether gateways speak for an address that no row knows.
-    pub(super) fn is_answered(&self, ip: IpAddr) -> bool {
-        !self.gateways(self.network).is_empty() && self.network.has_subnet_of(ip)
+    /// Whether gateways speak for an address that no row knows, to this one that asks for it. Who asks from nowhere, or for the
+    /// address that it has itself, asks whether anybody else has it.
+    pub(super) fn is_answered(&self, asker: IpAddr, ip: IpAddr) -> bool {
+        let is_probe = asker.is_unspecified() || asker == ip;
+        !is_probe && !self.gateways(self.network).is_empty() && self.network.has_subnet_of(ip)
     }
 }
 

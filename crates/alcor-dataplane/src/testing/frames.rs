@@ -219,7 +219,10 @@ fn arp(rng: &mut Rng, sender: &Sender<'_>) -> Vec<u8> {
     let source = source_mac(rng, sender);
     let sender_mac = if rng.chance(94) { source } else { STRANGER };
     let sender_ip = as_v4(source_ip(rng, sender, true));
-    let (target, target_mac) = peer(rng, sender, true);
+    let (mut target, target_mac) = peer(rng, sender, true);
+    if rng.chance(8) {
+        target = sender_ip.into();
+    }
     let destination = if rng.chance(85) {
         MacAddr::BROADCAST
     } else {
@@ -236,8 +239,12 @@ fn arp(rng: &mut Rng, sender: &Sender<'_>) -> Vec<u8> {
 
 fn solicitation(rng: &mut Rng, sender: &Sender<'_>) -> Vec<u8> {
     let source = source_mac(rng, sender);
-    let (target, target_mac) = peer(rng, sender, false);
-    let mut ip = Ip::new(source_ip(rng, sender, false), ALL_NODES.into(), 255);
+    let (mut target, target_mac) = peer(rng, sender, false);
+    let from = source_ip(rng, sender, false);
+    if rng.chance(8) {
+        target = from;
+    }
+    let mut ip = Ip::new(from, ALL_NODES.into(), 255);
     if rng.chance(4) {
         ip.ttl = 64;
     }
