@@ -244,6 +244,48 @@ fn a_big_network_is_told_part_by_part_while_it_changes() {
     sim.settle();
 }
 
+/// A gateway that is told to forget a network and gets it again has nothing until it has taken it again, whatever it still says
+/// of what it had.
+#[test]
+fn what_is_to_be_forgotten_does_not_count() {
+    let mut sim = served(Options::default());
+    let change = sim.world.router_out(1, 0b01, true, true);
+    sim.untold.extend(change);
+    sim.settle();
+    let out = |sim: &Sim| sim.ncm.routing.ways(id(30_001)).to_vec();
+    let all = out(&sim);
+    assert_eq!(all, addresses(&G[..2]));
+    // A change that they have not taken, the word to forget, and the network again.
+    let port = sim.world.port(0, 0, Some(2), 1);
+    sim.untold.push(port);
+    let change = sim.world.router_out(1, 0b01, true, false);
+    sim.untold.extend(change);
+    sim.tell();
+    sim.silent(99, Duration::from_secs(11));
+    let change = sim.world.router_out(1, 0b01, true, true);
+    sim.untold.extend(change);
+    sim.tell();
+    let phase = |body: &v1::ncm_message::Body| match body {
+        v1::ncm_message::Body::Delta(delta) => delta.snapshot(),
+        other => panic!("{other:?}"),
+    };
+    let phases: Vec<_> = sim.agents[&G[0]].inbox.iter().map(phase).collect();
+    let Some((before, last)) = phases.split_last_chunk::<2>() else {
+        panic!("{phases:?}")
+    };
+    assert_eq!(*last, [v1::SnapshotPhase::Forget, v1::SnapshotPhase::Whole]);
+    assert!(!before.is_empty() && before.iter().all(|phase| *phase == v1::SnapshotPhase::Delta));
+    for _ in 0..before.len() + 1 {
+        assert_eq!(out(&sim), [] as [IpAddr; 0]);
+        sim.deliver(G[0]);
+    }
+    assert_eq!(out(&sim), [] as [IpAddr; 0]);
+    sim.deliver(G[0]);
+    assert_eq!(out(&sim), addresses(&G[..1]));
+    sim.quiet();
+    assert_eq!(out(&sim), all);
+}
+
 #[test]
 fn fellows_vote_a_gateway_out() {
     let mut sim = Sim::with_gateways(learned());
