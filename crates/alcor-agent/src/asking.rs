@@ -17,7 +17,7 @@ use crate::held::{Key, pop_due};
 pub const ASKED_MAX: usize = 4_096;
 /// Most messages with questions that are on their way.
 pub const MESSAGES_MAX: usize = 8;
-/// Questions of a message that is not answered within this time are asked again.
+/// Questions of a message that is not answered within this time are asked again, if anything waits for the answer still.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Most addresses that are remembered because nobody has them; beyond that, the one whose time is over first goes.
 pub const NEGATIVE_MAX: usize = 16_384;
@@ -112,7 +112,7 @@ impl Asking {
         self.put(key, Ask { port, state });
     }
 
-    /// Nobody wants to know any more. What is on its way stays.
+    /// Nobody wants to know any more. What is on its way stays until it is answered or overdue.
     pub(crate) fn withdraw(&mut self, key: &Key) {
         match self.asks.get(key).map(|ask| ask.state) {
             Some(State::Queued(place)) => _ = self.queue.remove(&place),
@@ -204,8 +204,8 @@ impl Asking {
         self.put(key, Ask { port, state });
     }
 
-    /// Time has passed: queues what waited for an NCM that was busy, and what was not answered.
-    pub(crate) fn tick(&mut self, now: Duration) {
+    /// Time has passed: queues what waited for an NCM that was busy, and of what was not answered what is still wanted.
+    pub(crate) fn tick(&mut self, now: Duration, wanted: impl Fn(&Key) -> bool) {
         while let Some(key) = pop_due(&mut self.later, now) {
             let port = self.asks.get(&key).and_then(|ask| ask.port);
             self.enqueue(key, port);
@@ -218,8 +218,9 @@ impl Asking {
             .collect();
         for id in overdue {
             for (question, is_asked) in self.answered(id).unwrap_or_default() {
-                if is_asked {
-                    self.enqueue((question.network, question.ip), question.port);
+                let key = (question.network, question.ip);
+                if is_asked && wanted(&key) {
+                    self.enqueue(key, question.port);
                 }
             }
         }

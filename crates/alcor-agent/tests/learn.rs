@@ -258,11 +258,36 @@ fn a_busy_ncm_is_asked_again_later_while_packets_are_held() {
     assert_eq!(dropped(&world, Dropped::TooLate), 1);
     world.rig.asked.clear();
     world.rig.pass(ANSWER_WITHIN);
-    assert_eq!(
-        world.rig.agent.learning_sizes().asked,
-        1,
-        "the one that is on its way"
-    );
+    assert_eq!(world.rig.agent.learning_sizes().asked, 0);
+    assert!(world.rig.asked.is_empty());
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_asked_for_again() {
+    let mut world = learned(1..2);
+    let first = world.rig.agent.learning().questions;
+    // A port scans, and the NCM has a session and says nothing.
+    for round in 0..20 {
+        for n in 0..100 {
+            world.look_for(1, 1_000 + round * 100 + n);
+        }
+        world.rig.pass(HOLD_FOR);
+        let questions = u32::try_from(world.rig.agent.learning().questions - first).unwrap();
+        assert_eq!(questions, (round + 1) * 100);
+        // What was asked within the time for an answer, and the lease of the one neighbour.
+        let most = 100 * (ANSWER_WITHIN.as_secs() / HOLD_FOR.as_secs() + 1) + 1;
+        assert!(world.rig.agent.learning_sizes().asked as u64 <= most, "{round}");
+    }
+    world.rig.asked.clear();
+    world.rig.pass(ANSWER_WITHIN);
+    assert!(world.rig.agent.learning_sizes().asked <= 1, "the lease");
+    let asked: usize = world
+        .rig
+        .asked
+        .iter()
+        .map(|message| message.questions.len())
+        .sum();
+    assert!(asked <= 1, "{asked} asked again");
 }
 
 #[test]

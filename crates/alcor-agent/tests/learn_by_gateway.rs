@@ -176,7 +176,7 @@ fn a_busy_ncm_is_asked_again_when_it_says_and_not_by_each_packet() {
 }
 
 #[test]
-fn what_is_not_answered_is_asked_again_though_nothing_waits() {
+fn what_is_not_answered_is_asked_again_by_the_next_packet() {
     let mut world = by_gateways(1);
     world.directory.insert(5, (10, 7));
     way(&mut world, 1, 5);
@@ -186,6 +186,8 @@ fn what_is_not_answered_is_asked_again_though_nothing_waits() {
     world.rig.pass(ANSWER_WITHIN);
     assert_eq!(world.answer_all(), (1, 1));
     assert_eq!(way(&mut world, 1, 5), host(7));
+    assert_eq!(world.rig.agent.learning_sizes().asked, 0, "nothing waits for it");
+    way(&mut world, 1, 5);
 }
 
 #[test]

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::{Action, Agent, Now};
 use crate::{
-    held::{Dropped, Key},
-    learned::Next,
+    held::{Dropped, Held, Key},
+    learned::{Learned, Next},
     table::State,
 };
 
@@ -213,9 +213,7 @@ impl Agent {
                     self.asking.deny(now.since_start, key, answer.lease);
                     gone.push(key);
                 }
-                Verdict::Busy
-                    if self.held.waits(&key) || self.learned.contains(&key) || self.has_gateways(key.0) =>
-                {
+                Verdict::Busy if is_wanted(&self.held, &self.learned, &key) || self.has_gateways(key.0) => {
                     self.asking.again(now.since_start, question, answer.lease);
                 }
                 Verdict::Busy => {}
@@ -360,7 +358,9 @@ impl Agent {
         }
         self.evict(out);
         if self.has_session() {
-            self.asking.tick(now.since_start);
+            // What went by a gateway is asked for by the next packet that does.
+            let wanted = |key: &Key| is_wanted(&self.held, &self.learned, key);
+            self.asking.tick(now.since_start, wanted);
             self.check_leases(now, out);
         }
     }
@@ -466,6 +466,11 @@ impl Agent {
             "dropped": dropped.collect::<serde_json::Map<_, _>>(),
         })
     }
+}
+
+/// Whether anything waits for an answer about this address: a packet that is held, or a lease.
+fn is_wanted(held: &Held, learned: &Learned, key: &Key) -> bool {
+    held.waits(key) || learned.contains(key)
 }
 
 /// The answer and its kind. One that makes no sense counts as "nobody has it", for a short time.
