@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use alcor_sim::{
     engine::{Outcome, Sim},
+    report::{Machine, Report},
     scenario::Scenario,
 };
 
@@ -22,13 +23,24 @@ fn run(scenario: Scenario) -> Outcome {
 
 fn hold(name: &str, seeds: Range<u64>) {
     for seed in seeds {
-        let outcome = run(scenario(name, seed));
-        assert!(
-            outcome.violations.is_empty(),
-            "alcor-sim run scenarios/{name}.toml --seed {seed}\n{:#?}",
-            outcome.violations
-        );
+        hold_with(name, seed, |_| {});
     }
+}
+
+/// Nothing was violated, and every threshold is kept: a run in which nothing happened does not pass.
+fn hold_with(name: &str, seed: u64, change: impl FnOnce(&mut Scenario)) {
+    let mut scenario = scenario(name, seed);
+    change(&mut scenario);
+    let outcome = run(scenario.clone());
+    let path = format!("scenarios/{name}.toml");
+    let report = Report::new(&path, &scenario, &outcome, &Machine::default());
+    let missed: Vec<_> = report.thresholds.iter().filter(|judged| !judged.passed).collect();
+    assert!(
+        report.passed(),
+        "{}\nmissed: {missed:#?}\n{:#?}",
+        report.repeat,
+        report.violations
+    );
 }
 
 #[test]
@@ -62,17 +74,7 @@ fn a_region_with_faults_and_short_leases() {
 /// What is on its way to where a port was is passed on, and not lost.
 #[test]
 fn ports_that_move_while_many_speak_to_them() {
-    let mut passed_on = 0;
-    for seed in 0..20 {
-        let outcome = run(scenario("migrations", seed));
-        assert!(
-            outcome.violations.is_empty(),
-            "alcor-sim run scenarios/migrations.toml --seed {seed}\n{:#?}",
-            outcome.violations
-        );
-        passed_on += outcome.figures.totals()["packets_forwarded"];
-    }
-    assert!(passed_on > 1_000, "{passed_on} packets were passed on");
+    hold("migrations", 0..20);
 }
 
 #[test]
@@ -84,18 +86,11 @@ fn networks_that_are_learned() {
 /// more, though it passed on by what it was told.
 #[test]
 fn a_host_is_told_of_changes_of_all_that_a_snapshot_named() {
-    hold("learned", 3..4);
-}
-
-fn hold_with(name: &str, seed: u64, change: impl FnOnce(&mut Scenario)) {
-    let mut scenario = scenario(name, seed);
-    change(&mut scenario);
-    let outcome = run(scenario);
-    assert!(
-        outcome.violations.is_empty(),
-        "seed {seed} of {name}, changed\n{:#?}",
-        outcome.violations
-    );
+    hold_with("learned", 3, |scenario| {
+        // As it was then: some ports came before the NCM, and waited for it.
+        scenario.hosts.ramp_s = 0.5;
+        scenario.thresholds.remove("programmed_us_p99");
+    });
 }
 
 /// A host's clock was set back, and its agent started again: it was refused as long as the NCM lived.

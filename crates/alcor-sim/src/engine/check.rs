@@ -53,6 +53,9 @@ struct Base {
     neighbours: HashMap<u64, Neighbour>,
     /// Where tunnel packets come from.
     tunnels: BTreeSet<IpAddr>,
+    /// Of ports that are bound to a host.
+    addresses: usize,
+    /// By host.
     ports: BTreeMap<u32, Vec<Id<Port>>>,
 }
 
@@ -153,7 +156,25 @@ impl Sim {
             }
         }
         self.compare(when, actor, network, &expected, &has.rows);
+        self.check_asks(when, actor, network, base, has.asks);
         self.check_underlay(when, actor, network, base);
+    }
+
+    /// Hosts of a network ask when there are too many neighbours for each of them to have them all, and do not when there are
+    /// at most half as many; between the two, what was so stays.
+    fn check_asks(&mut self, when: &str, actor: u32, network: Id<Network>, base: &Base, asks: bool) {
+        let (rows, max) = (base.ports.len() * base.addresses, self.ncm.eager_rows_max());
+        let must = match rows {
+            rows if rows > max => true,
+            rows if rows <= max / 2 => false,
+            _ => return,
+        };
+        if asks != must {
+            let (name, does) = (host::name(actor), if asks { "asks" } else { "does not ask" });
+            self.violate(format!(
+                "{when}: {name} {does} in network {network}, which has {rows} rows of neighbours on all hosts for {max}"
+            ));
+        }
     }
 
     /// What a host goes by in a network.
@@ -307,6 +328,7 @@ impl Base {
             rows: Digests::new(),
             neighbours: HashMap::new(),
             tunnels: BTreeSet::new(),
+            addresses: 0,
             ports: BTreeMap::new(),
         };
         let Some(network) = state.networks().get(&id) else {
@@ -360,6 +382,7 @@ impl Base {
         let Some(name) = port.binding.host() else { return };
         let Some(number) = host::number(name) else { return };
         self.ports.entry(number).or_default().push(port.id);
+        self.addresses += port.fixed_ips.len();
         let Some(registered) = state.hosts().get(&name.to_owned()) else {
             return;
         };

@@ -123,6 +123,11 @@ impl NcmActor {
         u64::try_from(self.options.limits.lease.as_micros()).unwrap_or(Us::MAX / 2)
     }
 
+    /// Hosts times neighbours of a network beyond which its hosts ask.
+    pub(super) const fn eager_rows_max(&self) -> usize {
+        self.options.eager_rows_max
+    }
+
     pub(super) fn sessions(&self) -> usize {
         self.sessions.len()
     }
