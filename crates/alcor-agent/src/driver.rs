@@ -8,7 +8,7 @@ use std::{
 };
 
 use alcor_dataplane::{Dataplane, DataplaneError, RowChange, Snapshot};
-use alcor_metrics::{AGENT_APPLY_SECONDS, AGENT_DROPS, AGENT_ROWS};
+use alcor_metrics::{AGENT_APPLY_SECONDS, AGENT_DROPS, AGENT_ROWS, GATEWAY_BYTES, GATEWAY_PACKETS};
 use alcor_model::{Id, Port};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -52,8 +52,8 @@ pub(crate) enum Work {
         client: u64,
         reading: Reading,
     },
-    /// Read the counters of dropped packets for whoever watches metrics.
-    CountDrops,
+    /// Read the counters of dropped packets, and of those that a gateway passed on, for whoever watches metrics.
+    Count,
 }
 
 /// Both ends of the thread.
@@ -141,8 +141,9 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
                 Reading::Gateway => dataplane.gateway().map(Readout::Gateway),
             }),
         },
-        Work::CountDrops => {
+        Work::Count => {
             count_drops(dataplane);
+            count_passed(dataplane);
             return None;
         }
         Work::Inject { port, frame } => match dataplane.inject(port, &frame) {
@@ -189,6 +190,24 @@ fn count_drops(dataplane: &mut dyn Dataplane) {
     }
     for (reason, packets) in totals {
         AGENT_DROPS.at_least([reason.as_str()], packets);
+    }
+}
+
+fn count_passed(dataplane: &mut dyn Dataplane) {
+    match dataplane.gateway() {
+        Ok(None) => {}
+        Ok(Some(report)) => {
+            let load = report.load;
+            for (way, packets, bytes) in [
+                ("east_west", load.east_west_packets, load.east_west_bytes),
+                ("north", load.north_packets, load.north_bytes),
+                ("south", load.south_packets, load.south_bytes),
+            ] {
+                GATEWAY_PACKETS.at_least([way], packets);
+                GATEWAY_BYTES.at_least([way], bytes);
+            }
+        }
+        Err(error) => tracing::debug!(%error, "what was passed on could not be counted"),
     }
 }
 

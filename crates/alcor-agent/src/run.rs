@@ -300,7 +300,7 @@ impl Shell {
                 },
                 // Only when the data plane has nothing else to do.
                 _ = count.tick(), if self.backlog.is_empty() => {
-                    self.backlog.push_back(Work::CountDrops);
+                    self.backlog.push_back(Work::Count);
                     self.count_learning();
                 }
                 Some(answer) = next(&mut inputs.answers) => self.step(answer),

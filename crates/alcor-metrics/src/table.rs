@@ -135,6 +135,11 @@ metrics! {
     Counter AGENT_DROPS ["reason"] = "alcor_agent_drops_total",
         "Packets that the data plane dropped, by reason; read every 10 seconds.";
 
+    Counter GATEWAY_PACKETS ["way"] = "alcor_gateway_packets_total",
+        "Packets that a gateway passed on, by way: east_west (between hosts), north (to the outside), south (from there); read every 10 seconds.";
+    Counter GATEWAY_BYTES ["way"] = "alcor_gateway_bytes_total",
+        "Bytes of these packets, as they came.";
+
     Gauge AGENT_LEARNED [] = "alcor_agent_learned_neighbours",
         "Neighbours that have a lease, in networks that are on demand.";
     Gauge AGENT_HELD [] = "alcor_agent_held_packets",

@@ -12,7 +12,7 @@ use alcor_lab::{Process, eventually};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::{Figures, connections, percentile, print_table, rounded};
+use super::{Figures, connections, example, percentile, print_table, rounded};
 use crate::{
     cloud::{Build, Cloud, FAR_HOST, Gateway, Host, Outside, Vm, clean, text},
     setup::{For, setup},
@@ -38,7 +38,9 @@ pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
     setup(For::Demo)?;
     // Packets meet only what is in the kernel; how the processes were built does not matter to them.
     Build::Debug.packages(&["alcor"])?;
-    let mut figures = Figures::new();
+    let small: &[&str] = if quick { &["65536", "100000"] } else { &[] };
+    let rate = example("alcor-dataplane-ebpf", "gateway_rate", false, small)?;
+    let mut figures: Figures = serde_json::from_str(&rate).context("what gateway_rate printed")?;
     figures.insert("moved_fraction".into(), rounded(moved_fraction()));
     clean(LAB)?;
     let mut lab = Lab::start()?;

@@ -69,7 +69,7 @@ fn main() {
         "mappings": mappings,
         name: round(cold.wall_s),
         "cold_cpu_s": round(cold.cpu_s),
-        "bytes_per_mapping": cold.bytes.round(),
+        "bytes_a_mapping": cold.bytes.round(),
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
     });
     println!("{figures}");
