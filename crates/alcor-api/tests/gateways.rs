@@ -38,6 +38,7 @@ async fn gateways_are_listed_and_shown() {
         ("tunnel_ip", json!("192.0.2.1")),
         ("draining", json!(false)),
         ("alive", json!(true)),
+        ("in_use", json!(true)),
     ] {
         assert_eq!(body["gateway"][name], value, "{name}");
     }
@@ -45,6 +46,7 @@ async fn gateways_are_listed_and_shown() {
         ("sort_key=name&sort_dir=asc", json!(["gw-1", "gw-2"])),
         ("set=edge", json!(["gw-2"])),
         ("alive=true", json!(["gw-1"])),
+        ("in_use=false", json!(["gw-2"])),
         ("name=gw-2&fields=name", json!(["gw-2"])),
         ("tunnel_ip=192.0.2.1", json!(["gw-1"])),
     ] {

@@ -63,7 +63,7 @@ fn print_gateways(output: &OutputFlags, gateways: &[Value]) -> anyhow::Result<()
         let seen = row["last_seen_at"].as_str().and_then(|at| at.parse().ok());
         let use_word = match row["draining"] == true {
             true => "draining",
-            false => yes(row["alive"] == true),
+            false => yes(row["in_use"] == true),
         };
         table.push_record([
             text(&row["name"]),

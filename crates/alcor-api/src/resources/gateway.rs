@@ -57,6 +57,12 @@ impl GatewayView {
         self.row.id.uuid()
     }
 
+    /// Whether hosts send by it.
+    fn in_use(&self) -> bool {
+        let usage = self.said.as_ref().and_then(|said| said.gateway.as_ref());
+        usage.is_some_and(|usage| usage.in_use)
+    }
+
     fn alive(&self) -> bool {
         self.said.as_ref().is_some_and(|said| said.summary.alive)
     }
@@ -78,6 +84,7 @@ const GATEWAYS: Collection<V> = Collection {
             .changeable()
             .listed(),
         Attribute::new("alive", Kind::Bool, |v: &V| Field::Bool(v.alive())).listed(),
+        Attribute::new("in_use", Kind::Bool, |v: &V| Field::Bool(v.in_use())).listed(),
         Attribute::new("created_at", Kind::Time, |v: &V| Field::Time(v.row.created_at)).sortable(),
         Attribute::new("last_seen_at", Kind::TextOrNull(MAX_TEXT), |v: &V| {
             v.last_seen().map_or(Field::Null, Field::Time)

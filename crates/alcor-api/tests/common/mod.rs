@@ -9,7 +9,7 @@ use std::{future::ready, net::SocketAddr, sync::Arc};
 use alcor_api::{ApiConfig, ApiState, BoxFuture, HostDirectory, serve};
 use alcor_model::{
     Id, Port, Revision,
-    effective::{HostState, HostSummary, NeighbourState, PortState},
+    effective::{GatewayUse, HostState, HostSummary, NeighbourState, PortState},
     resource::PortStatus,
     trace::{Trace, TraceError, TraceQuestion},
 };
@@ -81,7 +81,11 @@ impl HostDirectory for OneHost {
                 resyncs: 1,
                 resources: Vec::new(),
                 neighbours: (name == GATEWAY).then(neighbour).into_iter().collect(),
-                gateway: None,
+                gateway: (name == GATEWAY).then(|| GatewayUse {
+                    in_use: true,
+                    complete: 1,
+                    ..GatewayUse::default()
+                }),
             });
         Box::pin(ready(state))
     }
