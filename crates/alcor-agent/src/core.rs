@@ -135,10 +135,12 @@ pub enum Event {
     },
     /// A frame could not be given to a port's device.
     InjectRefused,
-    /// So many packets that were held could not be sent on.
-    ReleaseRefused {
-        /// How many.
-        packets: u64,
+    /// The data plane has done [`Action::Release`].
+    Released {
+        /// Packets that went on.
+        sent: u64,
+        /// Packets that could not be sent on.
+        refused: u64,
     },
     /// The data plane has said which neighbours were used, or not.
     Used {
@@ -388,7 +390,7 @@ impl Agent {
             }
             Event::Detached { port, token, outcome } => self.detached(now, port, token, outcome, &mut out),
             Event::InjectRefused => self.refuse(Refusal::NoDevice),
-            Event::ReleaseRefused { packets } => self.release_refused(packets),
+            Event::Released { sent, refused } => self.released(sent, refused),
             Event::Used { keys, outcome } => self.used(now, keys, outcome, &mut out),
             Event::ProbeAnswer { from, bytes } => self.probe_answered(from, &bytes),
             Event::Read { client, outcome } => {

@@ -125,10 +125,13 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
             token,
             outcome: text(dataplane.detach(port)),
         },
-        Work::Release { frames } => match release(dataplane, &frames) {
-            0 => return None,
-            packets => Event::ReleaseRefused { packets },
-        },
+        Work::Release { frames } => {
+            let refused = release(dataplane, &frames);
+            Event::Released {
+                sent: frames.len() as u64 - refused,
+                refused,
+            }
+        }
         Work::TakeUsed { keys } => {
             let outcome = text(dataplane.take_used(&keys));
             Event::Used { keys, outcome }

@@ -47,11 +47,13 @@ pub enum Dropped {
     TooLate,
     /// The data plane refused the neighbour, or the port has no device any more.
     Refused,
+    /// The packet is longer than what the data plane hands up.
+    TooLong,
 }
 
 impl Dropped {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotOnDemand,
         Self::UnknownPort,
         Self::PortLimit,
@@ -60,6 +62,7 @@ impl Dropped {
         Self::Unknown,
         Self::TooLate,
         Self::Refused,
+        Self::TooLong,
     ];
 
     /// Stable text for counters.
@@ -73,6 +76,7 @@ impl Dropped {
             Self::Unknown => "unknown",
             Self::TooLate => "too_late",
             Self::Refused => "refused",
+            Self::TooLong => "too_long",
         }
     }
 }

@@ -8,7 +8,9 @@ mod world;
 use std::{net::IpAddr, time::Duration};
 
 use alcor_agent::{
-    core::{ANSWER_WITHIN, ASKED_MAX, Event, HOLD_FOR, MESSAGES_MAX, QUESTION_BURST, QUESTIONS_PER_S},
+    core::{
+        ANSWER_WITHIN, ASKED_MAX, Dropped, Event, HOLD_FOR, MESSAGES_MAX, QUESTION_BURST, QUESTIONS_PER_S,
+    },
     delta::Phase,
 };
 use alcor_dataplane::{NetworkRow, Row, RowChange, Verdict, choice};
@@ -184,25 +186,26 @@ fn what_is_not_answered_is_asked_again_by_the_next_packet() {
     world.rig.pass(HOLD_FOR);
     assert_eq!(world.rig.agent.learning_sizes().asked, 1);
     world.rig.pass(ANSWER_WITHIN);
-    assert_eq!(world.answer_all(), (1, 1));
-    assert_eq!(way(&mut world, 1, 5), host(7));
     assert_eq!(world.rig.agent.learning_sizes().asked, 0, "nothing waits for it");
     way(&mut world, 1, 5);
+    assert_eq!(world.answer_all(), (1, 1));
+    assert_eq!(way(&mut world, 1, 5), host(7));
 }
 
 #[test]
 fn without_gateways_the_way_of_a_packet_that_is_too_long_to_be_held_is_asked_for() {
     let mut world = World::new(1);
     world.directory.insert(5, (10, 7));
-    let long = alcor_dataplane::Event::Unresolved {
+    let long = alcor_dataplane::Event::TooLong {
         port: port_id(0, 1),
         network: network_id(0),
         address: ip(5),
-        frame: bytes::Bytes::new(),
     };
     world.rig.step(Event::Dataplane(long));
     assert_eq!(world.answer_all(), (1, 1));
-    assert_eq!(counts(&world), (1, 0, 1));
+    let counts = world.rig.agent.learning();
+    assert_eq!((counts.by_gateway, counts.unasked, counts.questions), (0, 0, 1));
+    assert_eq!((counts.dropped[&Dropped::TooLong], counts.released), (1, 0));
     assert!(world.released().is_empty());
     let sent = world.send(1, &packet(1, mac(5), ip(5)));
     assert!(matches!(sent, Verdict::Tunnel { .. }), "{sent:?}");

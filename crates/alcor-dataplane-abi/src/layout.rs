@@ -6,7 +6,7 @@
 use crate::{connection::Direction, gateway::MAX_GATEWAYS};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
@@ -51,6 +51,8 @@ pub const PENDING_PER_PORT: u32 = 4096;
 /// Bytes of a frame that is handed to the agent; what lies behind is cut off. Of a frame that would be held and is longer
 /// the agent gets nothing but the address: more than this cannot be put back on its way.
 pub const PUNT_BYTES: usize = 3072;
+/// In [`EventHeader::kind`]: the frame is to an unresolved address and longer than [`PUNT_BYTES`]; it is not handed up, and lost.
+pub const EVENT_TOO_LONG: u32 = 1 << 16;
 /// Bytes of the ring that carries events to the agent; an event that finds it full is lost.
 pub const EVENT_RING_BYTES: u32 = 1 << 21;
 /// Packets that are handed up for a port per second, but for those of unresolved addresses.
@@ -408,7 +410,7 @@ layouts! {
     }
     /// What every event starts with.
     EventHeader(48) {
-        /// A `PuntReason`.
+        /// A `PuntReason`, and [`EVENT_TOO_LONG`].
         kind: u32,
         /// Bytes of the frame that follows.
         len: u32,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use alcor_dataplane::{DataplaneError, Event, PuntReason};
-use alcor_dataplane_abi::layout::EventHeader;
+use alcor_dataplane_abi::layout::{EVENT_TOO_LONG, EventHeader};
 use alcor_model::{Id, Network};
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
@@ -86,15 +86,25 @@ fn parse(item: &[u8], handles: &Handles) -> Option<Event> {
     // SAFETY: as many bytes as the header has, of a type that any bytes are valid for; read without alignment.
     let header: EventHeader = unsafe { header.as_ptr().cast::<EventHeader>().read_unaligned() };
     let port = Id::from_uuid(Uuid::from_bytes(header.port));
-    let reason = PuntReason::from_u32(header.kind)?;
+    let reason = PuntReason::from_u32(header.kind & !EVENT_TOO_LONG)?;
     let frame = Bytes::copy_from_slice(frame.get(..header.len as usize)?);
     if reason == PuntReason::Unresolved {
         let networks = handles.lock().unwrap_or_else(PoisonError::into_inner);
-        return Some(Event::Unresolved {
-            port,
-            network: *networks.get(&header.network)?,
-            address: layout::ip(header.family, header.ip),
-            frame,
+        let network = *networks.get(&header.network)?;
+        let address = layout::ip(header.family, header.ip);
+        let is_lost = header.kind & EVENT_TOO_LONG != 0;
+        return Some(match is_lost {
+            true => Event::TooLong {
+                port,
+                network,
+                address,
+            },
+            false => Event::Unresolved {
+                port,
+                network,
+                address,
+                frame,
+            },
         });
     }
     Some(Event::Punt { port, reason, frame })

@@ -13,15 +13,8 @@ use crate::{
     skb,
 };
 
-/// An Ethernet header and a byte: the kernel runs nothing shorter.
-const SHORTEST: usize = 15;
-
 /// Sends a held frame of the port whose device this is.
 pub(crate) fn release(ebpf: &mut Ebpf, ifindex: u32, frame: &[u8]) -> Result<(), DataplaneError> {
-    if frame.len() < SHORTEST {
-        // One that was too long to be held.
-        return Ok(());
-    }
     let mut frame = frame.to_vec();
     checksum::complete(&mut frame);
     let mut context = skb::EMPTY;

@@ -12,6 +12,7 @@ use std::{
 
 use alcor_dataplane::{Dataplane, DropReason, Event, NeighbourRow, NetworkRow, Row, RowChange, RowKey};
 use common::{Lab, VNI, host_ip, host_of, ipv4, ipv6, mac, network_id, port_id, rows};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc;
 
 /// Nobody has it; a test that is over asks for it.
@@ -209,6 +210,35 @@ fn what_stays_unknown_is_dropped_when_it_is_released() {
     let drops = lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
     let dropped = drops[&(Some(port_id(0)), DropReason::UnknownDestination)];
     assert_eq!(dropped, asked.len() as u64, "once each: {drops:?}");
+}
+
+#[test]
+fn what_is_too_long_to_be_held_is_told_as_lost() {
+    let mut lab = Lab::new("aol");
+    lab.program();
+    forget(&mut lab, 0);
+    tell_mac(&lab, ipv4(2));
+    let mut events = lab.dataplanes[0].as_mut().unwrap().events().unwrap();
+    lab.vms[0].inside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // One packet until it leaves for the wire, with more bytes than are handed up.
+        setsockopt(&socket, sockopt::UdpGsoSegment, &1000).unwrap();
+        socket.send_to(&[7; 4000], (ipv4(2), 7001)).unwrap();
+    });
+    loop {
+        match events.blocking_recv().unwrap() {
+            Event::TooLong {
+                port,
+                network,
+                address,
+            } => {
+                assert_eq!((port, network, address), (port_id(0), network_id(), ipv4(2)));
+                break;
+            }
+            Event::Unresolved { address, .. } => assert_ne!(address, ipv4(2), "nothing is held"),
+            Event::Punt { .. } => {}
+        }
+    }
 }
 
 #[test]

@@ -138,8 +138,17 @@ pub enum Event {
         network: Id<Network>,
         /// The address it looked for.
         address: IpAddr,
-        /// The whole frame. Empty: there is nothing to hold, as a gateway has it already, or it is longer than what can be held.
+        /// The whole frame. Empty: there is nothing to hold, as a gateway has it already.
         frame: Bytes,
+    },
+    /// As [`Event::Unresolved`], but the frame is longer than what can be handed up, and is lost.
+    TooLong {
+        /// The port that sent.
+        port: Id<Port>,
+        /// As in [`Event::Unresolved`].
+        network: Id<Network>,
+        /// As in [`Event::Unresolved`].
+        address: IpAddr,
     },
 }
 

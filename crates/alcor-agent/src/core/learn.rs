@@ -45,7 +45,7 @@ pub struct Counts {
     pub answers: BTreeMap<&'static str, u64>,
     /// Packets that were held and went on.
     pub released: u64,
-    /// Packets that the data plane told of without handing them up: a gateway has them, or they are too long to be held.
+    /// Packets that the data plane told of without handing them up, as a gateway has them.
     pub by_gateway: u64,
     /// Of these, those whose address was not asked for, though nobody was asking: without a session, or because too much was
     /// asked.
@@ -116,11 +116,10 @@ impl Agent {
         out: &mut Vec<Action>,
     ) {
         if frame.is_empty() {
-            return self.not_held(now.since_start, port, key);
+            return self.went_by_gateway(now.since_start, port, key);
         }
         match self.admit(now.since_start, port, key, &frame) {
             Ok(true) => {
-                self.learning.released += 1;
                 let frames = vec![(port, frame)];
                 out.push(Action::Release { frames });
             }
@@ -129,18 +128,31 @@ impl Agent {
         }
     }
 
-    /// A packet went by a gateway, or is too long to be handed up. The way to its address is asked for all the same.
-    fn not_held(&mut self, now: Duration, port: Id<Port>, key: Key) {
+    /// A packet went by a gateway. The direct way to its address is asked for.
+    fn went_by_gateway(&mut self, now: Duration, port: Id<Port>, key: Key) {
         self.learning.by_gateway += 1;
-        let asked = self.known(now, port, key).and_then(|known| match known {
+        let asked = self.ask_for_later(now, port, key);
+        self.learning.unasked += u64::from(asked == Err(Dropped::AskedTooOften));
+    }
+
+    /// A packet is lost, as it is too long to be handed up. Its address is asked for: the next one may find the way.
+    pub(super) fn too_long(&mut self, now: Duration, port: Id<Port>, key: Key) {
+        self.drop_packets(Dropped::TooLong, 1);
+        if let Err(reason) = self.ask_for_later(now, port, key) {
+            tracing::debug!(%port, reason = reason.as_str(), "the address of a packet that is too long is not asked for");
+        }
+    }
+
+    /// Asks for an address though no packet waits for the answer.
+    fn ask_for_later(&mut self, now: Duration, port: Id<Port>, key: Key) -> Result<(), Dropped> {
+        self.known(now, port, key).and_then(|known| match known {
             true => Ok(()),
             // Without a session nobody answers, and nothing would withdraw the question.
             false if !self.has_session() || !(self.asking.asks(&key) || self.asking.has_room()) => {
                 Err(Dropped::AskedTooOften)
             }
             false => self.ask_for(now, port, key),
-        });
-        self.learning.unasked += u64::from(asked == Err(Dropped::AskedTooOften));
+        })
     }
 
     /// Whether gateways know the network's addresses.
@@ -243,7 +255,6 @@ impl Agent {
             Some(State::InForce) => {
                 if let Some((since, frames)) = self.held.take(&key) {
                     self.waits.push(now.since_start.saturating_sub(since));
-                    self.learning.released += frames.len() as u64;
                     out.push(Action::Release { frames });
                 }
             }
@@ -253,10 +264,10 @@ impl Agent {
         }
     }
 
-    /// Packets that were released did not go on.
-    pub(super) fn release_refused(&mut self, packets: u64) {
-        self.learning.released = self.learning.released.saturating_sub(packets);
-        self.drop_packets(Dropped::Refused, packets);
+    /// The data plane has sent packets that were held on, or not.
+    pub(super) fn released(&mut self, sent: u64, refused: u64) {
+        self.learning.released += sent;
+        self.drop_packets(Dropped::Refused, refused);
     }
 
     fn drop_held(&mut self, key: &Key, reason: Dropped) {

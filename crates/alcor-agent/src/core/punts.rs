@@ -70,6 +70,11 @@ impl Agent {
                 address,
                 frame,
             } => return self.unresolved(now, port, (network, address), frame, out),
+            Event::TooLong {
+                port,
+                network,
+                address,
+            } => return self.too_long(now.since_start, port, (network, address)),
         };
         match self.answer_punt(now, port, reason, &frame) {
             Ok(Some(frame)) => {

@@ -258,9 +258,11 @@ impl Rig {
             }
             Action::Release { frames } => {
                 for (port, frame) in frames {
-                    if self.model.release(port, &frame).is_err() {
-                        self.step(Event::ReleaseRefused { packets: 1 });
-                    }
+                    let sent = u64::from(self.model.release(port, &frame).is_ok());
+                    self.step(Event::Released {
+                        sent,
+                        refused: 1 - sent,
+                    });
                 }
             }
             Action::TakeUsed { keys } => {

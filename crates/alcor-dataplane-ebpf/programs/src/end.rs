@@ -187,11 +187,17 @@ pub extern "C" fn alcor_tell(skb: *mut __sk_buff, reason: u32, with_frame: u32) 
         return DropReason::PuntLimit as u32;
     }
     let mut len = if with_frame != 0 { skb.len() } else { 0 };
+    let mut kind = reason;
     if len > PUNT_BYTES as u32 {
-        len = if is_unresolved { 0 } else { PUNT_BYTES as u32 };
+        if is_unresolved {
+            len = 0;
+            kind |= EVENT_TOO_LONG;
+        } else {
+            len = PUNT_BYTES as u32;
+        }
     }
     let header = EventHeader {
-        kind: reason,
+        kind,
         len,
         port: port.id,
         network: packet.scope,

@@ -203,8 +203,11 @@ impl Full {
                 let refused = frames
                     .iter()
                     .filter(|(port, frame)| self.model.release(*port, frame).is_err());
-                let packets = refused.count() as u64;
-                (packets > 0).then_some(Event::ReleaseRefused { packets })
+                let refused = refused.count();
+                Some(Event::Released {
+                    sent: (frames.len() - refused) as u64,
+                    refused: refused as u64,
+                })
             }
             Action::TakeUsed { keys } => {
                 let outcome = self.model.take_used(&keys).map_err(|error| error.to_string());
