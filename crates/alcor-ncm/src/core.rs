@@ -45,6 +45,7 @@ pub use self::{
     event::{Action, Depths, Event, PortReport, SessionId, Work},
     gateways::{GRACE, HEARTBEAT_INTERVAL, PULSE, SILENCE_MAX},
     trace::TraceInputs,
+    underlay::MAX_BLOCKS,
 };
 use crate::directory::{Directory, Limits, Writer};
 

@@ -15,7 +15,9 @@ use alcor_model::{
     net::GATEWAY_MAC,
     resource::{self, Direction, Ethertype, PortStatus, Protocol},
 };
+use alcor_ncm::core::MAX_BLOCKS;
 use alcor_region::RegionState;
+use ipnet::IpNet;
 
 use super::{Kind, Sim};
 use crate::{
@@ -225,7 +227,8 @@ impl Sim {
         }
     }
 
-    /// Every host of the network is among those that tunnel packets are taken from.
+    /// Every host of the network is among those that tunnel packets are taken from, and while there are few hosts, nobody
+    /// is who is no host of the region. The simulated agents say that they filter, so to believe everybody is wrong.
     fn check_underlay(&mut self, when: &str, actor: u32, network: Id<Network>, base: &Base) {
         let Kind::Full(full) = &mut self.actor(actor).kind else {
             return;
@@ -234,17 +237,32 @@ impl Sim {
             Row::Network(row) if row.id == network => row.underlay,
             _ => None,
         });
-        let Some(blocks) = blocks else { return };
-        let missing = base
-            .tunnels
-            .iter()
-            .find(|ip| !blocks.iter().any(|block| block.contains(*ip)));
-        if let Some(ip) = missing {
+        let problem = match blocks {
+            None => Some("everybody".to_owned()),
+            Some(blocks) => {
+                let missing = base.tunnels.iter();
+                let mut missing = missing.filter(|ip| !blocks.iter().any(|block| block.contains(*ip)));
+                let missing = missing.next().map(|ip| format!("not from {ip}, its host"));
+                missing.or_else(|| self.stranger(&blocks))
+            }
+        };
+        if let Some(problem) = problem {
             let name = host::name(actor);
             self.violate(format!(
-                "{when}: {name} would not take packets of network {network} from {ip}"
+                "{when}: {name} takes packets of network {network} from {problem}"
             ));
         }
+    }
+
+    /// The first of the blocks that lets in more than a host of the region. Of many hosts, blocks are wider than they are.
+    fn stranger(&self, blocks: &[IpNet]) -> Option<String> {
+        let hosts = self.cloud.state().hosts();
+        if hosts.len() > MAX_BLOCKS {
+            return None;
+        }
+        let known: BTreeSet<_> = hosts.iter().map(|host| IpNet::from(host.tunnel_ip)).collect();
+        let stranger = blocks.iter().find(|block| !known.contains(block));
+        stranger.map(|block| format!("{block}, which is no host"))
     }
 
     /// Nobody has anything of a network in which he has no ports, and had none for as long as what still comes for them may
