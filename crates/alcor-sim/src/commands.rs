@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Points of time that are kept of a run.
+/// Most points of time that are kept of a run; even, so that every other one of them and those to come are equally far apart.
 const POINTS_MAX: usize = 400;
 
 /// `alcor-sim run`
@@ -57,16 +57,16 @@ pub fn run(arguments: &Run) -> anyhow::Result<()> {
     let baseline = arguments.baseline.as_deref().map(read_report).transpose()?;
     let bar = bar(&scenario)?;
     let began = Instant::now();
-    let mut timeline = Vec::new();
+    let mut timeline = Timeline::default();
     let outcome = Sim::new(scenario.clone()).run(&mut |progress| {
         show(&bar, &progress);
-        note(&mut timeline, &progress);
+        timeline.note(|| Point::new(&progress, rss_mib("VmRSS:").unwrap_or_default()));
     });
     bar.finish_and_clear();
     let machine = Machine {
         wall_s: began.elapsed().as_secs_f64(),
         peak_rss_mib: rss_mib("VmHWM:"),
-        timeline,
+        timeline: timeline.points,
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let report = Report::new(&name, &scenario, &outcome, &machine);
@@ -147,16 +147,40 @@ fn show(bar: &ProgressBar, progress: &Progress) {
     ));
 }
 
-/// Keeps a point, and every other one when there are too many.
-fn note(timeline: &mut Vec<Point>, progress: &Progress) {
-    let rss_mib = rss_mib("VmRSS:").unwrap_or_default();
-    timeline.push(Point::new(progress, rss_mib));
-    if timeline.len() > POINTS_MAX {
-        let mut is_kept = false;
-        timeline.retain(|_| {
-            is_kept = !is_kept;
-            is_kept
-        });
+/// How a run went: every n-th point that is told, n growing with the run, so that what is kept is evenly far apart.
+#[derive(Debug)]
+struct Timeline<T> {
+    points: Vec<T>,
+    /// Every so many-th is kept; a power of two.
+    every: u64,
+    told: u64,
+}
+
+impl<T> Default for Timeline<T> {
+    fn default() -> Self {
+        Self {
+            points: Vec::new(),
+            every: 1,
+            told: 0,
+        }
+    }
+}
+
+impl<T> Timeline<T> {
+    /// Makes a point and keeps it, if it is one of those that are kept.
+    fn note(&mut self, point: impl FnOnce() -> T) {
+        if self.told.is_multiple_of(self.every) {
+            if self.points.len() == POINTS_MAX {
+                let mut is_kept = false;
+                self.points.retain(|_| {
+                    is_kept = !is_kept;
+                    is_kept
+                });
+                self.every *= 2;
+            }
+            self.points.push(point());
+        }
+        self.told += 1;
     }
 }
 
@@ -192,5 +216,21 @@ fn print(report: &Report) {
             println!("      {line}");
         }
         println!("    {}", report.replay(violation.event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_s_points_are_evenly_far_apart() {
+        let mut timeline = Timeline::default();
+        (0..10_000_u64).for_each(|told| timeline.note(|| told));
+        let gaps = timeline.points.windows(2).map(|pair| pair[1] - pair[0]);
+        let (least, most) = (gaps.clone().min().unwrap(), gaps.max().unwrap());
+        assert_eq!((least, most), (timeline.every, timeline.every));
+        assert!((POINTS_MAX / 2..=POINTS_MAX).contains(&timeline.points.len()));
+        assert_eq!(timeline.points[0], 0);
     }
 }
