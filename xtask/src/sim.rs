@@ -84,13 +84,15 @@ fn with_packets(flags: &Flags, result: &Path) -> anyhow::Result<()> {
     Build::Debug.packages(&["alcor"])?;
     let seed = flags.seed.unwrap_or(scenario.seed);
     let findings = namespaces::simulate(&scenario, seed, Build::Debug)?;
+    let missed = findings.missed(&scenario);
     let text = findings.json(seed).to_string();
     std::fs::write(result, &text).with_context(|| format!("writing {}", result.display()))?;
     println!("{text}");
+    let problems: Vec<_> = findings.wrong.iter().chain(&missed).map(String::as_str).collect();
     anyhow::ensure!(
-        findings.wrong.is_empty(),
+        problems.is_empty(),
         "with seed {seed}:\n  {}",
-        findings.wrong.join("\n  ")
+        problems.join("\n  ")
     );
     Ok(())
 }

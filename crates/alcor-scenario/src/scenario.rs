@@ -339,6 +339,15 @@ pub struct Threshold {
     pub min: Option<f64>,
 }
 
+impl Threshold {
+    /// Whether a figure keeps to both bounds; one that was never counted does not.
+    pub fn keeps(&self, value: Option<f64>) -> bool {
+        value.is_some_and(|value| {
+            self.max.is_none_or(|max| value <= max) && self.min.is_none_or(|min| value >= min)
+        })
+    }
+}
+
 const fn one() -> u64 {
     1
 }
@@ -488,7 +497,8 @@ impl Scenario {
         )
     }
 
-    fn rates(&self) -> [(&'static str, f64); 19] {
+    /// How often things happen or go wrong, times a second, by key.
+    pub fn rates(&self) -> [(&'static str, f64); 19] {
         let (churn, faults) = (&self.churn, &self.faults);
         [
             ("churn.create_per_s", churn.create_per_s),
@@ -547,6 +557,22 @@ mod tests {
         let scenario = Scenario::parse("x", SMALLEST).unwrap();
         assert_eq!((scenario.seed, scenario.rounds, scenario.hosts.full), (1, 1, 0));
         assert_eq!(scenario.network_sizes(), [3]);
+    }
+
+    #[test]
+    fn a_figure_that_was_not_counted_keeps_to_no_threshold() {
+        let (least, most) = (Some(2.0), Some(3.0));
+        let both = Threshold {
+            max: most,
+            min: least,
+        };
+        assert!(both.keeps(Some(2.0)) && both.keeps(Some(3.0)));
+        assert!(!both.keeps(Some(1.9)) && !both.keeps(Some(3.1)));
+        let zero = Threshold {
+            max: Some(0.0),
+            min: None,
+        };
+        assert!(!zero.keeps(None));
     }
 
     #[test]

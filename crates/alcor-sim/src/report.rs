@@ -189,15 +189,12 @@ impl Report {
         let figures = figures(outcome, machine);
         let judge = |(figure, threshold): (&String, &crate::scenario::Threshold)| {
             let value = figures.get(figure).copied();
-            let keeps = |value: f64| {
-                threshold.max.is_none_or(|max| value <= max) && threshold.min.is_none_or(|min| value >= min)
-            };
             Judged {
                 figure: figure.clone(),
                 value,
                 max: threshold.max,
                 min: threshold.min,
-                passed: value.is_some_and(keeps),
+                passed: threshold.keeps(value),
             }
         };
         let violations = outcome.violations.iter().map(|violation| Violated {

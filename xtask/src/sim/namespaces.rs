@@ -4,7 +4,12 @@
 //!
 //! Not here: virtual time and a million of anything (`alcor-sim run`), agents without data planes (`alcor-sim sockets`).
 
-use std::{collections::BTreeSet, net::SocketAddr, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    thread,
+    time::Duration,
+};
 
 use alcor_lab::{Namespace, eventually, plug, run};
 use alcor_scenario::{Rng, Scenario};
@@ -22,6 +27,16 @@ const GUESTS_MAX: u32 = 256;
 const AT_ONCE: usize = 32;
 /// Where the first of them listens; the others behind it.
 const FIRST_PORT: u16 = 10_000;
+/// Rates that are done here. Lies are told by liars only, of which there are none.
+const RATES: [&str; 7] = [
+    "churn.create_per_s",
+    "churn.delete_per_s",
+    "churn.update_per_s",
+    "churn.migrate_per_s",
+    "faults.agent_restart_per_s",
+    "faults.controller_restart_per_s",
+    "faults.lies_per_s",
+];
 /// How long hosts may take to have everything in force after a round.
 const SETTLE: Duration = Duration::from_secs(60);
 
@@ -61,6 +76,25 @@ impl Findings {
             changes: names.map(|name| (name, 0)),
             ..Self::default()
         }
+    }
+
+    /// What the scenario's thresholds ask for and was not found. Without a probe nothing was shown.
+    pub fn missed(&self, scenario: &Scenario) -> Vec<String> {
+        let figures = [
+            ("probes", self.probes),
+            ("reached", self.reached),
+            ("refused", self.refused),
+            ("wrong", self.wrong.len() as u64),
+        ];
+        let figures: BTreeMap<_, _> = figures.into_iter().chain(self.changes).collect();
+        let missed = scenario.thresholds.iter().filter_map(|(name, threshold)| {
+            let count = figures.get(name.as_str()).copied();
+            // Counts of one run are small.
+            let value = count.map(|count| f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+            (!threshold.keeps(value)).then(|| format!("{name} is {count:?}, and must keep to {threshold:?}"))
+        });
+        let nothing = (self.probes == 0).then(|| "nothing was probed".to_owned());
+        missed.chain(nothing).collect()
     }
 
     /// For programs.
@@ -106,13 +140,19 @@ struct World<'a> {
 /// probes, as many times as it has rounds.
 ///
 /// # Errors
-/// When the scenario is too large for namespaces, or something cannot be made. What is found wrong is no error here.
+/// When the scenario is too large for namespaces or asks for what they cannot do, or something cannot be made. What is found wrong is no error here.
 pub fn simulate(scenario: &Scenario, seed: u64, build: Build) -> anyhow::Result<Findings> {
     let ports: u32 = scenario.network_sizes().iter().sum();
     anyhow::ensure!(
         scenario.hosts.count <= u32::from(HOSTS_MAX) && ports <= GUESTS_MAX,
         "namespaces are good for {HOSTS_MAX} hosts and {GUESTS_MAX} ports; this scenario has {} and {ports}",
         scenario.hosts.count
+    );
+    let undone = undone(scenario);
+    anyhow::ensure!(
+        undone.is_empty(),
+        "namespaces cannot do what this scenario asks for: {}",
+        undone.join(", ")
     );
     clean_hosts(LAB, HOSTS_MAX)?;
     let eager = scenario.ncm.eager_rows_max;
@@ -136,6 +176,29 @@ pub fn simulate(scenario: &Scenario, seed: u64, build: Build) -> anyhow::Result<
     drop(world);
     clean_hosts(LAB, HOSTS_MAX)?;
     outcome.map(|()| findings)
+}
+
+/// What a scenario asks for that is only done in virtual time.
+fn undone(scenario: &Scenario) -> Vec<&'static str> {
+    let (faults, ncm) = (&scenario.faults, &scenario.ncm);
+    let rates = scenario.rates().into_iter();
+    let rates = rates.map(|(key, rate)| (key, rate > 0.0 && !RATES.contains(&key)));
+    let others = [
+        ("hosts.full", scenario.hosts.full > 0),
+        ("churn.unbound_share", scenario.churn.unbound_share > 0.0),
+        ("delays.slow_share", scenario.delays.slow_share > 0.0),
+        ("faults.outage_s", faults.outage_s > 0),
+        ("faults.liars", faults.liars > 0),
+        ("ncm.heartbeat_ms", ncm.heartbeat_ms.is_some()),
+        ("ncm.heartbeat_timeout_ms", ncm.heartbeat_timeout_ms.is_some()),
+        ("ncm.window_deltas", ncm.window_deltas.is_some()),
+        ("ncm.queue_rows", ncm.queue_rows.is_some()),
+        ("ncm.message_rows", ncm.message_rows.is_some()),
+        ("ncm.tombstones", ncm.tombstones.is_some()),
+        ("ncm.lease_ms", ncm.lease_ms.is_some()),
+    ];
+    let asked = rates.chain(others).filter(|(_, asked)| *asked);
+    asked.map(|(key, _)| key).collect()
 }
 
 impl World<'_> {
@@ -407,4 +470,47 @@ fn configure(guest: &Guest, gateway: &str) -> anyhow::Result<()> {
     guest.vm.ip(&["link", "set", "eth0", "mtu", "1450"])?;
     guest.vm.ip(&["route", "add", "default", "via", gateway])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(name: &str) -> Scenario {
+        let path = crate::shell::root().join("scenarios").join(name);
+        Scenario::read(&path).unwrap()
+    }
+
+    #[test]
+    fn a_scenario_is_refused_for_what_namespaces_cannot_do() {
+        assert_eq!(undone(&scenario("namespaces.toml")), [""; 0]);
+        let undone = undone(&scenario("faults.toml"));
+        for key in [
+            "faults.cut_per_s",
+            "faults.liars",
+            "traffic.pairs_per_s",
+            "churn.rules_per_s",
+            "ncm.queue_rows",
+        ] {
+            assert!(undone.contains(&key), "{key} in {undone:?}");
+        }
+        assert!(!undone.contains(&"churn.migrate_per_s"));
+    }
+
+    #[test]
+    fn a_run_without_probes_does_not_pass() {
+        let mut scenario = scenario("namespaces.toml");
+        let mut findings = Findings::new();
+        let missed = findings.missed(&scenario);
+        assert!(
+            missed
+                .iter()
+                .any(|missed| missed.starts_with("reached is Some(0)")),
+            "{missed:?}"
+        );
+        scenario.thresholds.clear();
+        assert_eq!(findings.missed(&scenario), ["nothing was probed"]);
+        findings.probes = 1;
+        assert_eq!(findings.missed(&scenario), [""; 0]);
+    }
 }
