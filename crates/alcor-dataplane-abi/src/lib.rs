@@ -69,6 +69,7 @@ reasons! {
         NoTranslation = 31 => "no_translation",
         NatPortsExhausted = 32 => "nat_ports_exhausted",
         NatConnectionLimit = 33 => "nat_connection_limit",
+        OutsideDenied = 34 => "outside_denied",
     }
 }
 

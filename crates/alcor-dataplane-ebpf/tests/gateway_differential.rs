@@ -186,6 +186,8 @@ fn to_and_from_the_outside_it_does_what_the_model_does() {
             DropReason::Malformed,
             DropReason::UnknownFragment,
             DropReason::UnknownDestination,
+            DropReason::OutsideDenied,
+            DropReason::UnsupportedEtherType,
         ] {
             assert!(count(reason.as_str()) > 20, "{}", reason.as_str());
         }

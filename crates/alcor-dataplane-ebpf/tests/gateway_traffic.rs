@@ -353,3 +353,59 @@ fn a_tenant_reaches_the_outside_and_is_answered_and_a_floating_ip_is_reached() {
     scene.apply(&mut gateway, &[gone]);
     assert_eq!(routes(), "", "nobody says any more that the addresses are here");
 }
+
+/// VXLAN to a host, from an address that is another's.
+fn forge(outside: &Namespace, source: Ipv4Addr) {
+    outside.run(&["ip", "address", "add", &format!("{source}/32"), "dev", "lo"]);
+    let socket = outside.inside(|| UdpSocket::bind((source, 0)).unwrap());
+    socket
+        .send_to(&payload(OWN_MAC, 1), (host_ip(1), VXLAN_PORT))
+        .unwrap();
+}
+
+#[test]
+fn nobody_outside_gets_by_the_nodes_own_stack_into_the_underlay() {
+    let scene = Scene::new("gwforge");
+    let mut gateway = scene.open();
+    scene.apply(&mut gateway, &ways_out());
+    scene
+        .outside
+        .run(&["ip", "route", "add", "192.0.2.0/24", "via", "203.0.113.250"]);
+    // The hosts and the gateway know each other's MACs: nothing is lost for want of one.
+    scene
+        .gateway
+        .run(&["ping", "-n", "-c", "1", "-W", "2", &host_ip(1).to_string()]);
+    let victim = scene.socket(0, VXLAN_PORT);
+    let other_gateway = Ipv4Addr::new(192, 0, 2, 201);
+    for source in [GATEWAY, other_gateway, OUTSIDE] {
+        if source == OUTSIDE {
+            let socket = Scene::socket_in(&scene.outside, 7);
+            socket
+                .send_to(&payload(OWN_MAC, 1), (host_ip(1), VXLAN_PORT))
+                .unwrap();
+        } else {
+            forge(&scene.outside, source);
+        }
+    }
+    // What is the node's own still passes, and came after them.
+    let ping = ["ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", "203.0.113.250"];
+    scene.outside.run(&ping);
+    let drops = gateway.drops().unwrap();
+    assert_eq!(
+        drops.get(&(None, DropReason::OutsideDenied)),
+        Some(&3),
+        "{drops:?}"
+    );
+    victim.set_nonblocking(true).unwrap();
+    let got = victim.recv_from(&mut [0; 2000]).map_err(|error| error.kind());
+    assert_eq!(got, Err(std::io::ErrorKind::WouldBlock));
+    let setting = |path: &str| {
+        scene
+            .gateway
+            .run(&["cat", &format!("/proc/sys/net/ipv4/conf/{path}")])
+    };
+    assert_eq!(
+        (setting("ext0/rp_filter"), setting("under0/rp_filter")),
+        ("2\n".into(), "0\n".into())
+    );
+}

@@ -10,7 +10,7 @@ use alcor_dataplane::{
     gateway::{GatewayModel, GatewayVerdict, NatLimits},
     packet::word_sum,
     testing::{
-        gateway::{DEVICE_MAC, OUTSIDE, TUNNEL_IP, UNDERLAY},
+        gateway::{BOTH, DEVICE_MAC, OUTSIDE, TUNNEL_IP, UNDERLAY},
         wire::{Ip, arp},
     },
 };
@@ -474,6 +474,28 @@ fn the_owner_answers_for_external_addresses_and_nobody_else() {
         let verdict = gateway.process(&UNDERLAY, &udp_from(tenant, FAR, (1, 2)));
         assert_eq!(verdict, GatewayVerdict::Drop(DropReason::NotOwner));
     }
+}
+
+#[test]
+fn the_outside_does_not_speak_for_the_gateway() {
+    let mut gateway = gateway();
+    let to_host = |source| {
+        let ip = Ip::new(source, HOST.into(), 64);
+        ip.frame(NEXT_HOP, DEVICE_MAC, UDP, &ip.udp((50_000, VXLAN_PORT), &[0; 60]))
+    };
+    let forged = to_host(TUNNEL_IP.into());
+    let denied = GatewayVerdict::Drop(DropReason::OutsideDenied);
+    assert_eq!(gateway.process(&OUTSIDE, &forged), denied);
+    // Of others the routes are asked, by the kernel.
+    let foreign = to_host(FAR.into());
+    assert_eq!(gateway.process(&OUTSIDE, &foreign), GatewayVerdict::Pass);
+    // Behind a tag of no VLAN the stack would find the same packet.
+    let tagged = |number: u8| [&forged[..12], &[0x81, 0, 0x20, number], &forged[12..]].concat();
+    let unseen = GatewayVerdict::Drop(DropReason::UnsupportedEtherType);
+    assert_eq!(gateway.process(&OUTSIDE, &tagged(0)), unseen);
+    assert_eq!(gateway.process(&OUTSIDE, &tagged(7)), GatewayVerdict::Pass);
+    // Where the underlay is too, the network has to see to it.
+    assert_eq!(gateway.process(&BOTH, &forged), GatewayVerdict::Pass);
 }
 
 #[test]

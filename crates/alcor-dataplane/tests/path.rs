@@ -226,11 +226,12 @@ fn check_by_gateway(case: &Case, port: Id<Port>) {
 const OUT: [DropReason; 1] = [DropReason::NoGateway];
 
 /// Reasons that only gateways have.
-const GATEWAY_ONLY: [DropReason; 4] = [
+const GATEWAY_ONLY: [DropReason; 5] = [
     DropReason::NotOwner,
     DropReason::NoTranslation,
     DropReason::NatPortsExhausted,
     DropReason::NatConnectionLimit,
+    DropReason::OutsideDenied,
 ];
 
 /// Reasons that need more than one frame or security rows: `filter.rs` has their cases.

@@ -291,6 +291,7 @@ fn scenarios_reach_every_verdict_and_reason() {
         DropReason::NoTranslation,
         DropReason::NatPortsExhausted,
         DropReason::NatConnectionLimit,
+        DropReason::OutsideDenied,
     ]
     .map(DropReason::as_str);
     let drops = DropReason::ALL.iter().map(|reason| reason.as_str());

@@ -3,6 +3,7 @@
 use std::{fmt, fs, io, path::PathBuf};
 
 use alcor_dataplane::DataplaneError;
+use alcor_dataplane_abi::gateway_layout::{DEVICE_EXTERNAL, DeviceValue};
 use aya::programs::{
     Xdp, XdpMode,
     links::{FdLink, PinnedLink},
@@ -11,6 +12,9 @@ use aya::programs::{
 
 use super::GatewayConfig;
 use crate::{device, error, pins::Pins};
+
+/// `rp_filter`: whoever sends must be reachable, by whatever device.
+const LOOSE_RP_FILTER: &str = "2";
 
 /// How the program runs on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,17 +187,27 @@ fn file_link(program: &mut Xdp, id: XdpLinkId) -> Result<FdLink, DataplaneError>
     FdLink::try_from(link).map_err(|source| error::kernel("taking a link", source))
 }
 
-/// Settings of the node's own stack. It forwards what the program passes to it because a MAC is not known yet: a packet that is from one of the
-/// gateway's addresses and came in by the wire, and that may leave by the device it came from.
-pub(super) fn prepare_stack(devices: &[(u32, String)]) -> Result<(), DataplaneError> {
+/// Settings of the node's own stack. It forwards what the program passes to it because a MAC is not known yet. What goes into the underlay is from
+/// the tunnel address, whichever device it came in by, hence `accept_local`; what goes to the outside came in by the underlay's device and
+/// is from an address that no unicast route leads to, hence no `rp_filter` there. On a device that leads to the outside only, the loose check does.
+/// The larger number of a device's and of `all` counts.
+pub(super) fn prepare_stack(devices: &[(String, DeviceValue)]) -> Result<(), DataplaneError> {
     set("net/ipv4/ip_forward", "1")?;
-    let names = devices.iter().map(|(_, name)| name.as_str());
-    for name in names.chain(["all"]) {
-        set(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
-        set(&format!("net/ipv4/conf/{name}/send_redirects"), "0")?;
+    for setting in ["rp_filter", "send_redirects"] {
+        set(&format!("net/ipv4/conf/all/{setting}"), "0")?;
     }
-    for (_, name) in devices {
-        set(&format!("net/ipv4/conf/{name}/accept_local"), "1")?;
+    for (name, value) in devices {
+        let is_outside = value.flags == DEVICE_EXTERNAL;
+        let check = if is_outside { LOOSE_RP_FILTER } else { "0" };
+        for (setting, value) in [
+            ("rp_filter", check),
+            ("send_redirects", "0"),
+            ("accept_local", "1"),
+            // A sender that names its way would get past the program's look at the routes.
+            ("accept_source_route", "0"),
+        ] {
+            set(&format!("net/ipv4/conf/{name}/{setting}"), value)?;
+        }
     }
     Ok(())
 }

@@ -148,7 +148,8 @@ pub struct XdpGateway {
 impl XdpGateway {
     /// Loads the program and puts it on the devices; finds what an earlier process left in force and carries on from there
     /// without a gap for packets. Opens devices of, and must be used in, the network namespace of the calling thread. Needs root.
-    /// Sets what the node's own stack needs to forward for a gateway (`ip_forward`, no `rp_filter`, `accept_local`).
+    /// Sets what the node's own stack needs to forward for a gateway: `ip_forward`, and of the devices `rp_filter`, `accept_local`,
+    /// `accept_source_route` and `send_redirects`.
     ///
     /// # Errors
     /// When this build has no kernel programs, a device is not there, the kernel refuses, or another process has the instance
@@ -303,6 +304,10 @@ impl XdpGateway {
             .filter(|(.., value)| value.flags & DEVICE_EXTERNAL != 0)
             .map(|(ifindex, _, value)| (*ifindex, MacAddr(value.mac)))
             .collect();
+        let stack: Vec<(String, DeviceValue)> = values
+            .iter()
+            .map(|(_, name, value)| (name.clone(), *value))
+            .collect();
         let devices: Vec<(u32, String)> = values
             .into_iter()
             .map(|(ifindex, name, _)| (ifindex, name))
@@ -312,7 +317,7 @@ impl XdpGateway {
                 self.devices.remove(&ifindex).map_err(refused)?;
             }
         }
-        attach::prepare_stack(&devices)?;
+        attach::prepare_stack(&stack)?;
         let presence = Presence::open(outside);
         let presence = presence.map_err(|source| error::kernel("looking for routes of ours", source));
         self.presence = Some(presence?);

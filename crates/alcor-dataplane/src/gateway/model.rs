@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use super::{External, GatewayVerdict, NatLimits, Rows, Side, nat::Nat, outside, underlay};
 use crate::{
     ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, RowChange, Snapshot,
-    packet::{ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, array},
+    packet::{
+        ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, Ethernet, array,
+    },
 };
 
 /// The name of this data plane, in refusals too.
@@ -56,8 +58,11 @@ impl GatewayModel {
         let Some(ethernet) = Ethernet::read(frame) else {
             return Ok(GatewayVerdict::Pass);
         };
-        if ethernet.ethertype == ETHERTYPE_ARP && side.external {
-            return Ok(outside::arp(self, side.mac, frame));
+        let is_only_external = side.external && !side.underlay;
+        match ethernet.ethertype {
+            ETHERTYPE_ARP if side.external => return Ok(outside::arp(self, side.mac, frame)),
+            ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN if is_only_external => return outside::tagged(frame),
+            _ => {}
         }
         let destination = array::<4>(frame, ETH_LEN + 16).map(Ipv4Addr::from);
         let (ETHERTYPE_IPV4, Some(destination)) = (ethernet.ethertype, destination) else {
@@ -68,6 +73,8 @@ impl GatewayModel {
         }
         match self.owned_external(destination) {
             Some(external) if side.external => outside::from_outside(self, frame, external),
+            // Where the node would send it is the kernel's knowledge.
+            _ if is_only_external => outside::foreign(self, frame),
             _ => Ok(GatewayVerdict::Pass),
         }
     }

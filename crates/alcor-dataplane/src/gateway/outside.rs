@@ -37,6 +37,8 @@ const TOO_LONG: [u8; 2] = [3, 4];
 /// What an error of ours quotes: a header and 8 bytes.
 const QUOTED_LEN: usize = 28;
 const UDP_LEN: usize = 8;
+/// Of a VLAN tag: which VLAN.
+const VLAN_NUMBER: u16 = 0x0fff;
 const DONT_FRAGMENT: u16 = 0x4000;
 
 /// How a packet came to an external address.
@@ -68,6 +70,22 @@ pub(super) fn arp(gateway: &GatewayModel, mac: MacAddr, frame: &[u8]) -> Gateway
     message.extend(asks);
     put(&mut reply, ETH_LEN + 6, &message);
     GatewayVerdict::Reply(reply.into())
+}
+
+/// Stage 2: a VLAN tag.
+pub(super) fn tagged(frame: &[u8]) -> Verdict {
+    match u16_at(frame, ETH_LEN) {
+        Some(tag) if tag & VLAN_NUMBER == 0 => Err(DropReason::UnsupportedEtherType),
+        _ => Ok(GatewayVerdict::Pass),
+    }
+}
+
+/// Stage 2: a frame to an address that is not the gateway's to translate.
+pub(super) fn foreign(gateway: &GatewayModel, frame: &[u8]) -> Verdict {
+    match array::<4>(frame, ETH_LEN + SOURCE) {
+        Some(source) if gateway.tunnel_ip.octets() == source => Err(DropReason::OutsideDenied),
+        _ => Ok(GatewayVerdict::Pass),
+    }
 }
 
 /// Stage 2: a frame to an address that is `external` and owned.

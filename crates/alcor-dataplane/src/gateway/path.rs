@@ -18,7 +18,7 @@
 //! question came from, to the MAC that sent it. Nothing is ever held, and nothing flooded.
 //!
 //! # Where a frame belongs
-//! From a device to the underlay, IPv4 to the tunnel address: *from the underlay*. From a device to the outside, ARP or IPv4: *from the outside*.
+//! From a device to the underlay, IPv4 to the tunnel address: *from the underlay*. From a device to the outside, ARP, IPv4, or a VLAN tag: *from the outside*.
 //! Anything else, and what is shorter than the headers that tell: passed. Bytes behind the end of a packet, or of the datagram that it came in, are carried along.
 //!
 //! # From the underlay
@@ -44,7 +44,10 @@
 //!
 //! # From the outside
 //! 1. **ARP**: a request (Ethernet and IPv4) for an `external` address of a router that is `owned`: a reply with the device's MAC, of the same length. Else passed.
-//! 2. IPv4 to an address that is not `external`, or of a router that is not `owned`: passed. All else never reaches the node's own stack: a header with
+//! 2. IPv4 to an address that is not `external`, or of a router that is not `owned`: passed, unless the device leads to the outside only. From there the
+//!    node's own stack, which forwards for the gateway, would carry what hosts take for the gateway's own word: from the tunnel address: `OutsideDenied`;
+//!    what the node would send on by anything but a device that leads to the outside only: `OutsideDenied` too. A VLAN tag of number 0, behind which the stack
+//!    sees what this text does not: `UnsupportedEtherType`. All else never reaches the node's own stack: a header with
 //!    a wrong checksum, a total length below the header's or beyond the bytes present: `Malformed`; and as "Packets that are translated" says.
 //! 3. An echo request to a router's own address: a reply with TTL 64. Fragments to it: `UnknownFragment`.
 //! 4. TTL 0 or 1: *told* "time exceeded", else `Loop`. Of a floating IP: the fixed IP becomes the destination. Of a router: the connection's inside, or `NoTranslation`.

@@ -3,8 +3,8 @@
 use alcor_dataplane_abi::{DROP_REASONS, DropReason, gateway_layout::*};
 use aya_ebpf::{
     bindings::{
-        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
-        xdp_action,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+        BPF_FIB_LKUP_RET_UNSUPP_LWT, bpf_fib_lookup, xdp_action,
     },
     helpers::{bpf_fib_lookup as fib_lookup, bpf_redirect},
 };
@@ -90,16 +90,13 @@ fn forward(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> u64 {
     u64::from(action) << 32 | u64::from(end.0)
 }
 
+/// What the node's routes say of a packet of this length; 0: of any.
 #[inline(always)]
-fn way(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> (End, u32) {
-    let no_way = (End::drop(DropReason::NoRoute), xdp_action::XDP_DROP);
-    let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
-        return (End::drop(DropReason::Malformed), xdp_action::XDP_DROP);
-    };
+fn look(frame: Frame, ifindex: u32, ip: &[u8; IPV4_LEN], len: u16) -> (i64, bpf_fib_lookup) {
     // SAFETY: integers and arrays of them; the kernel wants what is not used to be zero.
     let mut way: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     way.family = AF_INET;
-    way.__bindgen_anon_1.tot_len = be16(&ip, 2);
+    way.__bindgen_anon_1.tot_len = len;
     way.ifindex = ifindex;
     way.__bindgen_anon_2.tos = ip[1];
     way.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]);
@@ -113,6 +110,41 @@ fn way(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> (End, u32
             0,
         )
     };
+    (outcome, way)
+}
+
+/// True when the node's own stack would send a packet from the outside on by anything but a device that leads to the outside only, or
+/// when that cannot be told. What the stack keeps or refuses it does not send on. Not asked of traced frames.
+#[inline(always)]
+pub fn stack_leads_inside(frame: Frame) -> bool {
+    if trace() {
+        return false;
+    }
+    let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
+        return false;
+    };
+    let (outcome, way) = look(frame, frame.ifindex(), &ip, 0);
+    if outcome == i64::from(BPF_FIB_LKUP_RET_UNSUPP_LWT) {
+        return true;
+    }
+    if outcome != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && outcome != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        return false;
+    }
+    let egress = way.ifindex;
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    match unsafe { DEVICES.get(&egress) } {
+        Some(egress) => egress.flags != DEVICE_EXTERNAL,
+        None => true,
+    }
+}
+
+#[inline(always)]
+fn way(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> (End, u32) {
+    let no_way = (End::drop(DropReason::NoRoute), xdp_action::XDP_DROP);
+    let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
+        return (End::drop(DropReason::Malformed), xdp_action::XDP_DROP);
+    };
+    let (outcome, way) = look(frame, ifindex, &ip, be16(&ip, 2));
     if outcome == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
         return (End::drop(DropReason::Oversize), xdp_action::XDP_DROP);
     }

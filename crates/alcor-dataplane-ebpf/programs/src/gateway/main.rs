@@ -29,6 +29,8 @@ const IPV4_LEN: usize = 20;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 
 /// Tests set this when they load: the program returns its verdict, sends nothing, and the clock is in a map.
 #[unsafe(no_mangle)]
@@ -96,6 +98,9 @@ fn stages(frame: Frame, device: &DeviceValue) -> End {
         Some(ETHERTYPE_IPV4) => {}
         Some(ETHERTYPE_ARP) if device.flags & DEVICE_EXTERNAL != 0 => {
             return End(outside::arp(frame, device));
+        }
+        Some(ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN) if device.flags == DEVICE_EXTERNAL => {
+            return outside::tagged(frame);
         }
         _ => return End::PASS,
     }

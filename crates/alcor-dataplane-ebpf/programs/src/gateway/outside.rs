@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 
 use crate::{
     ETH_LEN, ETHERTYPE_IPV4, GATEWAY_MAC, IPV4_LEN,
-    end::End,
+    end::{End, stack_leads_inside},
     frame::{Frame, be16, header_checksum},
     maps::*,
     nat::{self, Kind},
@@ -35,6 +35,8 @@ const QUOTED_LEN: usize = 28;
 /// The whole frame of such an error.
 const TOLD_LEN: usize = ETH_LEN + IPV4_LEN + 8 + QUOTED_LEN;
 const DONT_FRAGMENT: u16 = 0x4000;
+/// Of a VLAN tag: which VLAN.
+const VLAN_NUMBER: u16 = 0x0fff;
 
 /// The entry of an address that is external and of a router that is owned, and the router's.
 #[inline(always)]
@@ -113,7 +115,7 @@ fn answer(frame: Frame, device: &DeviceValue) -> End {
 #[inline(always)]
 pub fn stages(frame: Frame, destination: [u8; 4], device: &DeviceValue) -> End {
     let Some(external) = owned(destination) else {
-        return End::PASS;
+        return if device.flags == DEVICE_EXTERNAL { End(foreign(frame)) } else { End::PASS };
     };
     let end = End(check(frame));
     if end != End::ON {
@@ -131,6 +133,28 @@ pub fn stages(frame: Frame, destination: [u8; 4], device: &DeviceValue) -> End {
         return end;
     }
     south(frame, work, device)
+}
+
+/// Stage 2: a VLAN tag.
+#[inline(always)]
+pub fn tagged(frame: Frame) -> End {
+    match frame.be16(ETH_LEN) {
+        Some(tag) if tag & VLAN_NUMBER == 0 => End::drop(DropReason::UnsupportedEtherType),
+        _ => End::PASS,
+    }
+}
+
+/// Stage 2: what is not the gateway's to translate must not get by it into the underlay.
+#[inline(never)]
+fn foreign(frame: Frame) -> u32 {
+    let is_ours = match frame.read::<[u8; 4]>(ETH_LEN + SOURCE) {
+        Some(source) => source == tunnel_ip(),
+        None => false,
+    };
+    if is_ours || stack_leads_inside(frame) {
+        return End::drop(DropReason::OutsideDenied).0;
+    }
+    End::PASS.0
 }
 
 /// The header, and that the frame is for one station.

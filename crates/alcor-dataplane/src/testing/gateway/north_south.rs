@@ -204,8 +204,29 @@ fn from_tenant(rng: &mut Rng) -> Vec<u8> {
     in_tunnel(host, vni(network), &inner)
 }
 
+/// From the outside, to somebody who is not the gateway's: with the gateway's own word for it, or behind a VLAN tag.
+fn past(rng: &mut Rng) -> Vec<u8> {
+    let source = if rng.chance(50) { TUNNEL_IP } else { host(rng) };
+    let destination = if rng.chance(80) { host(rng) } else { external(rng) };
+    let (protocol, ip, upper) = packet(rng, source, destination);
+    let mut frame = ip.frame(NEXT_HOP, DEVICE_MAC, protocol, &upper);
+    if rng.chance(40) {
+        let tag = [rng.one([0x81, 0x88]), 0, rng.one([0, 0x20]), rng.one([0, 0, 5])];
+        let tag = if tag[0] == 0x88 {
+            [0x88, 0xa8, tag[2], tag[3]]
+        } else {
+            tag
+        };
+        frame.splice(12..12, tag);
+    }
+    frame
+}
+
 /// From the outside.
 fn from_outside(rng: &mut Rng) -> Vec<u8> {
+    if rng.chance(15) {
+        return past(rng);
+    }
     let (source, destination) = (remote(rng), external(rng));
     if rng.chance(10) {
         let operation = if rng.chance(90) { 1 } else { 2 };
