@@ -7,7 +7,7 @@
 use crate::{connection::Connection, gateway::key, layout::layouts};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const GATEWAY_LAYOUT: u32 = 1;
+pub const GATEWAY_LAYOUT: u32 = 2;
 
 /// UDP port of VXLAN (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;
@@ -58,7 +58,7 @@ pub const EXTERNAL_ROUTER: u32 = 1;
 /// [`ExternalValue::kind`]: a floating IP.
 pub const EXTERNAL_FLOATING: u32 = 2;
 
-/// `kind` of a verdict that a traced program returns (high 16 bits; low 16: the reason).
+/// `kind` of a verdict that a traced program returns (high 16 bits; low 16: the reason of a drop, else the program's own).
 pub mod verdict {
     /// Dropped.
     pub const DROP: u32 = 1;

@@ -337,6 +337,17 @@ fn a_tenant_reaches_the_outside_and_is_answered_and_a_floating_ip_is_reached() {
     assert_eq!((report.load.north_packets, report.load.south_packets), (20, 20));
     assert_eq!((report.devices.len(), report.devices[0].mode), (2, "generic"));
 
+    // What has no way on is not counted as forwarded. Packets of one sender stay in order: the probe comes back after it.
+    let nowhere = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 9), 7);
+    let lost = tunnelled(tenant, (nowhere, GATEWAY_MAC), 63, b"lost");
+    let prober = scene.socket(0, 50_001);
+    prober.send_to(&lost, (GATEWAY, VXLAN_PORT)).unwrap();
+    prober.send_to(b"?", (GATEWAY, PROBE_PORT)).unwrap();
+    prober.recv_from(&mut buffer).unwrap();
+    let drops = gateway.drops().unwrap();
+    assert_eq!(drops.get(&(None, DropReason::NoRoute)), Some(&1));
+    assert_eq!(gateway.load().unwrap().north_packets, 20);
+
     // From the outside, to a floating IP.
     let peer_host = scene.socket(1, VXLAN_PORT);
     outside.send_to(b"hello", (FLOATING, 5000)).unwrap();

@@ -5,7 +5,7 @@ use std::{fmt, fs, io, path::PathBuf};
 use alcor_dataplane::DataplaneError;
 use alcor_dataplane_abi::gateway_layout::{DEVICE_EXTERNAL, DeviceValue};
 use aya::programs::{
-    Xdp, XdpMode,
+    ProgramError, Xdp, XdpMode,
     links::{FdLink, PinnedLink},
     xdp::{XdpLink, XdpLinkId},
 };
@@ -134,11 +134,25 @@ fn adopt(program: &mut Xdp, pin: &Pinned) -> Result<bool, DataplaneError> {
             drop(file_link(program, id)?);
             Ok(true)
         }
-        Err(source) => {
+        Err(source) if is_device_gone(&source) => {
             tracing::info!(%source, link = %pin.path.display(), "the device of a link is gone");
             remove(&pin.path)?;
             Ok(false)
         }
+        Err(source) => Err(failed(source.into())),
+    }
+}
+
+/// True when the kernel says that a link has lost its device. Whatever else it refuses leaves the link, and what it does, as they are.
+fn is_device_gone(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::SyscallError(refused) => {
+            matches!(
+                refused.io_error.raw_os_error(),
+                Some(libc::ENOLINK | libc::ENODEV)
+            )
+        }
+        _ => false,
     }
 }
 
@@ -215,4 +229,31 @@ pub(super) fn prepare_stack(devices: &[(String, DeviceValue)]) -> Result<(), Dat
 fn set(setting: &str, value: &str) -> Result<(), DataplaneError> {
     let path = PathBuf::from("/proc/sys").join(setting);
     fs::write(&path, value).map_err(|source| error::io("setting", &path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    #[test]
+    fn only_a_link_without_its_device_is_given_up() {
+        let refused = |number| {
+            ProgramError::SyscallError(SyscallError {
+                call: "bpf_link_update",
+                io_error: io::Error::from_raw_os_error(number),
+            })
+        };
+        assert!(
+            [libc::ENOLINK, libc::ENODEV]
+                .map(refused)
+                .iter()
+                .all(is_device_gone)
+        );
+        for number in [libc::EPERM, libc::EINVAL, libc::EBUSY, libc::ENOMEM] {
+            assert!(!is_device_gone(&refused(number)));
+        }
+        assert!(!is_device_gone(&ProgramError::NotLoaded));
+    }
 }

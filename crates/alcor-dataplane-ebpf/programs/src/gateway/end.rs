@@ -12,7 +12,7 @@ use aya_ebpf::{
 use crate::{
     ETH_LEN, IPV4_LEN,
     frame::{Frame, be16},
-    maps::{DEVICES, DROPS},
+    maps::{DEVICES, DROPS, LOAD},
     trace,
 };
 
@@ -26,7 +26,12 @@ pub struct End(pub u32);
 impl End {
     pub const PASS: Self = Self(verdict::PASS << 16);
     pub const REPLY: Self = Self(verdict::REPLY << 16);
-    pub const UNDERLAY: Self = Self(verdict::UNDERLAY << 16);
+    /// From host to host.
+    pub const EAST_WEST: Self = Self(verdict::UNDERLAY << 16);
+    /// From the outside to a host.
+    pub const SOUTH: Self = Self(verdict::UNDERLAY << 16 | 1);
+    /// From a tenant to an external address of this gateway, and so to a host.
+    pub const HAIRPIN: Self = Self(verdict::UNDERLAY << 16 | 2);
     pub const OUTSIDE: Self = Self(verdict::OUTSIDE << 16);
     /// Not an end: the frame goes to the outside.
     pub const NORTH: Self = Self(1);
@@ -50,9 +55,9 @@ impl End {
     }
 }
 
-/// Ends a frame.
+/// Ends a frame that came with so many bytes.
 #[inline(always)]
-pub fn finish(frame: Frame, ifindex: u32, device: &DeviceValue, end: End) -> u32 {
+pub fn finish(frame: Frame, bytes: usize, ifindex: u32, device: &DeviceValue, end: End) -> u32 {
     let mut end = end;
     let mut action = xdp_action::XDP_PASS;
     match end.kind() {
@@ -60,7 +65,11 @@ pub fn finish(frame: Frame, ifindex: u32, device: &DeviceValue, end: End) -> u32
         kind @ (verdict::UNDERLAY | verdict::OUTSIDE) if !trace() => {
             let role = if kind == verdict::UNDERLAY { DEVICE_UNDERLAY } else { DEVICE_EXTERNAL };
             let way = forward(frame, ifindex, device, role);
-            end = End(way as u32);
+            let gone = End(way as u32);
+            if gone.kind() != verdict::DROP {
+                count_load(end, bytes as u64);
+            }
+            end = gone;
             action = (way >> 32) as u32;
         }
         _ => {}
@@ -70,6 +79,28 @@ pub fn finish(frame: Frame, ifindex: u32, device: &DeviceValue, end: End) -> u32
         action = xdp_action::XDP_DROP;
     }
     if trace() { end.0 } else { action }
+}
+
+/// Counts what is on its way.
+#[inline(always)]
+fn count_load(end: End, bytes: u64) {
+    let Some(load) = LOAD.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the entry is this CPU's own.
+    let load = unsafe { &mut *load };
+    if end == End::EAST_WEST {
+        load.east_west_packets += 1;
+        load.east_west_bytes += bytes;
+    }
+    if end == End::OUTSIDE || end == End::HAIRPIN {
+        load.north_packets += 1;
+        load.north_bytes += bytes;
+    }
+    if end == End::SOUTH || end == End::HAIRPIN {
+        load.south_packets += 1;
+        load.south_bytes += bytes;
+    }
 }
 
 #[inline(always)]

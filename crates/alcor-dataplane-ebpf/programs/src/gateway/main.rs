@@ -87,8 +87,9 @@ pub fn gateway(ctx: XdpContext) -> u32 {
     let Some(device) = (unsafe { DEVICES.get(&ifindex) }) else {
         return xdp_action::XDP_PASS;
     };
+    let bytes = frame.len();
     let end = stages(frame, device);
-    finish(frame, ifindex, device, end)
+    finish(frame, bytes, ifindex, device, end)
 }
 
 /// Where a frame belongs.

@@ -28,7 +28,6 @@ pub fn stages(frame: Frame, device: &DeviceValue) -> End {
     // SAFETY: the entry is this CPU's own; no other frame is in this program on it until this one has left.
     let work = unsafe { &mut *work };
     work.inside = true;
-    let bytes = frame.len();
     // SAFETY: no pointers into the frame are held.
     if unsafe { bpf_xdp_adjust_head(frame.0, INNER as i32) } != 0 {
         return End::drop(DropReason::Internal);
@@ -41,19 +40,7 @@ pub fn stages(frame: Frame, device: &DeviceValue) -> End {
     if end != End::ON {
         return end;
     }
-    count(bytes);
     outside::hairpin(frame, work, device)
-}
-
-#[inline(always)]
-fn count(bytes: usize) {
-    if let Some(load) = LOAD.get_ptr_mut(0) {
-        // SAFETY: the entry is this CPU's own.
-        unsafe {
-            (*load).north_packets += 1;
-            (*load).north_bytes += bytes as u64;
-        }
-    }
 }
 
 /// Translates the packet's source.

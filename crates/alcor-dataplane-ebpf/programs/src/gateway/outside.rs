@@ -195,7 +195,6 @@ pub fn hairpin(frame: Frame, work: &mut Work, device: &DeviceValue) -> End {
 /// Stages 3 to 5.
 #[inline(always)]
 fn south(frame: Frame, work: &mut Work, device: &DeviceValue) -> End {
-    let bytes = frame.len();
     let end = End(arrive(frame, work));
     if end != End::ON {
         return end;
@@ -204,17 +203,7 @@ fn south(frame: Frame, work: &mut Work, device: &DeviceValue) -> End {
     if end != End::ON {
         return end;
     }
-    let end = End(encapsulate(frame, work, device));
-    if end == End::UNDERLAY
-        && let Some(load) = LOAD.get_ptr_mut(0)
-    {
-        // SAFETY: the entry is this CPU's own.
-        unsafe {
-            (*load).south_packets += 1;
-            (*load).south_bytes += bytes as u64;
-        }
-    }
-    end
+    End(encapsulate(frame, work, device))
 }
 
 /// Finds the tenant that a packet is for.
@@ -489,7 +478,8 @@ fn wrap(frame: Frame, work: &Work, device: &DeviceValue) -> End {
         .and_then(|()| frame.write(INNER + 6, GATEWAY_MAC))
         .and_then(|()| frame.write(INNER + 12, ethertype));
     match done {
-        Some(()) => End::UNDERLAY,
+        Some(()) if work.inside => End::HAIRPIN,
+        Some(()) => End::SOUTH,
         None => End::drop(DropReason::Malformed),
     }
 }

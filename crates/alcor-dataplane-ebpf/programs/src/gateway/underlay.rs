@@ -121,6 +121,26 @@ pub fn set_checksum(ip: &mut [u8; IPV4_LEN]) {
     ip[11] = sum[1];
 }
 
+/// The network of a tunnel packet, which this host may send and which is up.
+#[inline(always)]
+fn carried(vni: u32, source: [u8; 4]) -> Result<&'static VniValue, End> {
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    let Some(network) = (unsafe { VNIS.get(&vni) }) else {
+        return Err(End::drop(DropReason::UnknownVni));
+    };
+    let own = Ipv4Key {
+        network: network.network,
+        ip: source,
+    };
+    if network.flags & NETWORK_UNDERLAY != 0 && UNDERLAY.get(Key::new(IPV4_KEY_BITS, own)).is_none() {
+        return Err(End::drop(DropReason::UnknownUnderlay));
+    }
+    if network.flags & NETWORK_UP == 0 {
+        return Err(End::drop(DropReason::PortDown));
+    }
+    Ok(network)
+}
+
 #[inline(always)]
 fn vxlan(frame: Frame, ip: &[u8; IPV4_LEN], udp_len: usize) -> End {
     let malformed = End::drop(DropReason::Malformed);
@@ -131,21 +151,11 @@ fn vxlan(frame: Frame, ip: &[u8; IPV4_LEN], udp_len: usize) -> End {
         return malformed;
     }
     let vni = u32::from_be_bytes([0, header[4], header[5], header[6]]);
-    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
-    let Some(network) = (unsafe { VNIS.get(&vni) }) else {
-        return End::drop(DropReason::UnknownVni);
-    };
     let source = [ip[12], ip[13], ip[14], ip[15]];
-    let own = Ipv4Key {
-        network: network.network,
-        ip: source,
+    let network = match carried(vni, source) {
+        Ok(network) => network,
+        Err(end) => return end,
     };
-    if network.flags & NETWORK_UNDERLAY != 0 && UNDERLAY.get(Key::new(IPV4_KEY_BITS, own)).is_none() {
-        return End::drop(DropReason::UnknownUnderlay);
-    }
-    if network.flags & NETWORK_UP == 0 {
-        return End::drop(DropReason::PortDown);
-    }
     let Some(ethernet) = frame.read::<[u8; ETH_LEN]>(INNER) else {
         return malformed;
     };
@@ -161,51 +171,64 @@ fn vxlan(frame: Frame, ip: &[u8; IPV4_LEN], udp_len: usize) -> End {
         source,
         len,
     };
-    let to_gateway = [
+    let destination = [
         ethernet[0],
         ethernet[1],
         ethernet[2],
         ethernet[3],
         ethernet[4],
         ethernet[5],
-    ] == GATEWAY_MAC;
+    ];
+    let to_gateway = destination == GATEWAY_MAC;
     match be16(&ethernet, 12) {
-        ETHERTYPE_IPV4 => {
-            let Some(inner) = inner_v4(frame, &packet) else {
-                return malformed;
-            };
-            if is_group(&inner) {
-                return End::drop(DropReason::NoFlood);
-            }
-            if to_gateway {
-                return to_outside(vni, network);
-            }
-            let key = Ipv4Key {
-                network: packet.network,
-                ip: [inner[16], inner[17], inner[18], inner[19]],
-            };
-            // SAFETY: as above.
-            pass_on(frame, ip, &packet, unsafe { PEERS_V4.get(&key) })
-        }
-        ETHERTYPE_IPV6 => {
-            let Some(destination) = inner_v6(frame, &packet) else {
-                return malformed;
-            };
-            if destination[0] == 0xff {
-                return End::drop(DropReason::NoFlood);
-            }
-            if to_gateway {
-                return End::drop(DropReason::NoRoute);
-            }
-            let key = Ipv6Key {
-                network: packet.network,
-                ip: destination,
-            };
-            // SAFETY: as above.
-            pass_on(frame, ip, &packet, unsafe { PEERS_V6.get(&key) })
-        }
+        ETHERTYPE_IPV4 => carry_v4(frame, ip, &packet, to_gateway.then_some((vni, network))),
+        ETHERTYPE_IPV6 => carry_v6(frame, ip, &packet, to_gateway),
         _ => End::drop(DropReason::UnsupportedEtherType),
     }
+}
+
+/// An inner IPv4 packet; to the outside, when its network is named.
+#[inline(always)]
+fn carry_v4(
+    frame: Frame,
+    ip: &[u8; IPV4_LEN],
+    packet: &Tunnelled,
+    outside: Option<(u32, &VniValue)>,
+) -> End {
+    let Some(inner) = inner_v4(frame, packet) else {
+        return End::drop(DropReason::Malformed);
+    };
+    if is_group(&inner) {
+        return End::drop(DropReason::NoFlood);
+    }
+    if let Some((vni, network)) = outside {
+        return to_outside(vni, network);
+    }
+    let key = Ipv4Key {
+        network: packet.network,
+        ip: [inner[16], inner[17], inner[18], inner[19]],
+    };
+    // SAFETY: as in `carried`.
+    pass_on(frame, ip, packet, unsafe { PEERS_V4.get(&key) })
+}
+
+#[inline(always)]
+fn carry_v6(frame: Frame, ip: &[u8; IPV4_LEN], packet: &Tunnelled, to_gateway: bool) -> End {
+    let Some(destination) = inner_v6(frame, packet) else {
+        return End::drop(DropReason::Malformed);
+    };
+    if destination[0] == 0xff {
+        return End::drop(DropReason::NoFlood);
+    }
+    if to_gateway {
+        return End::drop(DropReason::NoRoute);
+    }
+    let key = Ipv6Key {
+        network: packet.network,
+        ip: destination,
+    };
+    // SAFETY: as in `carried`.
+    pass_on(frame, ip, packet, unsafe { PEERS_V6.get(&key) })
 }
 
 #[inline(always)]
@@ -283,12 +306,5 @@ fn pass_on(frame: Frame, ip: &[u8; IPV4_LEN], packet: &Tunnelled, peer: Option<&
     if done.is_none() {
         return End::drop(DropReason::Malformed);
     }
-    if let Some(load) = LOAD.get_ptr_mut(0) {
-        // SAFETY: the entry is this CPU's own.
-        unsafe {
-            (*load).east_west_packets += 1;
-            (*load).east_west_bytes += frame.len() as u64;
-        }
-    }
-    End::UNDERLAY
+    End::EAST_WEST
 }
