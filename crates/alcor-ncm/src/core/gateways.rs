@@ -5,6 +5,7 @@
 //! because somebody is away for a moment. It is *in use* while it is heard, answers its fellows' probes and is not being drained.
 //! In the rows of a network are those in use that have applied all of it.
 
+mod judge;
 mod rows;
 mod serving;
 
@@ -18,6 +19,8 @@ use std::{
 use alcor_dataplane_abi::gateway::{self, MAX_GATEWAYS};
 use alcor_model::{GatewayNode, Id, Network, Router};
 
+use self::judge::Falls;
+pub use self::judge::{HOLD_DOWN_MAX, HOLD_DOWN_MIN};
 pub(super) use self::{
     rows::has_use_of,
     serving::{Leaving, Service},
@@ -51,6 +54,8 @@ pub(super) enum Fitness {
     Draining,
     /// More than half of its living fellows cannot reach it.
     Unreachable,
+    /// It has fallen out of use again and again, and is not well for long enough yet.
+    HeldDown,
     /// The region has no row of it.
     Unregistered,
 }
@@ -72,6 +77,7 @@ struct Member {
     unreachable: BTreeSet<IpAddr>,
     /// As it was last decided.
     fitness: Fitness,
+    falls: Falls,
 }
 
 impl Member {
@@ -80,6 +86,13 @@ impl Member {
         let row = self.row.as_ref().map(|row| (&row.set, row.tunnel_ip));
         let said = self.said.as_ref();
         said.is_none_or(|(set, tunnel_ip)| row == Some((set, *tunnel_ip)))
+    }
+
+    /// The fellows that it says it cannot reach.
+    fn accused(&self) -> impl Iterator<Item = IpAddr> {
+        let own = self.row.as_ref().map(|row| row.tunnel_ip);
+        let unreachable = self.unreachable.iter().copied();
+        unreachable.filter(move |ip| Some(*ip) != own)
     }
 
     fn is_heard(&self, now: Duration) -> bool {
@@ -210,6 +223,7 @@ impl Fleet {
             asked_at: Duration::ZERO,
             unreachable: BTreeSet::new(),
             fitness: Fitness::Unregistered,
+            falls: Falls::default(),
         })
     }
 
@@ -330,51 +344,6 @@ impl Fleet {
         self.pulsed_at = now;
     }
 
-    /// Decides who is in use; gives those of whom that is another now.
-    pub(super) fn judge(&mut self) -> Vec<String> {
-        let now = self.looked_at;
-        let mut verdicts = BTreeMap::new();
-        for names in self.sets.values() {
-            let living = || {
-                let members = names.iter().filter_map(|name| self.members.get(name));
-                members.filter(|member| member.is_heard(now))
-            };
-            let count = living().count();
-            let mut votes: BTreeMap<IpAddr, usize> = BTreeMap::new();
-            for member in living() {
-                let own = member.row.as_ref().map(|row| row.tunnel_ip);
-                for ip in member.unreachable.iter().filter(|ip| Some(**ip) != own) {
-                    *votes.entry(*ip).or_default() += 1;
-                }
-            }
-            for name in names {
-                let Some((member, row)) = self.members.get(name).and_then(|m| Some((m, m.row.as_ref()?)))
-                else {
-                    continue;
-                };
-                let heard = member.is_heard(now);
-                let others = count - usize::from(heard);
-                let against = votes.get(&row.tunnel_ip).copied().unwrap_or_default();
-                let fitness = match (heard, row.draining) {
-                    (false, _) => Fitness::Silent,
-                    (true, true) => Fitness::Draining,
-                    (true, false) if against * 2 > others => Fitness::Unreachable,
-                    (true, false) => Fitness::InUse,
-                };
-                verdicts.insert(name.clone(), fitness);
-            }
-        }
-        let mut changed = Vec::new();
-        for (name, member) in &mut self.members {
-            let fitness = verdicts.get(name).copied().unwrap_or(Fitness::Unregistered);
-            let was = std::mem::replace(&mut member.fitness, fitness);
-            if (was == Fitness::InUse) != (fitness == Fitness::InUse) {
-                changed.push(name.clone());
-            }
-        }
-        changed
-    }
-
     /// The tunnel addresses of members, sorted; of more than rows may name those that want `key` most.
     fn addresses<'a>(&self, key: u64, members: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
         let rows = members.filter_map(|name| self.row(name));
@@ -397,6 +366,9 @@ impl Fleet {
             Fitness::Silent => Some("it is silent"),
             Fitness::Draining => Some("it is being drained"),
             Fitness::Unreachable => Some("gateways of its set cannot reach it"),
+            Fitness::HeldDown => {
+                Some("it has fallen out of use again and again, and is well for a short time only")
+            }
             Fitness::Unregistered => Some("it is not registered"),
         };
         (reason, member.unreachable.iter().copied().collect())

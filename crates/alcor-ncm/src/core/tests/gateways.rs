@@ -7,7 +7,10 @@ use alcor_dataplane::{Row, RowKey};
 use alcor_southbound::convert::encode_ip;
 
 use super::{
-    super::{gateways::SILENCE_MAX, *},
+    super::{
+        gateways::{HOLD_DOWN_MAX, HOLD_DOWN_MIN, SILENCE_MAX},
+        *,
+    },
     sim::{HOSTS, Sim},
     world::{GATEWAYS, id, name, tunnel_ip},
 };
@@ -309,7 +312,7 @@ fn fellows_vote_a_gateway_out() {
     sim.beats(G[1], &[G[2], 99]);
     sim.quiet();
     assert_eq!(ways(&sim, 1, 0), addresses(&G[..2]));
-    // What the excluded one says of the others counts too, and is not enough.
+    // What the excluded one says of the others does not count.
     sim.beats(G[2], &[G[0], G[2]]);
     sim.quiet();
     assert_eq!(ways(&sim, 1, 0), addresses(&G[..2]));
@@ -326,6 +329,72 @@ fn fellows_vote_a_gateway_out() {
     }
     sim.tell_hosts();
     assert_eq!(ways(&sim, 1, 0), addresses(&G[2..]));
+}
+
+/// A path that is broken between gateways only takes no set away from hosts that reach all of it.
+#[test]
+fn votes_never_take_out_the_last() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    sim.beats(G[0], &[G[1]]);
+    sim.beats(G[1], &[G[0]]);
+    sim.quiet();
+    assert_eq!(
+        ways(&sim, 1, network),
+        addresses(&G[..1]),
+        "two accuse each other"
+    );
+    // The one that stays is drained: the other one is used, whatever is said of it.
+    let drained = sim.world.gateway(G[0], "a", true);
+    sim.untold.push(drained);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[1..2]));
+}
+
+/// A gateway that comes and goes is not in every row again and again, unless there is nobody else.
+#[test]
+fn who_falls_out_of_use_again_and_again_is_held_down() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    let in_use = |sim: &Sim| sim.ncm.fleet.in_use(&name(G[1]));
+    let mut turns = 0;
+    for number in 0..40 {
+        let was = in_use(&sim);
+        let accused = &[G[1]][..usize::from(number % 2 == 0)];
+        sim.beats(G[0], accused);
+        turns += u32::from(was != in_use(&sim));
+    }
+    assert_eq!(turns, 3, "out, back at once, and out");
+    let comes_back_after = |sim: &mut Sim| {
+        let start = sim.now.since_start;
+        while !in_use(sim) {
+            sim.silent(99, PULSE);
+        }
+        sim.now.since_start - start
+    };
+    let about = |time: Duration| time..time + PULSE * 3;
+    assert!(about(HOLD_DOWN_MIN).contains(&comes_back_after(&mut sim)));
+    for doublings in 1..10 {
+        sim.beats(G[0], &[G[1]]);
+        assert!(!in_use(&sim));
+        sim.beats(G[0], &[]);
+        let expected = (HOLD_DOWN_MIN * (1 << doublings)).min(HOLD_DOWN_MAX);
+        let after = comes_back_after(&mut sim);
+        assert!(about(expected).contains(&after), "{after:?}, not {expected:?}");
+    }
+    // Nobody else is there.
+    sim.beats(G[0], &[G[1]]);
+    sim.beats(G[0], &[]);
+    assert!(!in_use(&sim));
+    sim.silent(G[0], SILENCE_MAX + PULSE);
+    sim.tell_hosts();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[1..2]));
+    // It has been well for long.
+    sim.silent(99, HOLD_DOWN_MAX * 2);
+    sim.beats(G[0], &[G[1]]);
+    assert!(!in_use(&sim));
+    sim.beats(G[0], &[]);
+    assert!(in_use(&sim));
 }
 
 #[test]
