@@ -43,7 +43,7 @@ use self::{
 
 pub use self::{
     event::{Action, Depths, Event, PortReport, SessionId, Work},
-    gateways::{GRACE, HEARTBEAT_INTERVAL, PULSE, SILENCE_MAX},
+    gateways::{GRACE, HEARTBEAT_INTERVAL, HOLD_DOWN_MAX, HOLD_DOWN_MIN, PULSE, SILENCE_MAX},
     trace::TraceInputs,
     underlay::MAX_BLOCKS,
 };

@@ -56,7 +56,7 @@ pub(super) enum Fitness {
     Unreachable,
     /// It has fallen out of use again and again, and is not well for long enough yet.
     HeldDown,
-    /// The region has no row of it.
+    /// The region has no row of it, or one with another address or set than it says.
     Unregistered,
 }
 
@@ -369,7 +369,7 @@ impl Fleet {
             Fitness::HeldDown => {
                 Some("it has fallen out of use again and again, and is well for a short time only")
             }
-            Fitness::Unregistered => Some("it is not registered"),
+            Fitness::Unregistered => Some("it is not registered as it says it is"),
         };
         (reason, member.unreachable.iter().copied().collect())
     }

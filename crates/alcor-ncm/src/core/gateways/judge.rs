@@ -56,6 +56,8 @@ impl Member {
         match (self.is_heard(now), &self.row) {
             (false, _) => Fitness::Silent,
             (true, None) => Fitness::Unregistered,
+            // It forwards at the address that it says, and rows would name another one.
+            (true, Some(_)) if !self.is_registered() => Fitness::Unregistered,
             (true, Some(row)) if row.draining => Fitness::Draining,
             (true, Some(_)) => Fitness::InUse,
         }
@@ -106,7 +108,10 @@ impl Fleet {
         let mut voters: BTreeMap<IpAddr, &Member> = BTreeMap::new();
         let mut votes: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for member in names.iter().filter_map(|name| self.members.get(name)) {
-            let row = member.row.as_ref().filter(|_| member.is_heard(now));
+            let row = member
+                .row
+                .as_ref()
+                .filter(|_| member.is_heard(now) && member.is_registered());
             if let Some(row) = row {
                 voters.insert(row.tunnel_ip, member);
                 member.accused().for_each(|ip| *votes.entry(ip).or_default() += 1);

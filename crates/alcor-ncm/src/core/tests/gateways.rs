@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 
 use alcor_dataplane::{Row, RowKey};
+use alcor_model::GatewayNode;
 
 use alcor_southbound::convert::encode_ip;
 
 use super::{
-    super::{
-        gateways::{HOLD_DOWN_MAX, HOLD_DOWN_MIN, SILENCE_MAX},
-        *,
-    },
+    super::*,
     sim::{HOSTS, Sim},
     world::{GATEWAYS, id, name, tunnel_ip},
 };
@@ -395,6 +393,38 @@ fn who_falls_out_of_use_again_and_again_is_held_down() {
     assert!(!in_use(&sim));
     sim.beats(G[0], &[]);
     assert!(in_use(&sim));
+}
+
+/// Rows name the address that the region has; a gateway that forwards at another one gets nothing there.
+#[test]
+fn a_gateway_is_used_at_its_registered_address_only() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    sim.disconnect(G[1]);
+    let agent = sim.agents.get_mut(&G[1]).unwrap();
+    agent.incarnation += 1;
+    agent.welcome(1_000, sim.now.since_start);
+    let elsewhere = tunnel_ip(G[1] + 50);
+    let hello = v1::Hello {
+        tunnel_ip: encode_ip(elsewhere),
+        ..agent.hello(G[1])
+    };
+    let session = 1_000;
+    sim.step(Event::Hello { session, hello });
+    // The region has not answered yet, or never will.
+    let registered = std::mem::take(&mut sim.untold);
+    assert_eq!(registered.len(), 1);
+    sim.silent(99, PULSE * 3);
+    sim.tell_hosts();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..1]));
+    let Change::Put(Resource::GatewayNode(row)) = &registered[0] else {
+        panic!("{registered:?}")
+    };
+    let mut row = GatewayNode::clone(row);
+    row.tunnel_ip = elsewhere;
+    sim.untold.push(Change::Put(Resource::GatewayNode(Arc::new(row))));
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), [tunnel_ip(G[0]), elsewhere]);
 }
 
 #[test]
