@@ -7,7 +7,7 @@
 use crate::{connection::Connection, gateway::key, layout::layouts};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const GATEWAY_LAYOUT: u32 = 2;
+pub const GATEWAY_LAYOUT: u32 = 3;
 
 /// UDP port of VXLAN (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;
@@ -36,8 +36,14 @@ pub const MAX_EXTERNAL_ADDRESSES: u32 = 1 << 17;
 pub const MAX_NAT_BLOCKS: u32 = 1 << 17;
 /// Connections that a gateway translates, all routers together.
 pub const MAX_NAT_CONNECTIONS: u32 = 1 << 20;
-/// Connections that are translated for one router, unless the loader is told otherwise.
+/// Most connections that are translated for one router, unless the loader is told otherwise.
 pub const NAT_CONNECTIONS_PER_ROUTER: u64 = 1 << 16;
+/// A router may have this part of the connections that are free, so that no few of them take all.
+pub const NAT_SHARE: u64 = 4;
+/// Connections that a router may have however few are free, as long as there is one: what all routers together may have.
+pub const NAT_FLOOR: u64 = MAX_NAT_CONNECTIONS as u64 / MAX_GATEWAY_ROUTERS as u64;
+/// Where counters by number of the router have all routers together; no router has this number.
+pub const NAT_ALL: u32 = 0;
 /// The least outside port that is given to a connection.
 pub const NAT_FIRST_PORT: u16 = 1024;
 /// Outside ports that are tried for a connection before it is refused.
@@ -262,6 +268,17 @@ impl NatKey {
             self.local as u8,
         ])
     }
+}
+
+/// How many connections a router may have that may have `most` where there is room, while so many are free for all routers.
+#[inline(always)]
+pub const fn nat_limit(most: u64, free: u64) -> u64 {
+    if free == 0 {
+        return 0;
+    }
+    let share = free / NAT_SHARE;
+    let share = if share < NAT_FLOOR { NAT_FLOOR } else { share };
+    if share < most { share } else { most }
 }
 
 /// The outside port that is tried at this turn (from 0): first the tenant's own, then others, all of them between

@@ -13,10 +13,17 @@ use alcor_dataplane::{
     gateway::{GatewayModel, GatewayVerdict, NatLimits},
     testing::gateway::{GatewayScenario, Step, TUNNEL_IP, answer},
 };
+use alcor_dataplane_abi::gateway_layout::{NAT_CONNECTIONS_PER_ROUTER, NAT_SHARE};
 use alcor_dataplane_ebpf::{GatewayConfig, XdpGateway};
 use nix::sched::{CloneFlags, unshare};
 
 const SEEDS: u64 = 300;
+/// Room for all connections of a scenario.
+const ROOMY: NatLimits = NatLimits {
+    connections: 4096,
+    connections_per_router: NAT_CONNECTIONS_PER_ROUTER,
+    last_port: u16::MAX,
+};
 
 /// Runs a test on a thread with a network namespace of its own, which goes with the thread.
 fn in_namespace(instance: &str, limits: NatLimits, test: impl FnOnce(&GatewayConfig) + Send) {
@@ -24,7 +31,6 @@ fn in_namespace(instance: &str, limits: NatLimits, test: impl FnOnce(&GatewayCon
     config.trace = true;
     config.nat = limits;
     config.max_neighbours = 4096;
-    config.max_nat_connections = 4096;
     let body = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("needs root: a network namespace of its own");
         XdpGateway::purge(&config).unwrap();
@@ -149,7 +155,7 @@ fn compare_all(
 
 #[test]
 fn between_hosts_it_does_what_the_model_does() {
-    in_namespace("test-gateway-east-west", NatLimits::default(), |config| {
+    in_namespace("test-gateway-east-west", ROOMY, |config| {
         let count = compare_all(config, GatewayScenario::east_west);
         for kind in ["underlay", "reply", "pass"] {
             assert!(count(kind) > 500, "{kind}");
@@ -172,7 +178,7 @@ fn between_hosts_it_does_what_the_model_does() {
 
 #[test]
 fn to_and_from_the_outside_it_does_what_the_model_does() {
-    in_namespace("test-gateway-north-south", NatLimits::default(), |config| {
+    in_namespace("test-gateway-north-south", ROOMY, |config| {
         let count = compare_all(config, GatewayScenario::north_south);
         for kind in ["underlay", "outside", "reply", "pass"] {
             assert!(count(kind) > 500, "{kind}");
@@ -197,6 +203,7 @@ fn to_and_from_the_outside_it_does_what_the_model_does() {
 #[test]
 fn want_of_ports_and_of_room_is_what_the_model_says() {
     let limits = NatLimits {
+        connections: 4096,
         connections_per_router: 6,
         last_port: 1024,
     };
@@ -205,5 +212,31 @@ fn want_of_ports_and_of_room_is_what_the_model_says() {
         for reason in [DropReason::NatConnectionLimit, DropReason::NatPortsExhausted] {
             assert!(count(reason.as_str()) > 10, "{}", reason.as_str());
         }
+    });
+}
+
+#[test]
+fn a_router_leaves_connections_to_others() {
+    const ROOM: u16 = 1000;
+    // So many that a share of what is left has room for no more.
+    const TAKEN: u16 = ROOM / (NAT_SHARE as u16 + 1);
+    let limits = NatLimits {
+        connections: u32::from(ROOM),
+        ..ROOMY
+    };
+    in_namespace("test-gateway-share", limits, |config| {
+        let mut gateway = XdpGateway::open(config).unwrap();
+        let mut tally = Tally::new();
+        let scenario = GatewayScenario::crowd(TAKEN + 50, 10);
+        compare(&mut gateway, limits, 0, &scenario, &mut tally);
+        let count = |kind: &str| tally.get(kind).copied().unwrap_or_default();
+        assert_eq!(count(DropReason::NatConnectionLimit.as_str()), 50);
+        assert_eq!(count("outside"), usize::from(TAKEN) + 10);
+        // What is gone is free again.
+        let rows = gateway.snapshot().unwrap().rows;
+        for row in &rows {
+            assert!(gateway.apply(&[RowChange::Remove(row.key())])[0].is_ok());
+        }
+        compare(&mut gateway, limits, 1, &scenario, &mut tally);
     });
 }

@@ -337,6 +337,7 @@ fn a_connection_that_was_answered_lives_longer_and_goes_with_its_router() {
 fn room_and_ports_of_a_router_are_bounded() {
     let mut gateway = gateway();
     gateway.set_nat_limits(NatLimits {
+        connections: 100,
         connections_per_router: 3,
         last_port: 1024,
     });

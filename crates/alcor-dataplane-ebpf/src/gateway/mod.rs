@@ -27,9 +27,7 @@ use alcor_dataplane::{
 /// The usual [`GatewayConfig::max_neighbours`].
 pub use alcor_dataplane_abi::gateway_layout::MAX_GATEWAY_NEIGHBOURS;
 use alcor_dataplane_abi::{
-    gateway_layout::{
-        DEVICE_EXTERNAL, DEVICE_UNDERLAY, DeviceValue, GATEWAY_LAYOUT, Load, MAX_NAT_CONNECTIONS,
-    },
+    gateway_layout::{DEVICE_EXTERNAL, DEVICE_UNDERLAY, DeviceValue, GATEWAY_LAYOUT, Load, nat_limit},
     layout::Counters,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Router};
@@ -76,10 +74,8 @@ pub struct GatewayConfig {
     pub probes: bool,
     /// Neighbours that there is room for, all networks together and for each family. Tables that are found keep their size.
     pub max_neighbours: u32,
-    /// How much source NAT may take for a router.
+    /// How much source NAT may take. Tables that are found keep their size.
     pub nat: NatLimits,
-    /// Connections that are translated, all routers together. Tables that are found keep their size.
-    pub max_nat_connections: u32,
     /// How the program is put on devices; `None`: native where the driver can and needs no help from the other end, else generic.
     pub attachment: Option<Attachment>,
     /// For tests: the program tells its verdict, is on no device, and sends nothing.
@@ -98,7 +94,6 @@ impl GatewayConfig {
             probes: true,
             max_neighbours: MAX_GATEWAY_NEIGHBOURS,
             nat: NatLimits::default(),
-            max_nat_connections: MAX_NAT_CONNECTIONS,
             attachment: None,
             trace: false,
         }
@@ -136,7 +131,8 @@ pub struct XdpGateway {
     is_news: bool,
     tunnel_ip: Ipv4Addr,
     nat: nat::Shared,
-    nat_limit: u64,
+    /// Most connections of a router.
+    nat_most: u64,
     /// The clock of traced frames, in nanoseconds; `None`: the kernel's.
     clock_ns: Option<u64>,
     /// Ends with the gateway; none where the test says when to sweep.
@@ -156,13 +152,14 @@ impl XdpGateway {
     /// open.
     pub fn open(config: &GatewayConfig) -> Result<Self, DataplaneError> {
         let pins = config.pins()?;
-        let mut ebpf = object::load(&pins, config)?;
-        let nat = Arc::new(Mutex::new(Nat::take(&mut ebpf)?));
+        let nat_room = object::nat_room(&pins, config)?;
+        let mut ebpf = object::load(&pins, config, nat_room)?;
+        let nat = Arc::new(Mutex::new(Nat::take(&mut ebpf, nat_room)?));
         let sweeper = (!config.trace).then(|| Sweeper::start(Arc::clone(&nat)));
         let mut gateway = Self {
             _sweeper: sweeper.transpose()?,
             nat,
-            nat_limit: config.nat.connections_per_router,
+            nat_most: config.nat.connections_per_router,
             clock_ns: config.trace.then_some(0),
             rows: Rows::default(),
             handles: Handles::new(config.tunnel_ip),
@@ -233,12 +230,13 @@ impl XdpGateway {
     /// When the counters in the kernel cannot be read.
     pub fn nat(&self) -> Result<Vec<RouterNat>, DataplaneError> {
         let nat = nat::lock(&self.nat);
+        let limit = nat_limit(self.nat_most, nat.free()?);
         let routers = self.handles.routers().map(|(router, number)| {
             let (connections, refused) = nat.counts(number)?;
             Ok(RouterNat {
                 router,
                 connections,
-                limit: self.nat_limit,
+                limit,
                 refused,
             })
         });

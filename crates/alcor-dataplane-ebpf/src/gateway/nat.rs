@@ -16,7 +16,7 @@ use std::{
 };
 
 use alcor_dataplane::DataplaneError;
-use alcor_dataplane_abi::gateway_layout::{NatBack, NatKey, NatValue};
+use alcor_dataplane_abi::gateway_layout::{NAT_ALL, NatBack, NatKey, NatValue};
 use aya::{
     Ebpf,
     maps::{Array, MapData},
@@ -41,6 +41,8 @@ pub(super) struct Nat {
     begun: Array<MapData, u64>,
     gone: Array<MapData, u64>,
     refused: Array<MapData, u64>,
+    /// Connections that there is room for.
+    room: u32,
 }
 
 /// Shared with the thread that sweeps.
@@ -58,13 +60,14 @@ pub(super) fn now() -> Result<u64, DataplaneError> {
 }
 
 impl Nat {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataplaneError> {
+    pub(super) fn take(object: &mut Ebpf, room: u32) -> Result<Self, DataplaneError> {
         Ok(Self {
             entries: take(object, "gw_nat")?,
             backs: take(object, "gw_nat_back")?,
             begun: take(object, "gw_nat_begun")?,
             gone: take(object, "gw_nat_gone")?,
             refused: take(object, "gw_nat_refused")?,
+            room,
         })
     }
 
@@ -84,18 +87,38 @@ impl Nat {
         }
         self.remove_if(|key, value| vnis.contains(&key.vni) || routers.contains(&value.router))?;
         for number in routers {
-            let begun = self.begun.get(number, 0).map_err(failed)?;
-            self.gone.set(*number, begun, 0).map_err(failed)?;
+            // Nothing, unless the program's count was wrong.
+            self.count_gone(*number, self.held(*number)?)?;
             self.refused.set(*number, 0, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Connections of this number.
+    fn held(&self, number: u32) -> Result<u64, DataplaneError> {
+        let count = |counters: &Array<MapData, u64>| counters.get(&number, 0).map_err(failed);
+        Ok(count(&self.begun)?.wrapping_sub(count(&self.gone)?))
+    }
+
+    /// Connections that there is room for.
+    pub(super) fn free(&self) -> Result<u64, DataplaneError> {
+        Ok(u64::from(self.room).saturating_sub(self.held(NAT_ALL)?))
+    }
+
+    /// Counts connections of a router that are gone.
+    fn count_gone(&mut self, number: u32, connections: u64) -> Result<(), DataplaneError> {
+        for number in [number, NAT_ALL] {
+            let gone = self.gone.get(&number, 0).map_err(failed)?;
+            let gone = gone.wrapping_add(connections);
+            self.gone.set(number, gone, 0).map_err(failed)?;
         }
         Ok(())
     }
 
     /// Connections of a router, and how many were refused so far.
     pub(super) fn counts(&self, number: u32) -> Result<(u64, u64), DataplaneError> {
-        let count = |counters: &Array<MapData, u64>| counters.get(&number, 0).map_err(failed);
-        let connections = count(&self.begun)?.saturating_sub(count(&self.gone)?);
-        Ok((connections, count(&self.refused)?))
+        let refused = self.refused.get(&number, 0).map_err(failed)?;
+        Ok((self.held(number)?, refused))
     }
 
     fn remove_if(&mut self, is_gone: impl Fn(&NatKey, &NatValue) -> bool) -> Result<(), DataplaneError> {
@@ -116,8 +139,7 @@ impl Nat {
                 .map_err(|stopped| failed(stopped.error))?;
             for (inside, router) in insides.iter().zip(routers) {
                 if self.entries.remove(inside).map_err(failed)? {
-                    let gone = self.gone.get(router, 0).map_err(failed)?;
-                    self.gone.set(*router, gone.wrapping_add(1), 0).map_err(failed)?;
+                    self.count_gone(*router, 1)?;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use alcor_dataplane::DataplaneError;
 use alcor_model::net::GATEWAY_MAC;
-use aya::{Ebpf, EbpfLoader, programs::Xdp};
+use aya::{Ebpf, EbpfLoader, maps::MapInfo, programs::Xdp};
 
 use super::GatewayConfig;
 use crate::{error, pins::Pins};
@@ -45,8 +45,19 @@ const PEERS: [&str; 2] = ["gw_peers4", "gw_peers6"];
 /// Maps that have room for all translated connections.
 const CONNECTIONS: [&str; 2] = ["gw_nat", "gw_nat_back"];
 
+/// How many connections the table has room for, which may be there already.
+pub(super) fn nat_room(pins: &Pins, config: &GatewayConfig) -> Result<u32, DataplaneError> {
+    let [path, _] = CONNECTIONS.map(|name| pins.map(name));
+    if !path.exists() {
+        return Ok(config.nat.connections);
+    }
+    let found = MapInfo::from_pin(&path);
+    let found = found.map_err(|source| error::kernel(format!("looking at {}", path.display()), source))?;
+    Ok(found.max_entries())
+}
+
 /// Loads the program, with the maps that are pinned or with new ones that are pinned now.
-pub(super) fn load(pins: &Pins, config: &GatewayConfig) -> Result<Ebpf, DataplaneError> {
+pub(super) fn load(pins: &Pins, config: &GatewayConfig, nat_room: u32) -> Result<Ebpf, DataplaneError> {
     let Some(object) = OBJECT else {
         let reason =
             "this alcor was built without kernel programs: run `cargo xtask setup`, then build again";
@@ -58,6 +69,8 @@ pub(super) fn load(pins: &Pins, config: &GatewayConfig) -> Result<Ebpf, Dataplan
     loader.override_global("TRACE", &trace, true);
     loader.override_global("PROBES", &probes, true);
     loader.override_global("TUNNEL_IP", &tunnel_ip, true);
+    let nat_room = u64::from(nat_room);
+    loader.override_global("NAT_ROOM", &nat_room, true);
     loader.override_global("NAT_LIMIT", &config.nat.connections_per_router, true);
     let last_port = u32::from(config.nat.last_port);
     loader.override_global("NAT_LAST_PORT", &last_port, true);
@@ -65,7 +78,7 @@ pub(super) fn load(pins: &Pins, config: &GatewayConfig) -> Result<Ebpf, Dataplan
         loader.map_max_entries(name, config.max_neighbours);
     }
     for name in CONNECTIONS {
-        loader.map_max_entries(name, config.max_nat_connections);
+        loader.map_max_entries(name, config.nat.connections);
     }
     for name in PINNED {
         loader.map_pin_path(name, pins.map(name));

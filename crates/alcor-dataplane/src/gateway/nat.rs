@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use alcor_dataplane_abi::{
     connection::{Connection, Segment, Step, step},
-    gateway_layout::{NAT_CONNECTIONS_PER_ROUTER, NAT_PORT_TRIES, NatBack, NatKey, nat_port},
+    gateway_layout::{
+        MAX_NAT_CONNECTIONS, NAT_CONNECTIONS_PER_ROUTER, NAT_PORT_TRIES, NatBack, NatKey, nat_limit, nat_port,
+    },
 };
 use alcor_model::{Id, Router};
 
@@ -13,7 +15,9 @@ use crate::DropReason;
 /// How much source NAT may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatLimits {
-    /// Connections of one router.
+    /// Connections of all routers together.
+    pub connections: u32,
+    /// Most connections of one router; fewer where little is free ([`nat_limit`]).
     pub connections_per_router: u64,
     /// The last outside port that is given.
     pub last_port: u16,
@@ -22,6 +26,7 @@ pub struct NatLimits {
 impl Default for NatLimits {
     fn default() -> Self {
         Self {
+            connections: MAX_NAT_CONNECTIONS,
             connections_per_router: NAT_CONNECTIONS_PER_ROUTER,
             last_port: u16::MAX,
         }
@@ -78,7 +83,8 @@ impl Nat {
             .values()
             .filter(|entry| entry.router == router)
             .count();
-        if own as u64 >= self.limits.connections_per_router {
+        let free = u64::from(self.limits.connections).saturating_sub(self.entries.len() as u64);
+        if own as u64 >= nat_limit(self.limits.connections_per_router, free) {
             return Err(DropReason::NatConnectionLimit);
         }
         let seed = key.port_seed();

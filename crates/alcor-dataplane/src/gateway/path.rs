@@ -71,7 +71,8 @@
 //! [`step`](alcor_dataplane_abi::connection::step) say; what goes north is egress. The key is the network, both addresses, the tenant's and the other side's port or the query. From inside: a
 //! connection that is known, with the router's present address, keeps its outside port. A new one, which not every packet may begin (an answer to a query does not), takes
 //! the first port of [`nat_port`](alcor_dataplane_abi::gateway_layout::nat_port) that no connection of this address with the same other side has, in [`NAT_PORT_TRIES`](alcor_dataplane_abi::gateway_layout::NAT_PORT_TRIES) turns: none:
-//! `NatPortsExhausted`. The router has as many connections as it may have: `NatConnectionLimit`. From outside: only what `step` passes of a connection that lives; nothing from
+//! `NatPortsExhausted`. The router has as many connections as it may have
+//! ([`nat_limit`](alcor_dataplane_abi::gateway_layout::nat_limit) of what is free for all routers): `NatConnectionLimit`. From outside: only what `step` passes of a connection that lives; nothing from
 //! outside begins anything, else `NoTranslation`. A connection that is over keeps its port until it is swept, which happens some time after it expired; what its
 //! beginner sends before that begins it anew, with the same port. An ICMP error belongs to the connection that it quotes, and keeps nothing alive. Connections of a
 //! network go with it, and those of a router with its last row.

@@ -67,7 +67,7 @@ pub struct RouterNat {
     pub router: Id<Router>,
     /// Connections, with those that are over and not swept yet.
     pub connections: u64,
-    /// How many there may be.
+    /// How many there may be at present.
     pub limit: u64,
     /// Connections that were refused so far, for want of room or of ports.
     pub refused: u64,

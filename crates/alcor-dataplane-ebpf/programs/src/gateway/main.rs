@@ -42,7 +42,10 @@ static TUNNEL_IP: [u8; 4] = [0; 4];
 #[unsafe(no_mangle)]
 static PROBES: u32 = 0;
 
-/// Connections that are translated for one router; set when loaded.
+/// Connections that are translated, all routers together; set when loaded.
+#[unsafe(no_mangle)]
+static NAT_ROOM: u64 = MAX_NAT_CONNECTIONS as u64;
+/// Most connections that are translated for one router; set when loaded.
 #[unsafe(no_mangle)]
 static NAT_LIMIT: u64 = NAT_CONNECTIONS_PER_ROUTER;
 /// The last outside port that is given; set when loaded.
@@ -50,7 +53,13 @@ static NAT_LIMIT: u64 = NAT_CONNECTIONS_PER_ROUTER;
 static NAT_LAST_PORT: u32 = u16::MAX as u32;
 
 #[inline(always)]
-fn nat_limit() -> u64 {
+fn nat_room() -> u64 {
+    // SAFETY: as in `trace`.
+    unsafe { core::ptr::read_volatile(&raw const NAT_ROOM) }
+}
+
+#[inline(always)]
+fn nat_most() -> u64 {
     // SAFETY: as in `trace`.
     unsafe { core::ptr::read_volatile(&raw const NAT_LIMIT) }
 }

@@ -49,7 +49,7 @@ pub static NAT: HashMap<NatKey, NatValue> = HashMap::with_max_entries(MAX_NAT_CO
 #[map(name = "gw_nat_back")]
 pub static NAT_BACK: HashMap<NatKey, NatBack> =
     HashMap::with_max_entries(MAX_NAT_CONNECTIONS, BPF_F_NO_PREALLOC);
-/// Connections that were begun, less those that were replaced, by number of the router; counted here only.
+/// Connections that were begun, less those that were replaced, by number of the router, and of `NAT_ALL`; counted here only.
 #[map(name = "gw_nat_begun")]
 pub static NAT_BEGUN: Array<u64> = Array::with_max_entries(MAX_GATEWAY_ROUTERS + 1, 0);
 /// Connections that were forgotten, likewise; counted by the loader only.

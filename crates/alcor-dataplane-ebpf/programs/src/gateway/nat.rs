@@ -9,7 +9,7 @@ use alcor_dataplane_abi::{
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use crate::{end::End, maps::*, nat_last_port, nat_limit, packet::Work, trace};
+use crate::{end::End, maps::*, nat_last_port, nat_most, nat_room, packet::Work, trace};
 
 /// "There is one already."
 const EEXIST: i32 = 17;
@@ -120,20 +120,33 @@ pub fn north(work: &mut Work) -> u32 {
     if let Some((address, port, number)) = old {
         // The router has another address now, or it is another router. Gone already is as good.
         let _ = NAT_BACK.remove(&key.outside(address, port));
-        add(&NAT_BEGUN, number, u64::MAX);
+        count(number, u64::MAX);
     }
     End::ON.0
+}
+
+/// Connections that are held by this number.
+#[inline(always)]
+fn held(number: u32) -> u64 {
+    match (NAT_BEGUN.get(number), NAT_GONE.get(number)) {
+        (Some(begun), Some(gone)) => begun.wrapping_sub(*gone),
+        _ => u64::MAX,
+    }
+}
+
+/// Counts a connection of a router that is begun, or that is taken back (by: -1).
+#[inline(always)]
+fn count(number: u32, by: u64) {
+    add(&NAT_BEGUN, number, by);
+    add(&NAT_BEGUN, NAT_ALL, by);
 }
 
 /// Begins a connection; it may take the place of one that the router has with an address that is not its own any more.
 #[inline(never)]
 fn begin(work: &mut Work, replaces: bool) -> u32 {
     let number = work.number;
-    let (begun, gone) = (NAT_BEGUN.get(number), NAT_GONE.get(number));
-    let (Some(begun), Some(gone)) = (begun, gone) else {
-        return End::drop(DropReason::Internal).0;
-    };
-    if begun.wrapping_sub(*gone) >= nat_limit() {
+    let free = nat_room().saturating_sub(held(NAT_ALL));
+    if held(number) >= nat_limit(nat_most(), free) {
         return End::drop(DropReason::NatConnectionLimit).0;
     }
     let key = work.key;
@@ -180,7 +193,7 @@ fn begin(work: &mut Work, replaces: bool) -> u32 {
         }
         return End::drop(DropReason::NatConnectionLimit).0;
     }
-    add(&NAT_BEGUN, number, 1);
+    count(number, 1);
     End::ON.0
 }
 

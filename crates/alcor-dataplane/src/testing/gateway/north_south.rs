@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use alcor_dataplane_abi::flow::{PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, has_ports};
 use alcor_model::{FloatingIp, Id, MacAddr, Router, Vni, net::GATEWAY_MAC};
+use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 use super::{
@@ -60,6 +61,16 @@ fn network_row(rng: &mut Rng, network: usize) -> Option<Row> {
         on_demand: true,
         gateways: vec![TUNNEL_IP.into()],
     }))
+}
+
+fn up(row: Row) -> Row {
+    match row {
+        Row::Network(network) => Row::Network(NetworkRow {
+            admin_state_up: true,
+            ..network
+        }),
+        other => other,
+    }
 }
 
 fn router_row(rng: &mut Rng) -> Option<Row> {
@@ -314,6 +325,46 @@ fn back(rng: &mut Rng, packet: &[u8]) -> Option<(u8, Ip, Vec<u8>)> {
 }
 
 impl GatewayScenario {
+    /// A tenant of one router begins so many connections, then one of another router so many.
+    pub fn crowd(first: u16, second: u16) -> Self {
+        let rng = &mut Rng::new(0);
+        let mut steps = Vec::new();
+        for (number, connections) in [(0u8, first), (1, second)] {
+            let network = usize::from(number);
+            let external = ExternalRow {
+                network_id: network_id(99),
+                address: Some([203, 0, 113, number + 1].into()),
+                enable_snat: true,
+                gateways: vec![TUNNEL_IP.into()],
+            };
+            let interface = InterfaceRow {
+                network_id: network_id(network),
+                cidr: IpNet::from(Ipv4Net::new_assert([10, number, 0, 0].into(), 24)),
+                address: [10, number, 0, 254].into(),
+            };
+            let router = RouterRow {
+                id: router_id(network),
+                network_id: network_id(network),
+                admin_state_up: true,
+                interfaces: vec![interface],
+                routes: Vec::new(),
+                external: Some(external),
+            };
+            let rows = network_row(rng, network).into_iter().map(up);
+            let rows = rows.chain([Row::Router(router)]).map(RowChange::Put);
+            steps.push(Step::Apply(rows.collect()));
+            let source = Ipv4Addr::new(10, number, 0, 1);
+            let ip = Ip::new(source.into(), [198, 51, 100, 1].into(), 63);
+            for port in 0..connections {
+                let datagram = ip.udp((2000 + port, 53), b"?");
+                let inner = ip.frame(tenant_mac(source.into()), GATEWAY_MAC, PROTO_UDP, &datagram);
+                let host = Ipv4Addr::new(192, 0, 2, 1);
+                steps.push(Step::Frame(UNDERLAY, in_tunnel(host, vni(network), &inner)));
+            }
+        }
+        Self { steps }
+    }
+
     /// Routers with a way out, floating IPs, tenants and the outside.
     pub fn north_south(seed: u64) -> Self {
         let rng = &mut Rng::new(seed ^ 0x5eed);
