@@ -43,7 +43,7 @@ enum Name {
     /// API call to "visible to packets" on a real host, in networks of 10, 1,000 and 100,000 ports (root).
     Programming,
     /// 10,000 simulated hosts over real sockets: memory, all of them coming back, API call to "visible" in networks of up to
-    /// 1,000,000 ports, a burst.
+    /// 1,000,000 ports, a burst; first packets; a million neighbours into the kernel; an agent's memory (root).
     Scale,
     /// One member more or less in groups of 10 to 100,000, one rule more; the same in OVN; and what rules cost packets
     /// (root).
@@ -71,7 +71,12 @@ pub fn bench(flags: &Flags) -> anyhow::Result<()> {
         Name::Store => example("alcor-region", "bench_store", flags.quick, &[])?,
         Name::Api => api(flags.quick)?,
         Name::Programming => Value::Object(programming::bench(flags.quick)?).to_string(),
-        Name::Scale => Value::Object(scale::bench(flags.quick)?).to_string(),
+        Name::Scale => {
+            let mut figures = scale::bench(flags.quick)?;
+            figures.extend(first_packet::bench(flags.quick)?);
+            figures.extend(alone(flags.quick)?);
+            Value::Object(figures).to_string()
+        }
         Name::Security => {
             let mut figures = security::bench(flags.quick)?;
             figures.extend(security_dataplane::bench(flags.quick)?);
@@ -102,6 +107,22 @@ fn api(quick: bool) -> anyhow::Result<String> {
     run(&mut cargo(&example_args))?;
     let neutron = Neutron::start()?;
     example("alcor-api", "bench_api", quick, &["--beside", &neutron.address])
+}
+
+/// What `scale` tells of parts that run alone: bytes of a neighbour in an NCM, a million neighbours into the kernel, an agent's memory.
+fn alone(quick: bool) -> anyhow::Result<Figures> {
+    let rows: &[&str] = if quick { &["100000"] } else { &[] };
+    let ebpf = ["--dataplane", "ebpf", "--devices"];
+    let resolve = example("alcor-ncm", "bench_resolve", quick, &[])?;
+    let apply = example("alcor-dataplane-ebpf", "apply_neighbours", false, rows)?;
+    let memory = example("alcor-agent", "bench_memory", false, &ebpf)?;
+    let mut figures = Figures::new();
+    let parts = [(resolve, "_bytes"), (apply, "apply_"), (memory, "_rss_mb")];
+    for (printed, wanted) in parts {
+        let printed: Figures = serde_json::from_str(&printed)?;
+        figures.extend(printed.into_iter().filter(|(key, _)| key.contains(wanted)));
+    }
+    Ok(figures)
 }
 
 /// Runs an example of a package that prints its table on standard error and its JSON as the last line of standard output.
