@@ -52,19 +52,6 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    /// Every reason.
-    pub const ALL: [Self; 9] = [
-        Self::NotOnDemand,
-        Self::UnknownPort,
-        Self::PortLimit,
-        Self::HostLimit,
-        Self::AskedTooOften,
-        Self::Unknown,
-        Self::TooLate,
-        Self::Refused,
-        Self::TooLong,
-    ];
-
     /// Stable text for counters.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -11,11 +11,6 @@ impl Rng {
         Self(seed)
     }
 
-    /// A generator of its own for one part of a run: what that part draws changes nothing elsewhere.
-    pub const fn fork(&mut self) -> Self {
-        Self(self.next())
-    }
-
     /// The next 64 bits.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

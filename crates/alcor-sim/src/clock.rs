@@ -1,12 +1,17 @@
-//! Virtual time and the region's source of time, ids and random numbers, all decided by a seed.
+//! Virtual time and the region's source of time, ids and random numbers, all decided by a seed; and the clock by which the
+//! simulator measures what deciders cost, which no decision depends on.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use alcor_region::env::Source;
 use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
 use crate::rng::Rng;
@@ -16,6 +21,12 @@ pub type Us = u64;
 
 /// What the wall clocks show when a simulation begins, in microseconds since the Unix epoch (2026-01-01).
 pub const BEGIN_UNIX_US: u64 = 1_767_225_600_000_000;
+
+/// CPU time of this thread so far, the kernel's work for it included: what others do on the machine does not count. Zero when
+/// the kernel does not say.
+pub(crate) fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
 
 /// The region's source: a clock that the simulation sets, and numbers that a seed decides.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ impl Cloud {
             config: Arc::new(RegionConfig::default()),
             source: Arc::<SimSource>::clone(&source),
         };
-        let mut cloud = Self {
+        Self {
             state: RegionState::default(),
             env,
             source,
@@ -41,13 +41,15 @@ impl Cloud {
             rows: BTreeMap::new(),
             durable: Revision::ZERO,
             up: true,
-        };
-        let templates = cloud.write(|tx, env| {
+        }
+    }
+
+    /// Makes what every region has from its beginning.
+    pub(crate) fn begin(&mut self) -> Result<(), RegionError> {
+        self.write(|tx, env| {
             security_group::ensure_templates(tx, env);
             Ok(())
-        });
-        debug_assert!(templates.is_ok(), "templates are always allowed");
-        cloud
+        })
     }
 
     /// Whose word the simulation's commands are.

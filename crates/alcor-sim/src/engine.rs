@@ -320,6 +320,9 @@ impl Sim {
 
     /// Everything starts; hosts say hello, then ports come.
     fn begin(&mut self) {
+        if let Err(refusal) = self.cloud.begin() {
+            self.violate(format!("the region does not begin: {refusal}"));
+        }
         self.ncm_starts_soon();
         let ramp = to_us(self.scenario.hosts.ramp_s).max(1);
         for actor in 0..self.scenario.hosts.count {

@@ -31,31 +31,31 @@ impl Samples {
         self.max = self.max.max(value);
     }
 
-    /// The value that this share of the others are not above; 0 when there are none.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "there are at most SAMPLES_MAX values"
-    )]
-    fn quantile(&self, sorted: &[u64], share: f64) -> u64 {
-        let last = sorted.len().saturating_sub(1);
-        let place = (last as f64 * share).round() as usize;
-        sorted.get(place).copied().unwrap_or_default()
-    }
-
     /// Percentiles.
     pub fn summary(&self) -> Summary {
         let mut sorted = self.values.clone();
         sorted.sort_unstable();
         Summary {
             count: self.count,
-            p50: self.quantile(&sorted, 0.5),
-            p90: self.quantile(&sorted, 0.9),
-            p99: self.quantile(&sorted, 0.99),
+            p50: quantile(&sorted, 0.5),
+            p90: quantile(&sorted, 0.9),
+            p99: quantile(&sorted, 0.99),
             max: self.max,
         }
     }
+}
+
+/// The value that this share of the others are not above; 0 when there are none.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "there are at most SAMPLES_MAX values"
+)]
+fn quantile(sorted: &[u64], share: f64) -> u64 {
+    let last = sorted.len().saturating_sub(1);
+    let place = (last as f64 * share).round() as usize;
+    sorted.get(place).copied().unwrap_or_default()
 }
 
 /// Percentiles of a distribution.

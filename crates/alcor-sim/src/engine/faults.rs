@@ -274,8 +274,7 @@ impl Sim {
             return;
         };
         for event in full.told() {
-            debug_assert!(matches!(event, AgentEvent::Dataplane(_)), "a data plane's word");
-            self.agent(actor, event);
+            self.agent(actor, AgentEvent::Dataplane(event));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use alcor_model::{Change, HostRuntime, Id, Label, Network, Port, ResourceKey, Revision};
@@ -15,7 +15,11 @@ use alcor_southbound::convert::{
 };
 
 use super::{Event, Kind, Sim, wires::Down};
-use crate::{clock::Us, host, scenario::NcmBounds};
+use crate::{
+    clock::{Us, cpu_time},
+    host,
+    scenario::NcmBounds,
+};
 
 /// How often the core is told that time has passed, as in the shell.
 const TICK_US: Us = 1_000_000;
@@ -305,9 +309,10 @@ impl Sim {
         let (Ok(questions), Some(asker)) = (decode_questions(message), asker) else {
             return self.cut(actor);
         };
-        let began = Instant::now();
+        let before = cpu_time();
         let (answers, _) = core.directory().resolve(now, &asker, &questions);
-        self.figures.asked(&answers, began.elapsed());
+        let cpu = cpu_time().saturating_sub(before);
+        self.figures.asked(&answers, cpu);
         let resolved = encode_answers(message.id, &answers);
         let body = Some(ncm_message::Body::Resolved(resolved));
         self.ncm_sends(session, v1::NcmMessage { body });
@@ -333,9 +338,9 @@ impl Sim {
             _ => None,
         };
         let Some(core) = &mut self.ncm.core else { return };
-        let began = Instant::now();
+        let before = cpu_time();
         let (actions, work) = core.step(now, event);
-        let cpu = began.elapsed();
+        let cpu = cpu_time().saturating_sub(before);
         self.figures.step(&work, cpu, change);
         for action in actions {
             self.ncm_wants(action);

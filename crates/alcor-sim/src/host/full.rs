@@ -245,10 +245,10 @@ impl Full {
     }
 
     /// What the data plane has told since the last call.
-    pub(crate) fn told(&mut self) -> Vec<Event> {
+    pub(crate) fn told(&mut self) -> Vec<Told> {
         let mut told = Vec::new();
         while let Some(event) = self.events.as_mut().and_then(|events| events.try_recv().ok()) {
-            told.push(Event::Dataplane(event));
+            told.push(event);
         }
         told
     }
