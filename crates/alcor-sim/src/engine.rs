@@ -42,7 +42,7 @@ const BEAT_GROUPS: u64 = 32;
 const TELL_EVERY: u64 = 4_096;
 
 /// What happens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Event {
     /// The region's commit is durable.
     Commit {
@@ -233,7 +233,8 @@ pub struct Sim {
     arranged: u64,
     /// Events that happened.
     happened: u64,
-    remembered: VecDeque<(u64, Us, String)>,
+    /// The last events with their numbers and times; made text of when somebody wants to read them.
+    remembered: VecDeque<(u64, Us, Event)>,
     /// Only the events up to this one are wanted.
     until: Option<u64>,
     cloud: Cloud,
@@ -392,19 +393,24 @@ impl Sim {
             self.now = next.at;
             self.cloud.set_clock(self.unix_us());
             self.happened += 1;
-            if self.remembered.len() == REMEMBERED {
-                self.remembered.pop_front();
-            }
-            if !matches!(next.event, Event::Beats { .. }) {
-                let text = format!("{:?}", next.event);
-                self.remembered.push_back((self.happened, self.now, text));
-            }
+            self.remember(&next.event);
             self.happen(next.event);
             if self.happened.is_multiple_of(TELL_EVERY) {
                 tell(self.progress());
             }
         }
         self.now = self.now.max(until);
+    }
+
+    fn remember(&mut self, event: &Event) {
+        if matches!(event, Event::Beats { .. }) {
+            return;
+        }
+        if self.remembered.len() == REMEMBERED {
+            self.remembered.pop_front();
+        }
+        let event = (self.happened, self.now, event.clone());
+        self.remembered.push_back(event);
     }
 
     fn progress(&self) -> Progress {
@@ -479,7 +485,7 @@ impl Sim {
 
     fn last_events(&self) -> Vec<String> {
         let events = self.remembered.iter();
-        let text = events.map(|(number, at, event)| format!("{number} at {at} us: {event}"));
+        let text = events.map(|(number, at, event)| format!("{number} at {at} us: {event:?}"));
         text.collect()
     }
 

@@ -52,6 +52,7 @@ pub(super) struct Wayfarers {
 }
 
 /// A packet between two hosts.
+#[derive(Clone)]
 pub(super) struct InTunnel {
     number: u64,
     source: IpAddr,
