@@ -4,6 +4,9 @@
 //! a seed, and checks what must always hold (level a). [`sockets`] runs simulated agents over the real protocol against
 //! real processes (level b).
 //!
+//! The simulated regions have networks, ports and security groups, and no routers: interleavings of routing with faults are
+//! not tried here. Routers have tests of their own in the crates that decide about them.
+//!
 //! Not here: what a scenario is (`alcor-scenario`); real packets (level c: `cargo xtask sim --namespaces`, of the same
 //! scenarios).
 
