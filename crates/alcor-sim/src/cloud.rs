@@ -5,7 +5,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use alcor_model::{Change, Kind, Resource, ResourceKey, Revision};
+use alcor_model::{Change, Resource, ResourceKey, Revision};
+use alcor_ncm::core::KINDS;
 use alcor_region::{Env, RegionConfig, RegionError, RegionState, command::Caller, security_group};
 use alcor_store::{State as _, Tx};
 
@@ -136,23 +137,8 @@ impl Cloud {
 
     /// What an NCM needs of the region, in an order in which it can be loaded. Only durable rows are told.
     pub(crate) fn rows_for_ncm(&self) -> Vec<Resource> {
-        let needed = |key: &ResourceKey| {
-            matches!(
-                key.kind(),
-                Kind::Host
-                    | Kind::HostRuntime
-                    | Kind::Network
-                    | Kind::Subnet
-                    | Kind::AddressGroup
-                    | Kind::SecurityGroup
-                    | Kind::SecurityGroupRule
-                    | Kind::Label
-                    | Kind::Port
-                    | Kind::Router
-            )
-        };
         // Keys are in the order of their kinds, which is the order in which rows can be loaded.
-        let rows = self.rows.iter().filter(|(key, _)| needed(key));
+        let rows = self.rows.iter().filter(|(key, _)| KINDS.contains(&key.kind()));
         rows.map(|(_, row)| row.clone()).collect()
     }
 }

@@ -7,7 +7,7 @@ mod asking;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +21,7 @@ use alcor_proto::v1::{
     AgentMessage, Delta, Heartbeat, Held, Hello, PortCondition, PortReport, Receipt, SnapshotPhase,
     agent_message, ncm_message, row, southbound_client::SouthboundClient,
 };
+use alcor_southbound::{MESSAGE_BYTES_MAX, convert::encode_ip};
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -29,8 +30,6 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Messages that one agent may have waiting for the channel.
 const SEND_QUEUE: usize = 1_024;
-/// A snapshot part may be large; the same bound as the real agent's.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What all agents together have seen.
 #[derive(Debug, Default)]
@@ -131,9 +130,11 @@ pub async fn run(fleet: &Fleet, seen: Arc<Seen>) -> Result<(), SimError> {
     Ok(())
 }
 
-/// Each simulated host has a tunnel address of its own in 198.19.0.0/16 (RFC 2544 benchmarking range).
+/// Each of up to 65,535 simulated hosts has a tunnel address of its own in 198.19.0.0/16 (RFC 2544 benchmarking range); more
+/// share them.
 fn tunnel_ip(index: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)).wrapping_add(index & 0xffff))
+    let place = index % u32::from(u16::MAX);
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)) + place)
 }
 
 struct Agent {
@@ -262,7 +263,7 @@ impl Agent {
         Hello {
             host: self.host.clone(),
             incarnation: self.incarnation,
-            tunnel_ip: address_bytes(IpAddr::V4(self.tunnel_ip)),
+            tunnel_ip: encode_ip(self.tunnel_ip.into()),
             held: held.collect(),
             dataplane: "simulated".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -309,13 +310,6 @@ fn answers(delta: Delta) -> Vec<AgentMessage> {
 
 fn message(body: agent_message::Body) -> AgentMessage {
     AgentMessage { body: Some(body) }
-}
-
-fn address_bytes(address: IpAddr) -> Bytes {
-    match address {
-        IpAddr::V4(v4) => Bytes::copy_from_slice(&v4.octets()),
-        IpAddr::V6(v6) => Bytes::copy_from_slice(&v6.octets()),
-    }
 }
 
 /// Microseconds since the Unix epoch; 0 before it.

@@ -9,6 +9,8 @@ use alcor_proto::v1::{AgentMessage, Question, Resolve, Resolved, Verdict, agent_
 use alcor_southbound::convert::encode_ip;
 use bytes::Bytes;
 
+use crate::rng::Rng;
+
 /// Questions of one message.
 const QUESTIONS: u32 = 256;
 /// Messages of one host that are not answered yet.
@@ -45,7 +47,7 @@ pub struct Answers {
 pub(super) struct Asker {
     asking: Asking,
     id: u64,
-    random: u64,
+    rng: Rng,
 }
 
 impl Asker {
@@ -53,7 +55,7 @@ impl Asker {
         Self {
             asking,
             id: 0,
-            random: index as u64,
+            rng: Rng::new(index as u64),
         }
     }
 
@@ -80,15 +82,9 @@ impl Asker {
         }
     }
 
-    /// A random one (SplitMix64).
+    /// A random one.
     fn address(&mut self) -> IpAddr {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        // The upper half decides: below `addresses`, which has 32 bits.
-        let place = ((z >> 32) * u64::from(self.asking.addresses)) >> 32;
+        let place = self.rng.below(self.asking.addresses.into());
         let place = u32::try_from(place).unwrap_or_default();
         Ipv4Addr::from(u32::from(self.asking.first).wrapping_add(place)).into()
     }
