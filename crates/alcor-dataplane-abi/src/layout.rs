@@ -6,7 +6,7 @@
 use crate::{connection::Direction, gateway::MAX_GATEWAYS};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
@@ -89,8 +89,6 @@ pub const NETWORK_UP: u32 = 1;
 pub const NETWORK_UNDERLAY: u32 = 1 << 1;
 /// [`NetworkValue::flags`]: addresses that no row tells are asked for.
 pub const NETWORK_ON_DEMAND: u32 = 1 << 2;
-/// [`NetworkValue::flags`]: a router of the network leads out, as far as gateways do.
-pub const NETWORK_OUT: u32 = 1 << 3;
 
 /// [`NeighbourValue::flags`], [`RemoteMac::flags`]: the port was on this host; what still comes for it is passed on.
 pub const NEIGHBOUR_FORWARD: u16 = 1;
@@ -208,7 +206,7 @@ layouts! {
         ipv6: [u8; 16],
     }
     /// A network; the key is its handle.
-    NetworkValue(36) {
+    NetworkValue(16) {
         /// Its number in the tunnel.
         vni: u32,
         /// Largest IP packet, in bytes.
@@ -217,10 +215,13 @@ layouts! {
         flags: u32,
         /// Number of the set of its gateways; 0 for none.
         gateways: u32,
-        /// Family of the gateway that owns the way out; 0: it has no gateways.
-        owner_family: u32,
-        /// That gateway's tunnel address.
+    }
+    /// A way out; the key is the block of the sources that take it.
+    WayOut(20) {
+        /// Tunnel address of the gateway that owns it.
         owner: [u8; 16],
+        /// Family of that; 0: it has no gateways.
+        family: u32,
     }
     /// A gateway of a set.
     GatewayMember(32) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use alcor_dataplane_abi::layout::{
     BitsKey, FilterValue, GatewaySet, IpKey, LabelKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey,
-    PortValue, PrefixKey, RouteValue, ServiceKey, TranslationKey,
+    PortValue, PrefixKey, RouteValue, ServiceKey, TranslationKey, WayOut,
 };
 
 /// Bits of an [`IpKey`] before the address.
@@ -36,6 +36,8 @@ pub(crate) enum Key {
     Subnet(u32, IpKey),
     /// Prefix length in bits of the whole key.
     Routed(u32, IpKey),
+    /// Prefix length in bits of the whole key.
+    WayOut(u32, IpKey),
     Translation(TranslationKey),
     /// A set of gateways: before the networks that name it.
     Gateways(u32),
@@ -68,6 +70,7 @@ pub(crate) enum Value {
     Vni(u32),
     Filter(FilterValue),
     Route(RouteValue),
+    WayOut(WayOut),
     /// Number of a row of bits, or of a class; a label.
     Number(u32),
     Word(u64),

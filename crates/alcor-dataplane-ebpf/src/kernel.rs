@@ -11,7 +11,7 @@ use alcor_dataplane_abi::layout::{
     BitsKey, Counters, FilterValue, GatewaySet, IpKey, LabelKey, LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS,
     MAX_GATEWAY_SETS, MAX_LABELS, MAX_NETWORKS, MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MAX_SERVICES,
     MAX_SUBNETS, MAX_TRANSLATIONS, MAX_UNDERLAY, MacKey, NetworkValue, PairKey, PortValue, PrefixKey,
-    RouteValue, ServiceKey, TranslationKey,
+    RouteValue, ServiceKey, TranslationKey, WayOut,
 };
 use aya::{
     Ebpf, Pod,
@@ -42,6 +42,7 @@ pub(crate) const PINNED: &[&str] = &[
     "pair_macs",
     "gateways",
     "routed",
+    "ways_out",
     "subnets",
     "gateway_sets",
     "translations",
@@ -78,6 +79,7 @@ pub(crate) struct KernelTables {
     pair_macs: Hash<Plain<MacKey>, u32>,
     gateways: Hash<Plain<IpKey>, u32>,
     routed: LpmTrie<MapData, Plain<IpKey>, Plain<RouteValue>>,
+    ways_out: LpmTrie<MapData, Plain<IpKey>, Plain<WayOut>>,
     subnets: Trie<IpKey>,
     gateway_sets: Hash<u32, Plain<GatewaySet>>,
     translations: Hash<Plain<TranslationKey>, u32>,
@@ -127,6 +129,7 @@ impl KernelTables {
             pair_macs: take(object, "pair_macs")?,
             gateways: take(object, "gateways")?,
             routed: take(object, "routed")?,
+            ways_out: take(object, "ways_out")?,
             subnets: take(object, "subnets")?,
             gateway_sets: take(object, "gateway_sets")?,
             translations: take(object, "translations")?,
@@ -187,6 +190,10 @@ impl KernelTables {
         read(&mut entries, self.routed.iter(), |key, value| {
             let route = Value::Route(value.0);
             (Key::Routed(key.prefix_len(), key.data().0), route)
+        })?;
+        read(&mut entries, self.ways_out.iter(), |key, value| {
+            let way = Value::WayOut(value.0);
+            (Key::WayOut(key.prefix_len(), key.data().0), way)
         })?;
         read(&mut entries, self.subnets.iter(), |key, _| {
             (Key::Subnet(key.prefix_len(), key.data().0), Value::Present)
@@ -302,6 +309,10 @@ impl KernelTables {
                 self.routed
                     .insert(&TrieKey::new(bits, Plain(key)), Plain(value), 0)
             }
+            (Key::WayOut(bits, key), Value::WayOut(value)) => {
+                self.ways_out
+                    .insert(&TrieKey::new(bits, Plain(key)), Plain(value), 0)
+            }
             (Key::Subnet(bits, key), _) => self.subnets.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
             (Key::Gateways(number), Value::Gateways(set)) => self.gateway_sets.insert(number, Plain(*set), 0),
             (Key::Translation(key), Value::Number(label)) => self.translations.insert(Plain(key), label, 0),
@@ -335,6 +346,7 @@ impl KernelTables {
             Key::PairMac(key) => self.pair_macs.remove(&Plain(key)),
             Key::Gateway(key) => self.gateways.remove(&Plain(key)),
             Key::Routed(bits, key) => self.routed.remove(&TrieKey::new(bits, Plain(key))),
+            Key::WayOut(bits, key) => self.ways_out.remove(&TrieKey::new(bits, Plain(key))),
             Key::Subnet(bits, key) => self.subnets.remove(&TrieKey::new(bits, Plain(key))),
             Key::Gateways(number) => self.gateway_sets.remove(&number),
             Key::Translation(key) => self.translations.remove(&Plain(key)),
@@ -356,7 +368,7 @@ fn refused(key: &Key, source: MapError) -> DataplaneError {
     let (what, limit) = match key {
         Key::FixedIp(_) | Key::LocalIp(_) => ("fixed IP", MAX_FIXED_IPS),
         Key::Pair(..) | Key::PairMac(_) => ("allowed address pair", MAX_PAIRS),
-        Key::Gateway(_) | Key::Routed(..) => ("subnet or route", MAX_ROUTES),
+        Key::Gateway(_) | Key::Routed(..) | Key::WayOut(..) => ("subnet or route", MAX_ROUTES),
         Key::Subnet(..) => ("subnet", MAX_SUBNETS),
         Key::Gateways(_) => ("set of gateways", MAX_GATEWAY_SETS),
         Key::Translation(_) => ("label of another network", MAX_TRANSLATIONS),

@@ -12,7 +12,7 @@ use alcor_dataplane_abi::{
     layout::{
         BitsKey, ConnectionKey, Counters, FilterValue, GatewaySet, IPV4, IPV6, IpKey, KeptKey, KeptValue,
         LabelKey, LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue, PairKey, PortValue, PrefixKey,
-        RemoteMac, RouteValue, ServiceKey, TranslationKey,
+        RemoteMac, RouteValue, ServiceKey, TranslationKey, WayOut,
     },
 };
 use aya::Pod;
@@ -66,7 +66,8 @@ plain!(
     RouterValue,
     ServiceKey,
     TranslationKey,
-    VniValue
+    VniValue,
+    WayOut
 );
 
 /// Family and bytes of an address.

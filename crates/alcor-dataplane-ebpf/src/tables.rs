@@ -7,13 +7,13 @@ use std::{
 
 use alcor_dataplane::{
     DataplaneError, NetworkRow, PortRow, RouterRow, Row, RowKey, SubnetRow, choice,
-    row::Way,
+    row::{Way, ways_out},
     rules::{Groups, InForce, Rules, Sets, groups},
 };
 use alcor_dataplane_abi::layout::{
     FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS,
-    NETWORK_ON_DEMAND, NETWORK_OUT, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS,
-    PORT_PEER, PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, TranslationKey,
+    NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER,
+    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, TranslationKey, WayOut,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 use ipnet::IpNet;
@@ -562,6 +562,14 @@ impl Tables {
             };
             route(block, there);
         }
+        for (block, router) in ways_out(network.routers.values()) {
+            let external = router.external.as_ref();
+            let owner = external.and_then(|external| choice::owner(router.id, &external.gateways));
+            let (family, owner) = owner.map_or((0, [0; 16]), address);
+            let bits = IP_SCOPE_BITS + u32::from(block.prefix_len());
+            let key = Key::WayOut(bits, ip_key(network.handle, block.network().into()));
+            entries.insert(key, Value::WayOut(WayOut { owner, family }));
+        }
         let live = network.routers.values().filter(|row| row.admin_state_up);
         let of_routers = live.flat_map(|row| row.interfaces.iter().map(|to| to.address));
         let of_subnets = own.iter().filter_map(|row| row.gateway_ip);
@@ -629,26 +637,15 @@ impl NetworkTable {
         self.ports.values().filter_map(|(_, row)| row.filter()).collect()
     }
 
-    /// The way out, if there is one: the owner, if it has any gateways.
-    fn way_out(&self) -> Option<Option<IpAddr>> {
-        let mut live = self.routers.values().filter(|row| row.admin_state_up);
-        live.find_map(|row| Some(choice::owner(row.id, &row.external.as_ref()?.gateways)))
-    }
-
     fn own_entries(&self, gateways: u32, entries: &mut Entries) {
-        let way_out = self.way_out();
-        let (owner_family, owner) = way_out.flatten().map_or((0, [0; 16]), address);
         let flag = |set, flag| if set { flag } else { 0 };
         let value = NetworkValue {
             vni: self.row.vni.get(),
             mtu: u32::from(self.row.mtu),
             flags: flag(self.row.admin_state_up, NETWORK_UP)
                 | flag(self.row.underlay.is_some(), NETWORK_UNDERLAY)
-                | flag(self.row.on_demand, NETWORK_ON_DEMAND)
-                | flag(way_out.is_some(), NETWORK_OUT),
+                | flag(self.row.on_demand, NETWORK_ON_DEMAND),
             gateways,
-            owner_family,
-            owner,
         };
         for block in self.row.underlay.iter().flatten() {
             let bits = IP_SCOPE_BITS + u32::from(block.prefix_len());

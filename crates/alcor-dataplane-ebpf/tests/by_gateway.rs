@@ -8,7 +8,7 @@ mod common;
 use std::net::{IpAddr, UdpSocket};
 
 use alcor_dataplane::{
-    Dataplane, Event, ExternalRow, NeighbourRow, NetworkRow, RouterRow, Row, RowChange, RowKey,
+    Dataplane, Event, ExternalRow, InterfaceRow, NeighbourRow, NetworkRow, RouterRow, Row, RowChange, RowKey,
 };
 use alcor_model::{
     Id,
@@ -35,16 +35,34 @@ fn lab(name: &str) -> (Lab, UdpSocket) {
         id: Id::from_uuid(Uuid::from_u128(7)),
         network_id: network_id(),
         admin_state_up: true,
-        interfaces: Vec::new(),
+        interfaces: vec![InterfaceRow {
+            network_id: network_id(),
+            cidr: "10.0.0.0/24".parse().unwrap(),
+            address: [10, 0, 0, 1].into(),
+        }],
         routes: Vec::new(),
         external: Some(ExternalRow {
             network_id: Id::from_uuid(Uuid::from_u128(8)),
-            address: None,
+            address: Some([203, 0, 113, 1].into()),
             enable_snat: true,
             gateways: vec![host_ip(1)],
         }),
     };
-    let mut changes = vec![RowChange::Put(Row::Router(router))];
+    // Of a lower id, but not for these sources.
+    let other = RouterRow {
+        id: Id::from_uuid(Uuid::from_u128(6)),
+        interfaces: vec![InterfaceRow {
+            network_id: network_id(),
+            cidr: "10.0.1.0/24".parse().unwrap(),
+            address: [10, 0, 1, 1].into(),
+        }],
+        external: router.external.clone().map(|external| ExternalRow {
+            gateways: vec![[192, 0, 2, 250].into()],
+            ..external
+        }),
+        ..router.clone()
+    };
+    let mut changes = Vec::from([other, router].map(|row| RowChange::Put(Row::Router(row))));
     for row in rows(0) {
         match row {
             Row::Network(row) => changes.push(RowChange::Put(Row::Network(NetworkRow {

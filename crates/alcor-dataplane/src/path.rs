@@ -24,8 +24,9 @@
 //!   gateway: (the network, the address itself). Else the longest match among the interfaces and routes of the router rows of the
 //!   network that are up. An interface: (its network, the address itself); a route: (its network, its next hop). Matches of one
 //!   length: interfaces first, then by the next hop, the id of the router, of the network.
-//! - `way out(network)`: of the router rows of the network that are up and have an `external`, the one with the lowest id. One of
-//!   the gateways that its `external` names owns all that faces the outside for that router: `choose` by the router's id.
+//! - `way out(network, source)`: of the router rows of the network that are up and have an `external` with an address, one that has an
+//!   interface in this network whose block has the source: the longest block, of equals the lowest id, as gateways choose. One of the
+//!   gateways that its `external` names owns all that faces the outside for that router: `choose` by the router's id.
 //! - `translate(from, to, label)`: what a label of network *from* is in network *to*: the same one when they are the same;
 //!   the lowest label of *to* whose row has the same set of groups as the row of *from*; 0 when there is no such row.
 //!
@@ -73,7 +74,7 @@
 //!    answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums adjusted incrementally
 //!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`.
 //!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). `route` finds nothing: **out**, if the
-//!    packet is IPv4 and the network has a way out: its owner is none, as it names no gateways: `NoGateway`; else the packet stays in its
+//!    packet is IPv4 and the network has a way out for its source: its owner is none, as it names no gateways: `NoGateway`; else the packet stays in its
 //!    network, TTL - 1, both MACs = gateway MAC, which tells the owner that it goes out; on to stage 10. Else, or when `route` finds a
 //!    network that is not on this host: `NoRoute`. That network is down: `PortDown`. The source need not be checked again. `neigh` of that
 //!    network does not know the next hop: by a gateway, else unknown in that network. Else TTL/hop limit - 1, source MAC = gateway MAC,

@@ -5,6 +5,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU16,
 };
@@ -14,7 +15,7 @@ use alcor_model::{
     FloatingIp, Id, MacAddr, Network, Port, Router, Subnet, Vni,
     resource::{AddressPair, FixedIp, HostRoute},
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::DataplaneError;
@@ -189,6 +190,34 @@ pub fn way<'a>(routers: impl Iterator<Item = &'a RouterRow>, ip: IpAddr) -> Opti
         .filter(|(block, _)| block.contains(&ip))
         .min_by_key(|(block, way)| (Reverse(block.prefix_len()), *way))
         .map(|(_, way)| way)
+}
+
+/// The IPv4 blocks of a network that routers lead out of, each with the router that does: one that is up, has a way out with an
+/// address, and has an interface there; of several the lowest id. `routers`: the rows of the network, by id.
+pub fn ways_out<'a>(routers: impl Iterator<Item = &'a RouterRow>) -> BTreeMap<Ipv4Net, &'a RouterRow> {
+    let mut ways = BTreeMap::new();
+    let leads_out = |row: &&RouterRow| {
+        let external = row.external.as_ref();
+        row.admin_state_up && external.is_some_and(|external| external.address.is_some())
+    };
+    for row in routers.filter(leads_out) {
+        for interface in &row.interfaces {
+            if interface.network_id == row.network_id
+                && let IpNet::V4(block) = interface.cidr
+            {
+                ways.entry(block.trunc()).or_insert(row);
+            }
+        }
+    }
+    ways
+}
+
+/// The router by which this source goes out: that of the longest of [`ways_out`] that has it.
+pub fn way_out<'a>(routers: impl Iterator<Item = &'a RouterRow>, source: Ipv4Addr) -> Option<&'a RouterRow> {
+    let ways = ways_out(routers).into_iter();
+    ways.filter(|(block, _)| block.contains(&source))
+        .max_by_key(|(block, _)| block.prefix_len())
+        .map(|(_, router)| router)
 }
 
 /// A router's place in a subnet.

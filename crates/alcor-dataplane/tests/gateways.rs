@@ -443,6 +443,28 @@ fn what_leads_out_goes_to_the_owner_of_the_way() {
         }),
     );
     assert_eq!(from_alice(&mut model, &out), by(ROUTER, &gateways()));
+    // The source chooses: a longer block, another block, none.
+    let within = |number, cidr, address| RouterRow {
+        interfaces: vec![interface(RED, cidr, address)],
+        ..router(number, Some(external(other.clone())))
+    };
+    put(
+        &mut model,
+        Row::Router(within(ROUTER + 1, "10.0.0.8/29", "10.0.0.9")),
+    );
+    assert_eq!(from_alice(&mut model, &out), by(ROUTER + 1, &other));
+    put(
+        &mut model,
+        Row::Router(within(ROUTER + 1, "10.0.1.0/24", "10.0.1.1")),
+    );
+    assert_eq!(from_alice(&mut model, &out), by(ROUTER, &gateways()));
+    put(&mut model, Row::Router(within(ROUTER, "10.0.2.0/24", "10.0.2.1")));
+    assert_eq!(from_alice(&mut model, &out), no_route);
+    // A router without an address outside hides nobody.
+    let mut nameless = router(ROUTER, Some(external(gateways())));
+    nameless.external.as_mut().unwrap().address = None;
+    put(&mut model, Row::Router(nameless));
+    assert_eq!(from_alice(&mut model, &out), no_route);
     // A route is nearer than the way out, however wide.
     let mut nearer = router(ROUTER, Some(external(gateways())));
     nearer.routes[0].destination = "0.0.0.0/0".parse().unwrap();

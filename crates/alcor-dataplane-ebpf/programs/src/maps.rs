@@ -44,6 +44,9 @@ pub static GATEWAYS: HashMap<IpKey, u32> =
 /// Subnets that have a gateway, and what routers lead to.
 #[map(name = "routed")]
 pub static ROUTED: LpmTrie<IpKey, RouteValue> = LpmTrie::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
+/// Ways out by (network, source).
+#[map(name = "ways_out")]
+pub static WAYS_OUT: LpmTrie<IpKey, WayOut> = LpmTrie::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
 /// Subnets, with a gateway or without.
 #[map(name = "subnets")]
 pub static SUBNETS: LpmTrie<IpKey, u32> = LpmTrie::with_max_entries(MAX_SUBNETS, BPF_F_NO_PREALLOC);
@@ -246,6 +249,17 @@ pub fn route_to(network: u32, family: u32, ip: &[u8; 16]) -> Option<&'static Rou
         ip: *ip,
     };
     ROUTED.get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
+}
+
+/// How packets of this source go out of the network.
+#[inline(always)]
+pub fn way_out(network: u32, family: u32, source: &[u8; 16]) -> Option<&'static WayOut> {
+    let key = IpKey {
+        scope: network,
+        family,
+        ip: *source,
+    };
+    WAYS_OUT.get(&Key::new(IP_SCOPE_BITS + address_bits(family), key))
 }
 
 /// True for an address of one of the network's subnets.

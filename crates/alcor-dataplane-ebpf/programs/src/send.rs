@@ -232,15 +232,16 @@ pub extern "C" fn alcor_choose() -> u32 {
 /// To the outside, where a router leads there.
 #[inline(always)]
 fn lead_out(work: &Work, exit: &mut Exit) -> Result<(), End> {
-    if work.packet.family != IPV4 || work.network.flags & NETWORK_OUT == 0 {
+    // There are none for IPv6.
+    let Some(way) = way_out(work.port.network, work.packet.family, &work.packet.source) else {
         return Err(End::drop(DropReason::NoRoute));
-    }
-    if work.network.owner_family == 0 {
+    };
+    if way.family == 0 {
         return Err(End::drop(DropReason::NoGateway));
     }
     exit.kind = TO_OUTSIDE;
-    exit.host = work.network.owner;
-    exit.family = work.network.owner_family;
+    exit.host = way.owner;
+    exit.family = way.family;
     exit.mac = GATEWAY_MAC;
     exit.is_routed = true;
     Ok(())

@@ -7,12 +7,13 @@ use std::{
 };
 
 use alcor_model::{Id, Network, Router};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use uuid::Uuid;
 
 use crate::{
     DataplaneError, ExternalRow, FloatingIpRow, NeighbourRow, NetworkRow, RouterRow, Row, RowChange, RowKey,
     choice,
+    row::{way_out, ways_out},
 };
 
 /// Rows by key.
@@ -260,29 +261,13 @@ impl Rows {
 
     /// The IPv4 blocks of a network that have a `router`, each with the one it has.
     pub fn blocks(&self, network: Id<Network>) -> BTreeMap<Ipv4Net, Id<Router>> {
-        let mut blocks = BTreeMap::new();
-        let leads_out = |row: &&RouterRow| {
-            let external = row.external.as_ref();
-            row.admin_state_up && external.is_some_and(|external| external.address.is_some())
-        };
-        // By the router's id: the lowest comes first and stays.
-        for row in self.routers_of(network).filter(leads_out) {
-            for interface in row.interfaces.iter().filter(|to| to.network_id == network) {
-                if let IpNet::V4(block) = interface.cidr {
-                    blocks.entry(block.trunc()).or_insert(row.id);
-                }
-            }
-        }
-        blocks
+        let ways = ways_out(self.routers_of(network)).into_iter();
+        ways.map(|(block, router)| (block, router.id)).collect()
     }
 
     /// The `router` of the path.
     pub fn router(&self, network: Id<Network>, ip: Ipv4Addr) -> Option<Id<Router>> {
-        let blocks = self.blocks(network).into_iter();
-        blocks
-            .filter(|(block, _)| block.contains(&ip))
-            .max_by_key(|(block, _)| block.prefix_len())
-            .map(|(_, router)| router)
+        way_out(self.routers_of(network), ip).map(|router| router.id)
     }
 
     fn floating_row(&self, key: &RowKey) -> Option<&FloatingIpRow> {

@@ -110,8 +110,10 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
 
 /// To the outside, if the network has a way there.
 fn out<'a>(network: &NetworkTables, packet: &Packet) -> Result<To<'a>, DropReason> {
-    let way = network.way_out().filter(|_| packet.destination.is_ipv4());
-    let (router, external) = way.ok_or(DropReason::NoRoute)?;
+    let IpAddr::V4(source) = packet.source else {
+        return Err(DropReason::NoRoute);
+    };
+    let (router, external) = network.way_out(source).ok_or(DropReason::NoRoute)?;
     let host = choice::owner(router, &external.gateways).ok_or(DropReason::NoGateway)?;
     Ok(To::Outside { host })
 }

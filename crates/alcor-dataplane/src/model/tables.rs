@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use alcor_dataplane_abi::layout::ANSWERED_PER_PORT;
@@ -14,7 +14,7 @@ use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 use crate::{
     DataplaneError, ExternalRow, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, RouterRow, Row,
     RowChange, RowKey, SubnetRow,
-    row::way,
+    row::{way, way_out},
     rules::{InForce, Rules},
 };
 
@@ -161,10 +161,10 @@ impl NetworkTables {
         self.fdb(eui64_mac(ip)?)
     }
 
-    /// The way out: the router's id, and where it leads.
-    pub(super) fn way_out(&self) -> Option<(Id<Router>, &ExternalRow)> {
-        let mut live = self.routers.values().filter(|router| router.admin_state_up);
-        live.find_map(|router| Some((router.id, router.external.as_ref()?)))
+    /// The way out of a source: the router's id, and where it leads.
+    pub(super) fn way_out(&self, source: Ipv4Addr) -> Option<(Id<Router>, &ExternalRow)> {
+        let router = way_out(self.routers.values(), source)?;
+        Some((router.id, router.external.as_ref()?))
     }
 
     /// True for an address of one of the network's subnets.

@@ -85,7 +85,7 @@ pub(super) fn peers(state: &State, network: Id<Network>) -> Vec<(IpAddr, MacAddr
     let leads_out =
         |row: &Row| matches!(row, Row::Router(row) if row.network_id == network && row.external.is_some());
     if state.rows.iter().any(leads_out) {
-        peers.extend([(OUTSIDE.into(), GATEWAY_MAC); 2]);
+        peers.extend([(OUTSIDE.into(), GATEWAY_MAC); 10]);
     }
     peers
 }
