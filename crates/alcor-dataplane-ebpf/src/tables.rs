@@ -13,7 +13,7 @@ use alcor_dataplane::{
 use alcor_dataplane_abi::layout::{
     FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS,
     NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER,
-    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, TranslationKey, WayOut,
+    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, WayOut,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 use ipnet::IpNet;
@@ -24,6 +24,8 @@ use crate::{
     layout::{address, ip_key, mac_key},
     lists::{self, List, Lists},
 };
+
+mod translations;
 
 /// Devices of ports.
 pub(crate) type Devices = BTreeMap<Id<Port>, Device>;
@@ -50,6 +52,8 @@ pub(crate) struct Tables {
     subnet_homes: HashMap<Id<Subnet>, Id<Network>>,
     /// Lists of gateways that networks have.
     lists: Lists,
+    /// Networks with a router, up or down, that leads to a network.
+    leading: BTreeMap<Id<Network>, BTreeSet<Id<Network>>>,
     /// The last epoch that was given out.
     epochs: u32,
 }
@@ -60,8 +64,8 @@ pub(crate) struct Scope {
     network: Option<Id<Network>>,
     /// Networks whose gateways and routes are part of it.
     routes: BTreeSet<Id<Network>>,
-    /// Networks whose labels' translations are part of it.
-    translations: BTreeSet<Id<Network>>,
+    /// Networks whose labels' translations are part of it: into one other network and back, or (`None`) all that it leads to.
+    translations: BTreeSet<(Id<Network>, Option<Id<Network>>)>,
     /// Of these, those of some sets of groups only.
     sets: Option<BTreeSet<Groups>>,
     /// Lists of gateways that may come or go.
@@ -276,7 +280,7 @@ impl Tables {
         }
         match key {
             RowKey::Router(..) => {
-                scope.translations.insert(network_id);
+                scope.translations.insert((network_id, None));
             }
             RowKey::Subnet(_, id) => {
                 let lies_in = |row: &PortRow| row.fixed_ips.iter().any(|fixed| fixed.subnet_id == *id);
@@ -300,7 +304,9 @@ impl Tables {
                         Some(Row::Label(row)) => Some(groups(row)),
                         _ => None,
                     };
-                    scope.translations = self.leading_to(*id).chain([*id]).collect();
+                    let others = self.leading_to(*id).filter(|other| other != id);
+                    scope.translations = others.map(|other| (other, Some(*id))).collect();
+                    scope.translations.insert((*id, None));
                     scope.sets = Some(old.into_iter().chain(new).collect());
                 }
                 let filtered = network
@@ -328,7 +334,7 @@ impl Tables {
         let scope = |(id, network): (&Id<Network>, &NetworkTable)| Scope {
             network: Some(*id),
             routes: BTreeSet::from([*id]),
-            translations: BTreeSet::from([*id]),
+            translations: BTreeSet::from([(*id, None)]),
             sets: None,
             lists: BTreeSet::from([network.row.gateways.clone()]),
             ports: network.ports.keys().copied().collect(),
@@ -362,9 +368,7 @@ impl Tables {
                 }
             }
             Row::Router(row) => {
-                if let Some(network) = self.networks.get_mut(&row.network_id) {
-                    network.routers.insert(row.id, row);
-                }
+                self.set_router(row.network_id, row.id, Some(row));
             }
             Row::Port(row) => return self.put_port(row, handle),
             Row::Neighbour(_) | Row::FloatingIp(_) => {}
@@ -464,7 +468,7 @@ impl Tables {
                     self.subnet_homes.remove(id);
                 }
             }
-            RowKey::Router(_, id) => _ = network.routers.remove(id),
+            RowKey::Router(network, id) => self.set_router(*network, *id, None),
             RowKey::Port(id, port) => {
                 self.take_port(*id, *port);
                 if let Some(network) = self.networks.get_mut(id) {
@@ -496,8 +500,11 @@ impl Tables {
         for network in networks(&scope.routes) {
             self.route_entries(network, &mut entries);
         }
-        for network in networks(&scope.translations) {
-            self.translations(network, scope.sets.as_ref(), &mut entries);
+        for (network, peer) in &scope.translations {
+            if let Some(network) = self.networks.get(network) {
+                let peers = peer.map_or_else(|| network.led_to(), |peer| BTreeSet::from([peer]));
+                self.translations(network, &peers, scope.sets.as_ref(), &mut entries);
+            }
         }
         for list in &scope.lists {
             let number = self.lists.number(list);
@@ -520,16 +527,6 @@ impl Tables {
 }
 
 impl Tables {
-    /// The networks with a router that leads to this one, up or down.
-    fn leading_to(&self, id: Id<Network>) -> impl Iterator<Item = Id<Network>> + '_ {
-        let leads = move |network: &&NetworkTable| {
-            let mut ways = network.routers.values().flat_map(RouterRow::ways);
-            ways.any(|(_, way)| way.network_id == id)
-        };
-        let leading = self.networks.values().filter(leads);
-        leading.map(|network| network.row.id)
-    }
-
     /// Subnets, gateways, and where packets to them go. A trie finds the longest match, so what lies in an own subnet is left out.
     fn route_entries(&self, network: &NetworkTable, entries: &mut Entries) {
         let mut route = |block: IpNet, value| {
@@ -582,36 +579,6 @@ impl Tables {
         }
         for gateway in of_subnets.chain(of_routers).chain(link_local) {
             entries.insert(Key::Gateway(ip_key(network.handle, gateway)), Value::Present);
-        }
-    }
-
-    /// What labels of a network, and of those that its routers lead to, are in each other's terms.
-    fn translations(&self, network: &NetworkTable, only: Option<&BTreeSet<Groups>>, entries: &mut Entries) {
-        let ways = network.routers.values().flat_map(RouterRow::ways);
-        let peers: BTreeSet<_> = ways.map(|(_, way)| way.network_id).collect();
-        let peers = peers.iter().filter(|id| **id != network.row.id);
-        for peer in peers.filter_map(|id| self.networks.get(id)) {
-            for (from, to, back) in [(network, peer, 0), (peer, network, 1)] {
-                let sets: Vec<&Groups> = match only {
-                    Some(sets) => sets.iter().collect(),
-                    None => from.rules.all_groups().collect(),
-                };
-                for groups in sets {
-                    let Some(there) = to.rules.labels_of(groups).next() else {
-                        continue;
-                    };
-                    for label in from.rules.labels_of(groups) {
-                        let key = TranslationKey {
-                            own: network.handle,
-                            peer: peer.handle,
-                            label: label.get(),
-                            back,
-                        };
-                        let value = Value::Number(u32::from(there.get()));
-                        entries.insert(Key::Translation(key), value);
-                    }
-                }
-            }
         }
     }
 }
