@@ -13,8 +13,9 @@ use alcor_dataplane::{
     gateway::{GatewayModel, GatewayVerdict, NatLimits},
     testing::gateway::{GatewayScenario, Step, TUNNEL_IP, answer},
 };
-use alcor_dataplane_abi::gateway_layout::{NAT_CONNECTIONS_PER_ROUTER, NAT_SHARE};
+use alcor_dataplane_abi::gateway_layout::{GATEWAY_LAYOUT, NAT_CONNECTIONS_PER_ROUTER, NAT_SHARE};
 use alcor_dataplane_ebpf::{GatewayConfig, XdpGateway};
+use aya::maps::{HashMap, Map, MapData};
 use nix::sched::{CloneFlags, unshare};
 
 const SEEDS: u64 = 300;
@@ -238,5 +239,54 @@ fn a_router_leaves_connections_to_others() {
             assert!(gateway.apply(&[RowChange::Remove(row.key())])[0].is_ok());
         }
         compare(&mut gateway, limits, 1, &scenario, &mut tally);
+    });
+}
+
+/// The outsides of an instance's translations, as bytes.
+fn outsides(config: &GatewayConfig) -> HashMap<MapData, [u8; 20], [u8; 12]> {
+    let folder = config.bpffs.join("alcor-gateway").join(&config.instance);
+    let path = folder
+        .join(format!("layout-{GATEWAY_LAYOUT}"))
+        .join("maps/gw_nat_back");
+    assert!(path.exists(), "{}", path.display());
+    HashMap::try_from(Map::HashMap(MapData::from_pin(path).unwrap())).unwrap()
+}
+
+#[test]
+fn a_port_that_nothing_uses_is_free_again_and_no_other() {
+    in_namespace("test-gateway-halves", ROOMY, |config| {
+        let mut gateway = XdpGateway::open(config).unwrap();
+        compare(
+            &mut gateway,
+            ROOMY,
+            0,
+            &GatewayScenario::crowd(3, 2),
+            &mut Tally::new(),
+        );
+        let mut outsides = outsides(config);
+        outsides.insert([7; 20], [7; 12], 0).unwrap();
+        let used = outsides.keys().next().unwrap().unwrap();
+        assert_eq!(outsides.keys().count(), 6);
+        // The program may be about to make the other half.
+        gateway.remove_halves().unwrap();
+        assert_eq!(outsides.keys().count(), 6);
+        gateway.remove_halves().unwrap();
+        assert_eq!(outsides.keys().count(), 5);
+        assert!(outsides.get(&[7; 20], 0).is_err());
+        let count = |gateway: &XdpGateway| -> u64 {
+            let nat = gateway.nat().unwrap();
+            nat.iter().map(|nat| nat.connections).sum()
+        };
+        assert_eq!(count(&gateway), 5);
+        // An inside that has lost its outside goes too.
+        let used = if used == [7; 20] {
+            outsides.keys().next().unwrap().unwrap()
+        } else {
+            used
+        };
+        outsides.remove(&used).unwrap();
+        gateway.remove_halves().unwrap();
+        gateway.remove_halves().unwrap();
+        assert_eq!((count(&gateway), outsides.keys().count()), (4, 4));
     });
 }

@@ -23,15 +23,12 @@ use aya::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use crate::{
-    error,
-    kernel::take,
-    layout::Plain,
-    syscall::{BATCH, Table},
-};
+use crate::{error, kernel::take, layout::Plain, syscall::Table};
 
 /// How often expired connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Every so many sweeps it is looked whether both entries of each connection are there.
+const PAIRS_EVERY: u32 = 60;
 /// The sweeper rests this many times as long as it took: looking through a million connections takes its time.
 const REST: u32 = 10;
 
@@ -43,6 +40,8 @@ pub(super) struct Nat {
     refused: Array<MapData, u64>,
     /// Connections that there is room for.
     room: u32,
+    /// Insides and outsides that had no other half when it was looked last.
+    halves: (BTreeSet<NatKey>, BTreeSet<NatKey>),
 }
 
 /// Shared with the thread that sweeps.
@@ -68,6 +67,7 @@ impl Nat {
             gone: take(object, "gw_nat_gone")?,
             refused: take(object, "gw_nat_refused")?,
             room,
+            halves: Default::default(),
         })
     }
 
@@ -122,28 +122,73 @@ impl Nat {
     }
 
     fn remove_if(&mut self, is_gone: impl Fn(&NatKey, &NatValue) -> bool) -> Result<(), DataplaneError> {
-        let (mut insides, mut outsides, mut routers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut insides = Vec::new();
         let read = self.entries.read(|Plain(key), Plain(value)| {
             if is_gone(key, value) {
                 insides.push(Plain(*key));
-                outsides.push(Plain(key.outside(value.address, value.port)));
-                routers.push(value.router);
             }
         });
         read.map_err(failed)?;
-        // The outside first: a port is free when nothing has it.
-        let chunks = outsides.chunks(BATCH).zip(insides.chunks(BATCH));
-        for ((outsides, insides), routers) in chunks.zip(routers.chunks(BATCH)) {
-            self.backs
-                .remove_all(outsides)
-                .map_err(|stopped| failed(stopped.error))?;
-            for (inside, router) in insides.iter().zip(routers) {
-                if self.entries.remove(inside).map_err(failed)? {
-                    self.count_gone(*router, 1)?;
-                }
+        for inside in &insides {
+            // Its beginner may have begun it anew meanwhile.
+            let now = self.entries.get(inside).map_err(failed)?;
+            let Some(Plain(value)) = now.filter(|Plain(value)| is_gone(&inside.0, value)) else {
+                continue;
+            };
+            // The outside first: who takes that away, this side or the program, takes the inside away too and counts it.
+            let outside = Plain(inside.0.outside(value.address, value.port));
+            if self.backs.remove(&outside).map_err(failed)? {
+                self.remove_inside(inside, value.router)?;
             }
         }
         Ok(())
+    }
+
+    fn remove_inside(&mut self, inside: &Plain<NatKey>, router: u32) -> Result<(), DataplaneError> {
+        if self.entries.remove(inside).map_err(failed)? {
+            self.count_gone(router, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Removes entries whose other half is not there: a process or a processor was stopped between the two, or lost a race. Those are meant
+    /// that were so the last time too: the program makes one after the other.
+    pub(super) fn remove_halves(&mut self) -> Result<(), DataplaneError> {
+        let (insides, outsides) = self.halves().map_err(failed)?;
+        let (old_insides, old_outsides) = std::mem::take(&mut self.halves);
+        for inside in insides.intersection(&old_insides).copied().map(Plain) {
+            let value = self.entries.get(&inside).map_err(failed)?;
+            if let Some(Plain(value)) = value {
+                self.remove_inside(&inside, value.router)?;
+            }
+        }
+        for outside in outsides.intersection(&old_outsides).copied().map(Plain) {
+            self.backs.remove(&outside).map_err(failed)?;
+        }
+        self.halves = (insides, outsides);
+        Ok(())
+    }
+
+    /// Insides without their outside, and outsides without their inside.
+    fn halves(&self) -> io::Result<(BTreeSet<NatKey>, BTreeSet<NatKey>)> {
+        let (mut insides, mut outsides) = (BTreeSet::new(), BTreeSet::new());
+        let mut problem = None;
+        self.entries.read(|Plain(inside), Plain(value)| {
+            let outside = inside.outside(value.address, value.port);
+            match self.backs.get(&Plain(outside)) {
+                Ok(Some(Plain(back))) if outside.inside(&back) == *inside => {}
+                Ok(_) => drop(insides.insert(*inside)),
+                Err(error) => problem = Some(error),
+            }
+        })?;
+        self.backs.read(|Plain(outside), Plain(back)| {
+            match self.entries.get(&Plain(outside.inside(back))) {
+                Ok(Some(Plain(value))) if (value.address, value.port) == (outside.own, outside.local) => {}
+                Ok(_) => drop(outsides.insert(*outside)),
+                Err(error) => problem = Some(error),
+            }
+        })?;
+        problem.map_or(Ok((insides, outsides)), Err)
     }
 }
 
@@ -160,9 +205,14 @@ impl Sweeper {
             .name("alcor-nat".to_owned())
             .spawn(move || {
                 let mut rest = SWEEP_INTERVAL;
+                let mut sweeps = 0u32;
                 while stopped.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
                     let began = Instant::now();
-                    let swept = now().and_then(|now| lock(&nat).sweep(now));
+                    let mut swept = now().and_then(|now| lock(&nat).sweep(now));
+                    sweeps = sweeps.wrapping_add(1);
+                    if sweeps.is_multiple_of(PAIRS_EVERY) {
+                        swept = swept.and_then(|()| lock(&nat).remove_halves());
+                    }
                     if let Err(error) = swept {
                         tracing::warn!(%error, "expired connections stay for now");
                     }

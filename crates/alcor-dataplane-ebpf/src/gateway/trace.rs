@@ -44,6 +44,14 @@ impl XdpGateway {
         set.map_err(|source| error::kernel("setting the clock", source))
     }
 
+    /// Removes translations of which one half is missing, and was the last time too. Happens by itself where packets are not traced.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_halves(&mut self) -> Result<(), DataplaneError> {
+        super::nat::lock(&self.nat).remove_halves()
+    }
+
     /// What the program makes of a frame of 14 to about 3,500 bytes; nothing is sent.
     ///
     /// # Errors

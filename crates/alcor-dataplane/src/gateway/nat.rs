@@ -78,6 +78,10 @@ impl Nat {
             self.entries.insert(key, Entry { connection, ..entry });
             return Ok(entry.port);
         }
+        if let Some(old) = known {
+            self.backs.remove(&key.outside(old.address.octets(), old.port));
+            self.entries.remove(&key);
+        }
         let own = self
             .entries
             .values()
@@ -99,9 +103,6 @@ impl Nat {
             pad: 0,
         };
         self.backs.insert(key.outside(address.octets(), port), back);
-        if let Some(old) = known {
-            self.backs.remove(&key.outside(old.address.octets(), old.port));
-        }
         let entry = Entry {
             connection,
             address,

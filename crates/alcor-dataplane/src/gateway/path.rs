@@ -69,7 +69,7 @@
 //!
 //! **Source NAT** remembers connections (TCP, UDP, ICMP queries; other protocols: `NoTranslation`; fragments: `UnknownFragment`), as [`identify`](alcor_dataplane_abi::flow::identify) and
 //! [`step`](alcor_dataplane_abi::connection::step) say; what goes north is egress. The key is the network, both addresses, the tenant's and the other side's port or the query. From inside: a
-//! connection that is known, with the router's present address, keeps its outside port. A new one, which not every packet may begin (an answer to a query does not), takes
+//! connection that is known, with the router's present address, keeps its outside port; one that has another address of before is forgotten. A new one, which not every packet may begin (an answer to a query does not), takes
 //! the first port of [`nat_port`](alcor_dataplane_abi::gateway_layout::nat_port) that no connection of this address with the same other side has, in [`NAT_PORT_TRIES`](alcor_dataplane_abi::gateway_layout::NAT_PORT_TRIES) turns: none:
 //! `NatPortsExhausted`. The router has as many connections as it may have
 //! ([`nat_limit`](alcor_dataplane_abi::gateway_layout::nat_limit) of what is free for all routers): `NatConnectionLimit`. From outside: only what `step` passes of a connection that lives; nothing from

@@ -94,7 +94,6 @@ pub fn north(work: &mut Work) -> u32 {
     let no_translation = End::drop(DropReason::NoTranslation).0;
     let key = work.key;
     let address = work.router.address;
-    let mut old = None;
     if let Some(known) = NAT.get_ptr_mut(&key) {
         // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
         let known = unsafe { &mut *known };
@@ -107,22 +106,24 @@ pub fn north(work: &mut Work) -> u32 {
             work.port = known.port;
             return End::ON.0;
         }
-        old = Some((known.address, known.port, known.router));
+        if !work.begins {
+            return no_translation;
+        }
+        // The router has another address now, or it is another router. Who takes the outside away takes the inside away too and counts
+        // it; there is one who can.
+        let number = known.router;
+        if NAT_BACK.remove(&key.outside(known.address, known.port)).is_ok() && NAT.remove(&key).is_ok() {
+            count(number, u64::MAX);
+        }
     }
     if !work.begins {
         return no_translation;
     }
-    let refusal = begin(work, old.is_some());
-    if refusal != End::ON.0 {
+    let end = begin(work);
+    if end == End::drop(DropReason::NatConnectionLimit).0 || end == End::drop(DropReason::NatPortsExhausted).0 {
         add(&NAT_REFUSED, work.number, 1);
-        return refusal;
     }
-    if let Some((address, port, number)) = old {
-        // The router has another address now, or it is another router. Gone already is as good.
-        let _ = NAT_BACK.remove(&key.outside(address, port));
-        count(number, u64::MAX);
-    }
-    End::ON.0
+    end
 }
 
 /// Connections that are held by this number.
@@ -141,9 +142,9 @@ fn count(number: u32, by: u64) {
     add(&NAT_BEGUN, NAT_ALL, by);
 }
 
-/// Begins a connection; it may take the place of one that the router has with an address that is not its own any more.
+/// Begins a connection.
 #[inline(never)]
-fn begin(work: &mut Work, replaces: bool) -> u32 {
+fn begin(work: &mut Work) -> u32 {
     let number = work.number;
     let free = nat_room().saturating_sub(held(NAT_ALL));
     if held(number) >= nat_limit(nat_most(), free) {
@@ -180,15 +181,19 @@ fn begin(work: &mut Work, replaces: bool) -> u32 {
         pad: [0; 6],
     };
     work.port = outside.local;
-    let flags = if replaces { 0 } else { u64::from(BPF_NOEXIST) };
-    if let Err(error) = NAT.insert(&key, &value, flags) {
+    if let Err(error) = NAT.insert(&key, &value, u64::from(BPF_NOEXIST)) {
         let _ = NAT_BACK.remove(&outside);
         // Another processor has begun it at the same time.
         if error == -EEXIST
             && let Some(known) = NAT.get_ptr_mut(&key)
         {
             // SAFETY: as in `north`.
-            work.port = unsafe { (*known).port };
+            let known = unsafe { &*known };
+            if known.address != address {
+                // One of before, which another processor is about to take away.
+                return End::drop(DropReason::NoTranslation).0;
+            }
+            work.port = known.port;
             return End::ON.0;
         }
         return End::drop(DropReason::NatConnectionLimit).0;
