@@ -46,6 +46,8 @@ pub use crate::{
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two tries to connect.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The same for a gateway: an NCM that starts again expects those that it knows within 3 s, and they are few.
+pub const BACKOFF_MAX_GATEWAY: Duration = Duration::from_secs(1);
 /// A session that lasted this long was a success: the pause starts small again.
 pub const SESSION_STABLE: Duration = Duration::from_secs(10);
 /// How often refused rows and devices are tried again.
@@ -519,7 +521,11 @@ impl Agent {
         {
             self.failures = 0;
         }
-        let pause = (BACKOFF_MIN * 2u32.saturating_pow(self.failures.min(16))).min(BACKOFF_MAX);
+        let longest = match self.settings.gateway_set {
+            Some(_) => BACKOFF_MAX_GATEWAY,
+            None => BACKOFF_MAX,
+        };
+        let pause = (BACKOFF_MIN * 2u32.saturating_pow(self.failures.min(16))).min(longest);
         let pause = self.jitter(pause / 2, pause);
         self.failures = self.failures.saturating_add(1);
         tracing::info!(

@@ -10,7 +10,7 @@ mod common;
 use std::{net::IpAddr, time::Duration};
 
 use alcor_agent::{
-    core::{Action, Agent, Event, Now},
+    core::{Action, Agent, BACKOFF_MAX_GATEWAY, Event, Now},
     delta::{Delta, FromNcm, Phase},
     probe::{MISSES_MAX, PROBE_EVERY, Probe},
 };
@@ -154,6 +154,22 @@ fn a_gateway_that_starts_again_probes_whom_its_data_plane_knows() {
     gateway.step(Event::Tick);
     let probed: Vec<IpAddr> = gateway.probes.iter().map(|probe| probe.to).collect();
     assert_eq!(probed, [ip("192.0.2.2")], "also before a session");
+}
+
+#[test]
+fn a_gateway_tries_again_soon_however_long_its_ncm_is_away() {
+    let mut gateway = Gateway::new(Vec::new());
+    gateway.step(Event::Tick);
+    for _ in 0..20 {
+        let session = gateway.session;
+        gateway.step(Event::Closed {
+            session,
+            reason: "nobody is there".to_owned(),
+        });
+        gateway.now += BACKOFF_MAX_GATEWAY;
+        gateway.step(Event::Tick);
+        assert_eq!(gateway.session, session + 1);
+    }
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub const PULSE: Duration = Duration::from_millis(100);
 /// When it was looked longer ago, the NCM was busy: what gateways said meanwhile still waits for it, and nobody is found silent because
 /// of that.
 const PULSE_LATE: Duration = Duration::from_millis(300);
-/// How long gateways that were known before this NCM started count as in use until they say hello.
+/// How long gateways that were known before this NCM started count as in use until they say hello: longer than they wait at most
+/// between two tries to connect. Counted from when it is first looked who is there, as nobody is heard while a state is loaded.
 pub const GRACE: Duration = Duration::from_secs(3);
 /// After how long the region is asked again to register a gateway.
 const REGISTER_AGAIN: Duration = Duration::from_secs(5);
@@ -67,7 +68,7 @@ struct Member {
     /// What it is to have, and what it is soon to forget.
     networks: BTreeSet<Id<Network>>,
     heard_at: Option<Duration>,
-    /// Not heard yet: until then it counts as if it were.
+    /// Not heard yet: until then it counts as if it were. Without end until it is first looked who is there.
     expected_until: Duration,
     /// Its set and address, as it said in its hello.
     said: Option<(String, IpAddr)>,
@@ -113,6 +114,8 @@ pub(super) struct Fleet {
     sets: BTreeMap<String, BTreeSet<String>>,
     /// The NCM has had a state of the region: who is not heard from now on is not expected either.
     is_loaded: bool,
+    /// It was looked since: those that are expected have a time until when.
+    has_grace: bool,
     /// When it was looked last who is there.
     pulsed_at: Duration,
     /// The same, when it was not late: silence is judged as of then.
@@ -229,7 +232,7 @@ impl Fleet {
 
     /// A row of the region, alone or with all others. Gateways of whom the region knows when the NCM starts are expected to be
     /// there.
-    pub(super) fn put(&mut self, row: Arc<GatewayNode>, now: Duration, is_loading: bool) -> FleetChange {
+    pub(super) fn put(&mut self, row: Arc<GatewayNode>, is_loading: bool) -> FleetChange {
         let old = self.take_row(row.id);
         let change = FleetChange {
             members: old.as_ref().is_none_or(|old| old.set != row.set),
@@ -240,7 +243,7 @@ impl Fleet {
         let set = self.sets.entry(row.set.clone()).or_default();
         set.insert(row.name.clone());
         let expected_until = match is_loading && !self.is_loaded {
-            true => now + GRACE,
+            true => Duration::MAX,
             false => Duration::ZERO,
         };
         let member = self.member(&row.name);
@@ -340,6 +343,12 @@ impl Fleet {
     pub(super) fn pulse(&mut self, now: Duration) {
         if now.saturating_sub(self.pulsed_at) <= PULSE_LATE {
             self.looked_at = now;
+        }
+        if self.is_loaded && !self.has_grace {
+            self.has_grace = true;
+            for member in self.members.values_mut() {
+                member.expected_until = member.expected_until.min(now + GRACE);
+            }
         }
         self.pulsed_at = now;
     }

@@ -86,7 +86,7 @@ pub(in crate::core) type Leaving = BTreeSet<(Duration, Id<Network>, String)>;
 impl Ncm {
     pub(in crate::core) fn put_gateway_node(&mut self, row: Arc<GatewayNode>) {
         let (name, revision) = (row.name.clone(), row.revision);
-        let change = self.fleet.put(row, self.clock, self.is_loading);
+        let change = self.fleet.put(row, self.is_loading);
         if self.is_loading {
             return;
         }

@@ -455,9 +455,12 @@ fn known_gateways_are_in_use_for_a_while_after_the_ncm_has_started_again() {
         sim.connect(host);
     }
     sim.connect(G[0]);
+    // A load takes long; nobody is heard meanwhile.
+    sim.now.since_start += GRACE * 2;
+    sim.silent(G[1], GRACE - PULSE * 2);
     sim.quiet();
     assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
-    sim.silent(G[1], GRACE);
+    sim.silent(G[1], PULSE * 4);
     sim.tell_hosts();
     assert_eq!(ways(&sim, 1, network), addresses(&G[..1]));
     sim.connect(G[1]);

@@ -14,7 +14,8 @@ use super::{
 
 /// When gateways were heard last by the NCM that is there.
 pub(super) struct Watch {
-    started: Duration,
+    /// When it looked first.
+    started: Option<Duration>,
     pulsed_at: Duration,
     /// The NCM looks who is there, and not so late that it must have been busy.
     looks: bool,
@@ -24,7 +25,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) const fn since(started: Duration) -> Self {
         Self {
-            started,
+            started: None,
             pulsed_at: started,
             looks: false,
             heard: BTreeMap::new(),
@@ -36,6 +37,7 @@ impl Watch {
         if self.looks {
             self.looks = now - self.pulsed_at <= PULSE * 3;
             self.pulsed_at = now;
+            self.started.get_or_insert(now);
         }
         if let Event::Hello { session, .. } | Event::Message { session, .. } = event {
             let says = |(_, agent): &(&u8, &SimAgent)| agent.session == Some(*session);
@@ -65,7 +67,11 @@ impl Watch {
             }
             match self.heard.get(number) {
                 Some(heard) => assert!(now - *heard <= SILENCE_MAX, "{} is silent", name(*number)),
-                None => assert!(now < self.started + GRACE, "{} never came back", name(*number)),
+                None => assert!(
+                    self.started.is_none_or(|started| now < started + GRACE),
+                    "{} never came back",
+                    name(*number)
+                ),
             }
         }
     }
