@@ -32,7 +32,7 @@ use prost::Message as _;
 use self::{
     admission::Admission,
     external::FloatingView,
-    gateways::{Fleet, Leaving},
+    gateways::{Fleet, Leaving, Mends},
     learned::Lingering,
     routing::RoutingView,
     security::SecurityView,
@@ -43,7 +43,9 @@ use self::{
 
 pub use self::{
     event::{Action, Depths, Event, PortReport, SessionId, Work},
-    gateways::{GRACE, HEARTBEAT_INTERVAL, HOLD_DOWN_MAX, HOLD_DOWN_MIN, PULSE, SILENCE_MAX},
+    gateways::{
+        GRACE, HEARTBEAT_INTERVAL, HOLD_DOWN_MAX, HOLD_DOWN_MIN, MEND_MAX, MEND_MIN, PULSE, SILENCE_MAX,
+    },
     trace::TraceInputs,
     underlay::MAX_BLOCKS,
 };
@@ -153,6 +155,8 @@ struct HostEntry {
     is_gateway: bool,
     session: Option<Session>,
     status: HostStatus,
+    /// When a gateway is sent again what it refused rows of.
+    mends: Mends,
 }
 
 /// The state machine.
@@ -512,6 +516,7 @@ impl Ncm {
             is_gateway: false,
             session: None,
             status: HostStatus::default(),
+            mends: Mends::default(),
         })
     }
 
@@ -704,6 +709,7 @@ impl Ncm {
         self.sweep_learned();
         self.end_of_lingering();
         self.pulse();
+        self.mend_refusals();
         self.register_gateways(actions);
         self.flush(now, now.unix_us, actions);
         let forgotten = self.forgotten_labels();

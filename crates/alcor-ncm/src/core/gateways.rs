@@ -6,6 +6,7 @@
 //! In the rows of a network are those in use that have applied all of it.
 
 mod judge;
+mod mend;
 mod rows;
 mod serving;
 
@@ -20,8 +21,12 @@ use alcor_dataplane_abi::gateway::{self, MAX_GATEWAYS};
 use alcor_model::{GatewayNode, Id, Network, Router};
 
 use self::judge::Falls;
-pub use self::judge::{HOLD_DOWN_MAX, HOLD_DOWN_MIN};
+pub use self::{
+    judge::{HOLD_DOWN_MAX, HOLD_DOWN_MIN},
+    mend::{MEND_MAX, MEND_MIN},
+};
 pub(super) use self::{
+    mend::Mends,
     rows::has_use_of,
     serving::{Leaving, Service},
 };

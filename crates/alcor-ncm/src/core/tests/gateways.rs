@@ -427,6 +427,38 @@ fn a_gateway_is_used_at_its_registered_address_only() {
     assert_eq!(ways(&sim, 1, network), [tunnel_ip(G[0]), elsewhere]);
 }
 
+/// A gateway that refused a row is sent the network again, and again, until it takes all of it.
+#[test]
+fn a_gateway_that_refused_a_row_is_back_without_a_new_session() {
+    let mut sim = served(learned());
+    let network = served_by_two(&sim);
+    let change = sim.world.port(30, network, Some(1), 1);
+    sim.untold.push(change);
+    sim.tell();
+    assert!(sim.deliver_and_refuse(G[1], vec![0]));
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..1]));
+    // It refuses it once more.
+    sim.silent(99, MEND_MIN);
+    sim.step(Event::Tick);
+    sim.step(Event::Tick);
+    assert!(sim.deliver_and_refuse(G[1], vec![0]));
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..1]));
+    sim.silent(99, MEND_MIN);
+    sim.quiet();
+    assert_eq!(
+        ways(&sim, 1, network),
+        addresses(&G[..1]),
+        "the pause is longer now"
+    );
+    sim.silent(99, MEND_MIN * 2);
+    sim.quiet();
+    assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
+    sim.silent(99, MEND_MAX);
+    assert_eq!(sim.step(Event::Tick).resyncs, 0);
+}
+
 #[test]
 fn a_gateway_that_is_drained_keeps_its_rows_and_is_in_none() {
     let mut sim = served(learned());
