@@ -1,7 +1,7 @@
 //! What a gateway must have of a network: the network, its routers, its floating IPs and all neighbours. Nothing of what only
 //! hosts of ports do: no ports, subnets, labels or rules.
 
-use std::ops::Bound;
+use std::{collections::BTreeSet, ops::Bound};
 
 use alcor_dataplane::{NetworkRow, Row, RowKey};
 use alcor_model::{Id, Network, Revision};
@@ -117,9 +117,10 @@ impl Ncm {
         }
         let gone = view.service.gone_since(held)?;
         let own = self.rows_of_gateway(name, network);
+        let keys: BTreeSet<RowKey> = own.iter().map(|row| row.key).collect();
         let is_there = |key: &RowKey| match key {
             RowKey::Neighbour(_, ip) => self.directory.row(view.index, *ip).is_some(),
-            _ => own.iter().any(|row| row.key == *key),
+            _ => keys.contains(key),
         };
         let gone = gone.filter(|(_, key)| !is_there(key));
         let mut rows: Vec<_> = gone
