@@ -11,9 +11,8 @@ use std::{
 };
 
 use alcor_dataplane::{Row, RowChange, RowKey};
+pub use alcor_dataplane_abi::gateway_layout::PROBE_PORT;
 
-/// The UDP port that probes are sent to (BFD echo, RFC 5881, section 4).
-pub const PROBE_PORT: u16 = 3785;
 /// How often each member is probed.
 pub const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// So many unanswered probes in a row make a member unreachable.

@@ -11,7 +11,7 @@ pub const GATEWAY_LAYOUT: u32 = 3;
 
 /// UDP port of VXLAN (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;
-/// UDP port of probes, which gateways send back to whoever sent them.
+/// UDP port of probes, which gateways send back to whoever sent them (BFD echo, RFC 5881, section 4).
 pub const PROBE_PORT: u16 = 3785;
 /// Bytes before the inner frame: IPv4, UDP and VXLAN headers.
 pub const VXLAN_OVERHEAD: usize = 20 + 8 + 8;

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use alcor_dataplane::choice;
 use alcor_dataplane_abi::gateway::{self, MAX_GATEWAYS};
 use alcor_model::{GatewayNode, Id, Network, Router};
 
@@ -137,12 +138,7 @@ pub(super) struct FleetChange {
 }
 
 fn address_key(ip: IpAddr) -> u64 {
-    let mut bytes = [0; 16];
-    match ip {
-        IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
-        IpAddr::V6(ip) => bytes = ip.octets(),
-    }
-    gateway::key(&bytes)
+    gateway::key(&choice::bytes(ip))
 }
 
 fn id_key<T>(id: Id<T>) -> u64 {
