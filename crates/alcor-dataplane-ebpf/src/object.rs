@@ -1,7 +1,12 @@
 //! The compiled programs, when this build has them.
 
+use std::io::ErrorKind;
+
 use alcor_dataplane::DataplaneError;
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
 
 use crate::{EbpfConfig, error, kernel::PINNED, neighbours, pins::Pins};
 
@@ -9,6 +14,9 @@ use crate::{EbpfConfig, error, kernel::PINNED, neighbours, pins::Pins};
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("ALCOR_PROGRAMS")));
 #[cfg(not(kernel_programs))]
 static OBJECT: Option<&[u8]> = None;
+
+/// How often a program is loaded until it is.
+const LOAD_TRIES: u32 = 5;
 
 /// On the ingress of ports' devices.
 pub(crate) const FROM_PORT: &str = "from_port";
@@ -38,11 +46,24 @@ pub(crate) fn load(pins: &Pins, tunnel_ifindex: u32, config: &EbpfConfig) -> Res
         .load(object)
         .map_err(|source| error::kernel("loading the kernel programs", source))?;
     for name in [FROM_PORT, FROM_TUNNEL, RELEASED] {
-        program(&mut ebpf, name)?
-            .load()
+        let program = program(&mut ebpf, name)?;
+        in_spite_of_signals(|| program.load())
             .map_err(|source| error::kernel(format!("loading the kernel program {name}"), source))?;
     }
     Ok(ebpf)
+}
+
+/// Loads a program; again when the kernel says so: its verifier stops for a signal to the thread.
+pub(crate) fn in_spite_of_signals(
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_TRIES {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+    }
+    load()
 }
 
 /// One of the programs.
@@ -53,7 +74,7 @@ pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Sche
             "the object does not have it",
         )
     })?;
-    program.try_into().map_err(|source: aya::programs::ProgramError| {
-        error::kernel(format!("looking for program {name}"), source)
-    })
+    program
+        .try_into()
+        .map_err(|source: ProgramError| error::kernel(format!("looking for program {name}"), source))
 }

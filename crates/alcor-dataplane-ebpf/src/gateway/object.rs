@@ -5,7 +5,7 @@ use alcor_model::net::GATEWAY_MAC;
 use aya::{Ebpf, EbpfLoader, maps::MapInfo, programs::Xdp};
 
 use super::GatewayConfig;
-use crate::{error, pins::Pins};
+use crate::{error, object::in_spite_of_signals, pins::Pins};
 
 #[cfg(kernel_programs)]
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("ALCOR_GATEWAY_PROGRAMS")));
@@ -86,8 +86,8 @@ pub(super) fn load(pins: &Pins, config: &GatewayConfig, nat_room: u32) -> Result
     let mut ebpf = loader
         .load(object)
         .map_err(|source| error::kernel("loading the gateway program", source))?;
-    program(&mut ebpf)?
-        .load()
+    let program = program(&mut ebpf)?;
+    in_spite_of_signals(|| program.load())
         .map_err(|source| error::kernel("loading the gateway program", source))?;
     Ok(ebpf)
 }
