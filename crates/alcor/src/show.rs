@@ -2,6 +2,8 @@
 
 mod local;
 
+use std::io::Write as _;
+
 use alcor_model::effective::{HostState, HostSummary, Timing};
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -93,7 +95,9 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 pub(crate) fn print_table(table: Builder) {
-    println!("{}", table.build().with(Style::sharp()));
+    let mut table = table.build();
+    // Whoever has closed the other end of a pipe wants no more: no reason to panic.
+    drop(writeln!(std::io::stdout(), "{}", table.with(Style::sharp())));
 }
 
 pub(crate) fn text(value: &Value) -> String {
