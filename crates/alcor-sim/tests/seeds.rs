@@ -71,6 +71,13 @@ fn a_region_with_faults_and_short_leases() {
     }
 }
 
+/// After a restart of the NCM answers had older revisions than what it had told before, so a host that had given a row up never took
+/// it again. With the seed that found it.
+#[test]
+fn a_host_takes_answers_of_an_ncm_that_was_started_again() {
+    hold_with("faults", 37, |scenario| scenario.ncm.lease_ms = Some(8_000));
+}
+
 /// What is on its way to where a port was is passed on, and not lost.
 #[test]
 fn ports_that_move_while_many_speak_to_them() {

@@ -314,8 +314,9 @@ impl Writer {
         }
     }
 
-    /// Everything is there.
-    pub fn loaded(&self) {
+    /// Everything is there, up to this commit.
+    pub fn loaded(&self, revision: Revision) {
+        self.directory.loaded.store(revision.0, Ordering::Release);
         self.directory.loading.store(false, Ordering::Release);
     }
 }

@@ -25,6 +25,8 @@ use crate::{
 
 /// Packets that are remembered, to see whether one is delivered twice.
 const REMEMBERED: usize = 4_096;
+/// Bytes of what is told of a packet.
+const FATE_BYTES: usize = 4_096;
 /// How long a probe may take.
 const PROBE_US: Us = 5_000_000;
 /// First source port: each packet is of a connection of its own, for so many packets.
@@ -304,7 +306,8 @@ impl Sim {
     }
 
     fn note(&mut self, number: u64, fate: &str) {
-        if let Some(sent) = self.wayfarers.sent.get_mut(&number) {
+        let sent = self.wayfarers.sent.get_mut(&number);
+        if let Some(sent) = sent.filter(|sent| sent.fate.len() < FATE_BYTES) {
             sent.fate.push_str("; ");
             sent.fate.push_str(fate);
         }
