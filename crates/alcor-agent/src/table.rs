@@ -33,10 +33,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whether news of this revision replaces it.
+    /// Whether news of this revision replaces it. What was given up yields to every word: an NCM that was started again may know the
+    /// same row by an older revision (that it had been told once more is forgotten), and deltas that are on their way end with the newest.
     fn yields_to(&self, revision: Revision) -> bool {
-        let known = self.revision;
-        known.is_none_or(|known| revision > known || self.lapsed && revision == known)
+        self.lapsed || self.revision.is_none_or(|known| revision > known)
     }
 }
 
@@ -268,7 +268,7 @@ impl Table {
         self.finish(draft).changes
     }
 
-    /// Gives neighbours up that nobody said are gone. What is older than they were does not come back.
+    /// Gives neighbours up that nobody said are gone.
     pub(crate) fn lapse(&mut self, keys: impl IntoIterator<Item = RowKey>) -> Vec<Planned> {
         let mut draft = Draft::default();
         for key in keys {

@@ -478,7 +478,7 @@ impl Ncm {
             self.directory.forget_network(network);
         }
         self.were_learned.clear();
-        self.directory.loaded(revision);
+        self.directory.loaded();
     }
 
     /// Forgets the region, not who is connected nor what they have learned.

@@ -26,7 +26,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -196,8 +196,6 @@ pub struct Directory {
     hosts: Hosts,
     /// While a whole new state is written nobody gets an answer from half of it.
     loading: AtomicBool,
-    /// What was told before rows were last written anew may have had newer revisions than they have now, up to this one.
-    loaded: AtomicU64,
 }
 
 impl Directory {
@@ -209,7 +207,6 @@ impl Directory {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hosts: Hosts::default(),
             loading: AtomicBool::new(false),
-            loaded: AtomicU64::new(0),
         });
         (Arc::clone(&directory), Writer::new(directory))
     }
@@ -227,11 +224,6 @@ impl Directory {
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let number = self.hasher.hash_one(key) as usize % SHARDS;
         self.shards[number].lock()
-    }
-
-    /// What an answer's revision must not be below: rows told before the last load may have been newer than they are now.
-    fn loaded(&self) -> Revision {
-        Revision(self.loaded.load(Ordering::Acquire))
     }
 
     fn is_loading(&self) -> bool {

@@ -72,10 +72,12 @@ fn a_region_with_faults_and_short_leases() {
 }
 
 /// After a restart of the NCM answers had older revisions than what it had told before, so a host that had given a row up never took
-/// it again. With the seed that found it.
+/// it again; when answers had newer ones, it did not take the row of a snapshot. With the seeds that found it.
 #[test]
-fn a_host_takes_answers_of_an_ncm_that_was_started_again() {
-    hold_with("faults", 37, |scenario| scenario.ncm.lease_ms = Some(8_000));
+fn a_host_takes_the_word_of_an_ncm_that_was_started_again() {
+    for seed in [23, 37] {
+        hold_with("faults", seed, |scenario| scenario.ncm.lease_ms = Some(8_000));
+    }
 }
 
 /// What is on its way to where a port was is passed on, and not lost.

@@ -85,8 +85,6 @@ impl Directory {
 
     fn answer(&self, now: Duration, asker: &Asker, question: &Question, asked: &mut Asked) -> Answer {
         let limits = &self.limits;
-        // Read before the row is: a row of before a load must not be given the revision of the load.
-        let loaded = self.loaded();
         let mut state = asker.host.state.lock();
         let key = match self.admitted(now, asker, question, &mut state) {
             Ok(key) => key,
@@ -113,7 +111,7 @@ impl Directory {
             forward: false,
         };
         Answer {
-            verdict: Verdict::Route(stored.revision().max(host_revision).max(loaded), row),
+            verdict: Verdict::Route(stored.revision().max(host_revision), row),
             lease: limits.lease,
         }
     }

@@ -186,29 +186,6 @@ fn a_scan_is_metered_and_learns_a_bounded_amount() {
     );
 }
 
-/// A host may have been told a row with a newer revision than it has after a load (its labels were told again, say), and keeps that in
-/// mind when it has given the row up: an answer is not older than the load.
-#[test]
-fn answers_are_not_older_than_the_last_load() {
-    let mut place = place(Limits::default(), 1);
-    let revision = |place: &Place| match place.ask(AT, 0, None) {
-        Verdict::Route(revision, _) => Some(revision),
-        _ => None,
-    };
-    assert_eq!(revision(&place), Some(Revision(5)));
-    place.writer.load();
-    place
-        .writer
-        .enter(place.asks, (id(NETWORK), place.network), id(1));
-    let tunnel = Ipv4Addr::from_bits(place.other.0).into();
-    place.writer.set_tunnel(place.other, Some((tunnel, Revision(3))));
-    place.put(0, 5);
-    place.writer.loaded(Revision(40));
-    assert_eq!(revision(&place), Some(Revision(40)));
-    place.put(0, 41);
-    assert_eq!(revision(&place), Some(Revision(41)));
-}
-
 /// A port that scans leaves room for the other ports of its host.
 #[test]
 fn a_port_that_scans_takes_a_part_of_what_its_host_may_learn() {

@@ -314,9 +314,8 @@ impl Writer {
         }
     }
 
-    /// Everything is there, up to this commit.
-    pub fn loaded(&self, revision: Revision) {
-        self.directory.loaded.store(revision.0, Ordering::Release);
+    /// Everything is there.
+    pub fn loaded(&self) {
         self.directory.loading.store(false, Ordering::Release);
     }
 }

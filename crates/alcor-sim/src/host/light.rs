@@ -87,6 +87,11 @@ impl LightRow {
         }
     }
 
+    /// A neighbour whose lease is over, though nobody said that it is gone: any word about it counts.
+    const fn is_over(&self, now: Us) -> bool {
+        self.body != 0 && self.until <= now
+    }
+
     const fn is_live(&self, now: Us) -> bool {
         self.body != 0 && self.until > now
     }
@@ -131,12 +136,14 @@ impl LightNetwork {
         self.ports.iter().filter_map(live)
     }
 
-    fn take(&mut self, row: LightRow) {
+    fn take(&mut self, row: LightRow, now: Us) {
         if let Some(named) = &mut self.named {
             named.insert(row.key);
         }
         match self.rows.binary_search_by_key(&row.key, |known| known.key) {
-            Ok(place) if self.rows[place].revision <= row.revision => self.rows[place] = row,
+            Ok(place) if self.rows[place].revision <= row.revision || self.rows[place].is_over(now) => {
+                self.rows[place] = row;
+            }
             Ok(_) => {}
             Err(place) => self.rows.insert(place, row),
         }
@@ -455,7 +462,7 @@ impl Light {
         let network = self.network(question.network);
         if network.on_demand {
             let key = key_digest(&row.key());
-            network.take(LightRow::of(key, revision, Some(&row), now + lease));
+            network.take(LightRow::of(key, revision, Some(&row), now + lease), now);
         }
         Ok(packets)
     }
@@ -475,7 +482,7 @@ impl LightNetwork {
         // What it is told without having asked is good for a lease too.
         let leased = self.on_demand && matches!(row, Some(Row::Neighbour(_)));
         let until = if leased { now + TOLD_LEASE_US } else { Us::MAX };
-        self.take(LightRow::of(key, revision, row, until));
+        self.take(LightRow::of(key, revision, row, until), now);
         let Some(Row::Port(port)) = row else { return None };
         if !self.ports.contains(&(key, port.id)) {
             self.ports.push((key, port.id));
