@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alcor_dataplane_abi::gateway_layout::GATEWAY_LAYOUT;
 use alcor_dataplane_ebpf::{GatewayConfig, XdpGateway};
 use aya::maps::MapData;
 use nix::{
@@ -28,7 +29,7 @@ pub struct Cold {
 
 /// Bytes of the kernel's memory that the table of neighbours takes.
 fn table_bytes() -> f64 {
-    let pin = format!("/sys/fs/bpf/alcor-gateway/{INSTANCE}/layout-1/maps/gw_peers4");
+    let pin = format!("/sys/fs/bpf/alcor-gateway/{INSTANCE}/layout-{GATEWAY_LAYOUT}/maps/gw_peers4");
     let map = MapData::from_pin(pin).unwrap();
     let info = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
     let text = std::fs::read_to_string(info).unwrap();
