@@ -503,6 +503,7 @@ impl Agent {
             gateway: self.settings.gateway_set.is_some(),
             gateway_set: self.settings.gateway_set.clone().unwrap_or_default(),
             session,
+            external_networks: Vec::new(),
         };
         out.push(Action::Connect { session, hello });
     }

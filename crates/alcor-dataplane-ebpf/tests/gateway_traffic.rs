@@ -241,6 +241,9 @@ fn ways_out() -> Vec<RowChange> {
         floating_ip: FLOATING,
         fixed_ip: PEER,
         external_network_id: Id::from_uuid(Uuid::from_u128(8)),
+        host: None,
+        cidr: None,
+        nexthop: None,
     };
     let tenant = NeighbourRow {
         network_id: network_id(),

@@ -123,7 +123,7 @@ pub struct ExternalRow {
     pub gateways: Vec<IpAddr>,
 }
 
-/// An address of an external network that leads to an address of this one. For gateways: hosts do without.
+/// An address of an external network that leads to an address of this one. For gateways, and for the host that translates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FloatingIpRow {
     /// Identity; with the network, the key.
@@ -138,6 +138,15 @@ pub struct FloatingIpRow {
     pub fixed_ip: Ipv4Addr,
     /// The network of the floating IP.
     pub external_network_id: Id<Network>,
+    /// Tunnel address of the host that answers for it and translates; none: the gateway that owns the router does.
+    #[serde(default)]
+    pub host: Option<IpAddr>,
+    /// Block of the external subnet that the floating IP is of.
+    #[serde(default)]
+    pub cidr: Option<Ipv4Net>,
+    /// Where what leaves that block goes.
+    #[serde(default)]
+    pub nexthop: Option<Ipv4Addr>,
 }
 
 impl RouterRow {

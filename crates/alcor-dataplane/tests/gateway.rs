@@ -111,6 +111,9 @@ fn gateway() -> GatewayModel {
         floating_ip: FLOATING,
         fixed_ip: SERVER,
         external_network_id: Id::from_uuid(Uuid::from_u128(3)),
+        host: None,
+        cidr: None,
+        nexthop: None,
     });
     let rows = [
         network,

@@ -56,6 +56,9 @@ impl Ncm {
             floating_ip: ipv4(row.floating_ip_address)?,
             fixed_ip: ipv4(association.fixed_ip_address)?,
             external_network_id: row.floating_network_id,
+            host: None,
+            cidr: None,
+            nexthop: None,
         })
     }
 

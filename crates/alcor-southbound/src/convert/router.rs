@@ -9,6 +9,7 @@ use alcor_dataplane::{
 };
 use alcor_model::{Id, Network};
 use alcor_proto::v1;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{DecodeError, decode_id, decode_ip, decode_prefix, encode_id, encode_ip, encode_prefix};
 
@@ -51,6 +52,12 @@ pub(super) fn encode_floating_ip(row: &FloatingIpRow) -> v1::FloatingIp {
         floating_ip: encode_ip(row.floating_ip.into()),
         fixed_ip: encode_ip(row.fixed_ip.into()),
         external_network_id: encode_id(row.external_network_id),
+        host: row.host.map(encode_ip).unwrap_or_default(),
+        cidr: row.cidr.map(|cidr| encode_prefix(cidr.into())),
+        nexthop: row
+            .nexthop
+            .map(|nexthop| encode_ip(nexthop.into()))
+            .unwrap_or_default(),
     }
 }
 
@@ -65,7 +72,27 @@ pub(super) fn decode_floating_ip(
         floating_ip: decode_ipv4("the floating ip", &message.floating_ip)?,
         fixed_ip: decode_ipv4("the fixed ip of a floating ip", &message.fixed_ip)?,
         external_network_id: decode_id("the floating ip's network", &message.external_network_id)?,
+        host: match message.host.is_empty() {
+            true => None,
+            false => Some(decode_ip("a floating ip's host", &message.host)?),
+        },
+        cidr: decode_floating_block(message.cidr.as_ref())?,
+        nexthop: match message.nexthop.is_empty() {
+            true => None,
+            false => Some(decode_ipv4("a floating ip's next hop", &message.nexthop)?),
+        },
     })
+}
+
+fn decode_floating_block(message: Option<&v1::Prefix>) -> Result<Option<Ipv4Net>, DecodeError> {
+    let what = "a floating ip's block";
+    match message {
+        None => Ok(None),
+        Some(_) => match decode_prefix(what, message)? {
+            IpNet::V4(block) => Ok(Some(block)),
+            IpNet::V6(_) => Err(DecodeError::Length { what, got: 16 }),
+        },
+    }
 }
 
 fn decode_ipv4(what: &'static str, bytes: &[u8]) -> Result<Ipv4Addr, DecodeError> {
@@ -226,8 +253,25 @@ mod tests {
             floating_ip: Ipv4Addr::new(203, 0, 113, 7),
             fixed_ip: Ipv4Addr::new(10, 0, 1, 7),
             external_network_id: network,
+            host: None,
+            cidr: None,
+            nexthop: None,
         };
         assert_eq!(decode_floating_ip(network, &encode_floating_ip(&row)), Ok(row));
+        let row = FloatingIpRow {
+            host: Some(IpAddr::from([192, 0, 2, 9])),
+            cidr: Some(Ipv4Net::new_assert([203, 0, 113, 0].into(), 24)),
+            nexthop: Some(Ipv4Addr::new(203, 0, 113, 254)),
+            ..row
+        };
+        let mut sent = encode_floating_ip(&row);
+        assert_eq!(decode_floating_ip(network, &sent), Ok(row));
+        sent.cidr = Some(encode_prefix("2001:db8::/64".parse().unwrap()));
+        let what = "a floating ip's block";
+        assert_eq!(
+            decode_floating_ip(network, &sent),
+            Err(DecodeError::Length { what, got: 16 })
+        );
     }
 
     #[test]

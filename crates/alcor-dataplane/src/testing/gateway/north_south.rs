@@ -116,6 +116,9 @@ fn floating_row(rng: &mut Rng) -> Row {
         floating_ip: external(rng),
         fixed_ip: tenant(rng, network),
         external_network_id: network_id(99),
+        host: None,
+        cidr: None,
+        nexthop: None,
     })
 }
 
