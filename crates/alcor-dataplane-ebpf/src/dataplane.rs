@@ -56,6 +56,9 @@ impl EbpfDataplane {
     /// When this build has no kernel programs, the kernel refuses, or another process has the instance open.
     pub fn open(config: &EbpfConfig) -> Result<Self, DataplaneError> {
         let pins = Pins::open(config)?;
+        for device in config.uplinks.devices.values() {
+            device::look(device)?;
+        }
         let tunnel_ifindex = device::tunnel(&config.tunnel_device)?;
         let mut ebpf = object::load(&pins, tunnel_ifindex, config)?;
         let mut kernel = KernelTables::take(&mut ebpf)?;

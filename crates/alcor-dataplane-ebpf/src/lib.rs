@@ -32,6 +32,7 @@ mod trace;
 
 use std::path::PathBuf;
 
+use alcor_dataplane::Uplinks;
 /// The usual [`EbpfConfig::max_neighbours`].
 pub use alcor_dataplane_abi::layout::MAX_NEIGHBOURS;
 pub use dataplane::EbpfDataplane;
@@ -48,6 +49,8 @@ pub struct EbpfConfig {
     pub tunnel_device: String,
     /// Neighbours that the host has room for, all networks together. Tables that are found keep their size.
     pub max_neighbours: u32,
+    /// External networks that the host reaches by devices of its own; these must be there.
+    pub uplinks: Uplinks,
     /// For tests: the programs tell their verdict and do not meter events.
     pub trace: bool,
 }
@@ -60,6 +63,7 @@ impl EbpfConfig {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             tunnel_device: "alcor0".to_owned(),
             max_neighbours: MAX_NEIGHBOURS,
+            uplinks: Uplinks::default(),
             trace: false,
         }
     }

@@ -20,6 +20,7 @@ pub mod security;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod trace;
+pub mod uplinks;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -36,6 +37,7 @@ pub use row::{
 pub use security::{LabelRow, PolicyRow};
 use thiserror::Error;
 use tokio::sync::mpsc;
+pub use uplinks::Uplinks;
 
 /// How many events may wait for the agent; more are dropped and counted by the data plane.
 pub const EVENT_QUEUE: usize = 4096;

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, Ingress,
-    MAX_LISTED_CONNECTIONS, RowChange, Snapshot, Verdict,
+    MAX_LISTED_CONNECTIONS, RowChange, Snapshot, Uplinks, Verdict,
 };
 
 /// How many injected frames the model keeps for [`Model::take_injected`]; the oldest go first.
@@ -38,6 +38,7 @@ pub const RELEASED_FRAMES: usize = 4096;
 #[derive(Debug)]
 pub struct Model {
     tables: tables::Tables,
+    uplinks: Uplinks,
     devices: BTreeMap<Id<Port>, String>,
     missing_devices: BTreeSet<String>,
     drops: Drops,
@@ -64,6 +65,7 @@ impl Model {
         let (event_sender, event_receiver) = mpsc::channel(EVENT_QUEUE);
         Self {
             tables: tables::Tables::new(limits),
+            uplinks: Uplinks::default(),
             devices: BTreeMap::new(),
             missing_devices: BTreeSet::new(),
             drops: Drops::new(),
@@ -76,6 +78,17 @@ impl Model {
             event_receiver: Some(event_receiver),
             lost_events: 0,
         }
+    }
+
+    /// The same, of a host that reaches external networks by itself.
+    #[must_use]
+    pub fn with_uplinks(self, uplinks: Uplinks) -> Self {
+        Self { uplinks, ..self }
+    }
+
+    /// The external networks that the host reaches by itself.
+    pub const fn uplinks(&self) -> &Uplinks {
+        &self.uplinks
     }
 
     /// Takes one frame along the path: counts it when it is dropped, tells the agent when it must know.
