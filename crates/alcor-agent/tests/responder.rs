@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use alcor_agent::responder::{Context, Refusal, dhcp, frame, icmp, ra};
+use alcor_agent::responder::{
+    Context, Refusal, dhcp, frame,
+    icmp::{self, Cause},
+    ra,
+};
 use alcor_dataplane::{NetworkRow, PortRow, SubnetRow};
 use alcor_model::{
     Id, MacAddr, Vni,
@@ -412,7 +416,7 @@ fn time_exceeded_quotes_the_packet() {
     let udp = frame::udp4((ADDRESS, 40_000), (Ipv4Addr::new(8, 8, 8, 8), 33_434), &[7; 1000]);
     let packet = frame::ipv4(ADDRESS, Ipv4Addr::new(8, 8, 8, 8), frame::UDP, &udp);
     let sent = frame::ethernet(GATEWAY_MAC, MAC, frame::IPV4, &packet);
-    let answer = icmp::time_exceeded(&world.context(), &sent).unwrap();
+    let answer = icmp::error(&world.context(), Cause::TimeExceeded, &sent).unwrap();
     let parsed = SlicedPacket::from_ethernet(&answer).unwrap();
     let Some(NetSlice::Ipv4(ip)) = parsed.net else {
         panic!("not IPv4")
@@ -438,11 +442,43 @@ fn time_exceeded_for_ipv6() {
     echo.resize(1400, 3);
     let packet = frame::icmpv6(asker, "fd01::1".parse().unwrap(), 1, echo);
     let sent = frame::ethernet(GATEWAY_MAC, MAC, frame::IPV6, &packet);
-    let answer = icmp::time_exceeded(&world.context(), &sent).unwrap();
+    let answer = icmp::error(&world.context(), Cause::TimeExceeded, &sent).unwrap();
     let (source, destination, message) = icmpv6_of(&answer);
     assert_eq!((source, destination), ("fd00::1".parse().unwrap(), asker));
     assert_eq!(message[..2], [3, 0]);
     assert_eq!((answer.len(), &message[8..]), (14 + 1_280, &packet[..1_232]));
+}
+
+#[test]
+fn too_big_tells_the_mtu_even_where_only_the_beginning_is_there() {
+    let world = World::new();
+    let too_big = Cause::TooBig { mtu: 1_400 };
+    let far = Ipv4Addr::new(8, 8, 8, 8);
+    let udp = frame::udp4((ADDRESS, 40_000), (far, 443), &[7; 30_000]);
+    let packet = frame::ipv4(ADDRESS, far, frame::UDP, &udp);
+    let sent = frame::ethernet(GATEWAY_MAC, MAC, frame::IPV4, &packet);
+    let answer = icmp::error(&world.context(), too_big, &sent[..3_072]).unwrap();
+    let parsed = SlicedPacket::from_ethernet(&answer).unwrap();
+    let Some(TransportSlice::Icmpv4(message)) = parsed.transport else {
+        panic!("not ICMP")
+    };
+    assert_eq!(message.slice()[..2], [3, 4]);
+    assert_eq!(message.slice()[4..8], [0, 0, 5, 120]);
+    assert_eq!(message.payload(), &packet[..576 - 28]);
+
+    let asker: Ipv6Addr = "fd00::9".parse().unwrap();
+    let mut echo = vec![128, 0, 0, 0, 0, 1, 0, 1];
+    echo.resize(5_000, 3);
+    let packet = frame::icmpv6(asker, "fd01::1".parse().unwrap(), 64, echo);
+    let sent = frame::ethernet(GATEWAY_MAC, MAC, frame::IPV6, &packet);
+    let answer = icmp::error(&world.context(), too_big, &sent[..3_072]).unwrap();
+    let (source, destination, message) = icmpv6_of(&answer);
+    assert_eq!((source, destination), ("fd00::1".parse().unwrap(), asker));
+    assert_eq!(
+        (&message[..2], &message[4..8]),
+        (&[2, 0][..], &[0, 0, 5, 120][..])
+    );
+    assert_eq!(message[8..], packet[..1_232]);
 }
 
 #[test]
@@ -456,7 +492,7 @@ fn errors_are_not_answered_with_errors() {
     );
     let sent = frame::ethernet(GATEWAY_MAC, MAC, frame::IPV4, &error);
     assert_eq!(
-        icmp::time_exceeded(&world.context(), &sent),
+        icmp::error(&world.context(), Cause::TimeExceeded, &sent),
         Err(Refusal::NotForUs)
     );
     let error = frame::icmpv6(
@@ -467,7 +503,7 @@ fn errors_are_not_answered_with_errors() {
     );
     let sent = frame::ethernet(GATEWAY_MAC, MAC, frame::IPV6, &error);
     assert_eq!(
-        icmp::time_exceeded(&world.context(), &sent),
+        icmp::error(&world.context(), Cause::TimeExceeded, &sent),
         Err(Refusal::NotForUs)
     );
 }
@@ -531,7 +567,7 @@ proptest! {
         if let Ok(answer) = ra::answer(&context, &frame) {
             icmpv6_of(&answer);
         }
-        if let Ok(answer) = icmp::time_exceeded(&context, &frame) {
+        if let Ok(answer) = icmp::error(&context, Cause::TooBig { mtu: 1450 }, &frame) {
             prop_assert!(SlicedPacket::from_ethernet(&answer).is_ok());
         }
     }

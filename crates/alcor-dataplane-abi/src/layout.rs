@@ -417,7 +417,7 @@ layouts! {
         len: u32,
         /// The port that sent.
         port: [u8; 16],
-        /// Handle of its network, or of the one that the unresolved address is in.
+        /// Handle of its network, or of the one that the unresolved address is in, or that the packet does not fit.
         network: u32,
         /// Family of the address that is unresolved.
         family: u32,

@@ -80,6 +80,7 @@ reasons! {
         RouterSolicitation = 2 => "router_solicitation",
         TtlExceeded = 3 => "ttl_exceeded",
         Unresolved = 4 => "unresolved",
+        TooBig = 5 => "too_big",
     }
 }
 

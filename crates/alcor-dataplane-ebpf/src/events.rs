@@ -88,9 +88,12 @@ fn parse(item: &[u8], handles: &Handles) -> Option<Event> {
     let port = Id::from_uuid(Uuid::from_bytes(header.port));
     let reason = PuntReason::from_u32(header.kind & !EVENT_TOO_LONG)?;
     let frame = Bytes::copy_from_slice(frame.get(..header.len as usize)?);
-    if reason == PuntReason::Unresolved {
+    if matches!(reason, PuntReason::Unresolved | PuntReason::TooBig) {
         let networks = handles.lock().unwrap_or_else(PoisonError::into_inner);
         let network = *networks.get(&header.network)?;
+        if reason == PuntReason::TooBig {
+            return Some(Event::TooBig { port, network, frame });
+        }
         let address = layout::ip(header.family, header.ip);
         let is_lost = header.kind & EVENT_TOO_LONG != 0;
         return Some(match is_lost {

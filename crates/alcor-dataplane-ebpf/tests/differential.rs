@@ -63,6 +63,8 @@ struct Tally {
     outside: [usize; 2],
     /// Held where there are gateways, for what rules say.
     held: usize,
+    /// Too long for where routers lead, and told so.
+    too_big: usize,
     /// Events compared.
     told: usize,
 }
@@ -104,6 +106,7 @@ impl std::iter::Sum for Tally {
             answered: sum.answered + other.answered,
             outside: [0, 1].map(|at| sum.outside[at] + other.outside[at]),
             held: sum.held + other.held,
+            too_big: sum.too_big + other.too_big,
             told: sum.told + other.told,
         })
     }
@@ -192,6 +195,7 @@ fn compare(both: &mut Both, scenario: &Scenario, news: bool) -> Tally {
         tally.note_gateways(ingress, &got, event.as_ref(), gateways);
         let ebpf = &mut both.ebpf;
         tally.frames += 1;
+        tally.too_big += usize::from(got == Verdict::Punt(PuntReason::TooBig));
         tally.crossed += usize::from(crosses(scenario, ingress, &got));
         tally.passed_on += usize::from(matches!(&got, Verdict::Tunnel { forwarded: true, .. }));
         if let (Verdict::Punt(PuntReason::Unresolved), Ingress::Port(port)) = (&got, ingress)
@@ -480,9 +484,10 @@ fn routers_lead_where_the_model_says() {
             .map(|seed| compare(&mut both, &Scenario::routed(seed), seed % 2 == 0))
             .sum();
         println!(
-            "{} frames compared, {} crossed",
-            compared.frames, compared.crossed
+            "{} frames compared, {} crossed, {} too big",
+            compared.frames, compared.crossed, compared.too_big
         );
+        assert!(compared.too_big > 20, "and some are told what fits");
         assert!(compared.crossed > 100, "packets go into other networks");
         assert!(compared.released > 50, "and are held on their way there");
     });

@@ -131,6 +131,16 @@ pub enum Event {
         /// The whole frame.
         frame: Bytes,
     },
+    /// A router has brought a packet of a port into a network that it is too long for, and it must not be fragmented: its sender is
+    /// to learn the MTU.
+    TooBig {
+        /// The port that sent it.
+        port: Id<Port>,
+        /// The network that the packet does not fit.
+        network: Id<Network>,
+        /// The frame as it came, or the beginning of a long one.
+        frame: Bytes,
+    },
     /// A port sent to an address that no row knows, in a network where such addresses are asked for. Whoever takes this
     /// holds the packet, and asks for the address.
     Unresolved {

@@ -90,14 +90,15 @@
 //!     label 0, nothing is remembered of that, and the packet is unknown (held) as if there were no gateways; they are asked again
 //!     about the packet that is released.
 //! 11. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the MTU of the network that it
-//!     is in now (and not a GSO packet whose segments fit): `Oversize`. A local port: down or without a device: `PortDown`. Remote:
+//!     is in now (and not a GSO packet whose segments fit): routed by stage 8, and IPv6 or IPv4 that must not be fragmented: punt (`TooBig`, with
+//!     that network), so that its sender learns the MTU; else `Oversize`, as nobody fragments. A local port: down or without a device: `PortDown`. Remote:
 //!     `Tunnel` with that network's VNI and the sender's label, translated into that network; out: with label 0.
 //! 12. **Filter in**, for a local port: the filter of the receiver, ingress, with the sender's label, translated as in stage 11. Then
 //!     `Deliver` (routed back to the sender itself: delivered too).
 //!
 //! Without port security the source checks are skipped where it says so; group source MACs, RAs and what has no
 //! destination are dropped all the same. "Allowed" sources: the port's fixed IPs, and allowed pairs (the source MAC and address both match a pair).
-//! What is answered or handed to the agent before stage 10 (ARP, ND, RS, DHCP, an expired TTL) is never filtered, nor is what the agent injects.
+//! What is answered or handed to the agent before stage 10 (ARP, ND, RS, DHCP, an expired TTL) is never filtered, nor is what the agent injects, the answer to what is too big too.
 //!
 //! # From the tunnel
 //! 1. No network row with this VNI: `UnknownVni`. The outer source is in none of the network's underlay blocks (when it has any said):

@@ -17,8 +17,8 @@ use alcor_model::{
 };
 
 use crate::{
-    Dataplane, DropReason, Ingress, LabelRow, Model, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row,
-    RowChange, SubnetRow, Verdict,
+    Dataplane, DropReason, Ingress, LabelRow, Model, NeighbourRow, NetworkRow, PolicyRow, PortRow,
+    PuntReason, Row, RowChange, SubnetRow, Verdict,
     compiled::Compiled,
     packet::{mac_at, put},
     probe::{Payload, packet, question},
@@ -352,10 +352,10 @@ impl<'a> Run<'a> {
             false => "port security is off",
         };
         self.stage(Side::Source, "port security", true, checked);
-        if let Verdict::Punt(reason) = verdict {
-            let detail = format!("handed to the host's agent ({})", reason.as_str());
-            self.stage(Side::Source, "agent", false, detail);
-            return None;
+        if let Verdict::Punt(reason) = verdict
+            && reason != PuntReason::TooBig
+        {
+            return self.handed_up(reason);
         }
         let to = self.probe.to;
         let (network, hop) = self.route(port, dropped)?;
@@ -396,8 +396,14 @@ impl<'a> Run<'a> {
                 self.stage(Side::Source, "gateway", false, "the gateway answers it");
                 None
             }
-            Verdict::Punt(_) => None,
+            Verdict::Punt(reason) => self.handed_up(reason),
         }
+    }
+
+    fn handed_up(&mut self, reason: PuntReason) -> Option<()> {
+        let detail = format!("handed to the host's agent ({})", reason.as_str());
+        self.stage(Side::Source, "agent", false, detail);
+        None
     }
 
     /// The network that the packet is in when it leaves, and the address that it goes to there.

@@ -485,7 +485,7 @@ fn what_leads_out_goes_to_the_owner_of_the_way() {
         Verdict::Punt(PuntReason::TtlExceeded)
     );
     let long = udp((mac(ALICE), GATEWAY, OWN[0], OUTSIDE), (5000, 53), &[0; MTU]);
-    assert_eq!(from_alice(&mut model, &long), Verdict::Drop(DropReason::Oversize));
+    assert_eq!(from_alice(&mut model, &long), Verdict::Punt(PuntReason::TooBig));
     assert!(
         !matches!(events.try_recv(), Ok(Event::Unresolved { .. })),
         "nobody is asked for"

@@ -134,6 +134,11 @@ fn check(case: &Case) {
     );
 
     let event = match (&case.want, port) {
+        (Want::Punt(PuntReason::TooBig), Some(port)) => Some(Event::TooBig {
+            port,
+            network: common::id(common::RED),
+            frame: bytes(&case.frame),
+        }),
         (Want::Punt(reason), Some(port)) => Some(Event::Punt {
             port,
             reason: *reason,

@@ -18,8 +18,8 @@ use alcor_dataplane::{
 };
 use bytes::Bytes;
 use common::{
-    ALICE, BOB, BROADCAST, CAROL, GATEWAY, RED, RED_VNI, echo, id, ip, mac, neighbour, network, port, subnet,
-    udp_ttl,
+    ALICE, BOB, BROADCAST, CAROL, GATEWAY, RED, RED_VNI, echo, edit, id, ip, mac, neighbour, network, port,
+    subnet, udp_ttl,
 };
 
 const GREEN: u128 = 4;
@@ -289,7 +289,18 @@ fn what_is_unknown_is_looked_for_in_the_network_that_the_route_tells() {
 fn size_and_time_to_live_are_the_other_networks() {
     let mut model = model();
     let between = |to| (mac(ALICE), GATEWAY, ALICE_IPS[0], to);
+    let mut events = model.events().unwrap();
     let long = udp_ttl(between("10.9.0.13"), 64, (5000, 53), &[0; 1000 - 28 + 1]);
+    let verdict = model.process(Ingress::Port(id(ALICE)), &long);
+    assert_eq!(verdict, Verdict::Punt(PuntReason::TooBig));
+    let told = Event::TooBig {
+        port: id(ALICE),
+        network: id(GREEN),
+        frame: long.clone().into(),
+    };
+    assert_eq!(events.try_recv().unwrap(), told);
+    // Nobody fragments what may be fragmented.
+    let long = edit(long, 20, &[0, 0]);
     assert_eq!(
         model.process(Ingress::Port(id(ALICE)), &long),
         Verdict::Drop(Oversize)

@@ -1,4 +1,4 @@
-//! What the data plane hands up: DHCP, router solicitations, packets whose time is exceeded. And the router
+//! What the data plane hands up: DHCP, router solicitations, packets whose time is exceeded or that are too big. And the router
 //! advertisements that nobody asked for.
 
 use std::time::Duration;
@@ -62,8 +62,9 @@ impl Bucket {
 
 impl Agent {
     pub(super) fn punt(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
-        let (port, reason, frame) = match event {
-            Event::Punt { port, reason, frame } => (port, reason, frame),
+        let (port, answer) = match event {
+            Event::Punt { port, reason, frame } => (port, self.answer_punt(now, port, reason, &frame)),
+            Event::TooBig { port, network, frame } => (port, self.too_big(now, port, network, &frame)),
             Event::Unresolved {
                 port,
                 network,
@@ -76,7 +77,7 @@ impl Agent {
                 address,
             } => return self.too_long(now.since_start, port, (network, address)),
         };
-        match self.answer_punt(now, port, reason, &frame) {
+        match answer {
             Ok(Some(frame)) => {
                 self.answered += 1;
                 out.push(Action::Inject {
@@ -97,19 +98,42 @@ impl Agent {
         frame: &[u8],
     ) -> Result<Option<Vec<u8>>, Refusal> {
         if reason == PuntReason::TtlExceeded {
-            let state = self.ports.get_mut(&port).ok_or(Refusal::UnknownPort)?;
-            if !state.errors.take(now.since_start) {
-                return Err(Refusal::RateLimited);
-            }
+            self.admit_error(now, port)?;
         }
         let row = self.table.port(port).ok_or(Refusal::UnknownPort)?;
         let context = self.context(row).ok_or(Refusal::UnknownPort)?;
         match reason {
             PuntReason::Dhcp4 => dhcp::answer(&context, frame),
             PuntReason::RouterSolicitation => ra::answer(&context, frame).map(Some),
-            PuntReason::TtlExceeded => icmp::time_exceeded(&context, frame).map(Some),
+            PuntReason::TtlExceeded => icmp::error(&context, icmp::Cause::TimeExceeded, frame).map(Some),
             // Those come as events of their own.
-            PuntReason::Unresolved => Err(Refusal::NotForUs),
+            PuntReason::Unresolved | PuntReason::TooBig => Err(Refusal::NotForUs),
+        }
+    }
+
+    /// Tells the sender of a packet what the network takes that the packet does not fit.
+    fn too_big(
+        &mut self,
+        now: Now,
+        port: Id<Port>,
+        network: Id<Network>,
+        frame: &[u8],
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        self.admit_error(now, port)?;
+        let row = self.table.port(port).ok_or(Refusal::UnknownPort)?;
+        let context = self.context(row).ok_or(Refusal::UnknownPort)?;
+        // A network that is gone meanwhile takes nothing at all; the next packet is told so.
+        let network = self.table.network(network).ok_or(Refusal::NotForUs)?;
+        let mtu = network.mtu;
+        icmp::error(&context, icmp::Cause::TooBig { mtu }, frame).map(Some)
+    }
+
+    /// Takes one of the ICMP errors that a port may get.
+    fn admit_error(&mut self, now: Now, port: Id<Port>) -> Result<(), Refusal> {
+        let state = self.ports.get_mut(&port).ok_or(Refusal::UnknownPort)?;
+        match state.errors.take(now.since_start) {
+            true => Ok(()),
+            false => Err(Refusal::RateLimited),
         }
     }
 

@@ -128,15 +128,27 @@ pub(crate) struct Ipv4<'a> {
     pub(crate) header: &'a [u8],
     /// Up to the packet's total length.
     pub(crate) payload: &'a [u8],
+    /// The total length that the header says.
+    pub(crate) total: usize,
 }
 
 pub(crate) fn split_ipv4(packet: &[u8]) -> Result<Ipv4<'_>, Refusal> {
+    let ip = beginning_of_ipv4(packet)?;
+    match ip.total == ip.header.len() + ip.payload.len() {
+        true => Ok(ip),
+        false => Err(Refusal::Malformed),
+    }
+}
+
+/// As [`split_ipv4`], of a packet whose end may be missing: the payload is what is there.
+pub(crate) fn beginning_of_ipv4(packet: &[u8]) -> Result<Ipv4<'_>, Refusal> {
     if packet.len() < 20 || packet[0] >> 4 != 4 {
         return Err(Refusal::Malformed);
     }
     let ihl = usize::from(packet[0] & 0xf) * 4;
     let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-    if ihl < 20 || ihl > total || total > packet.len() {
+    let end = total.min(packet.len());
+    if ihl < 20 || ihl > end {
         return Err(Refusal::Malformed);
     }
     let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
@@ -146,7 +158,8 @@ pub(crate) fn split_ipv4(packet: &[u8]) -> Result<Ipv4<'_>, Refusal> {
         protocol: packet[9],
         first_fragment: u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0,
         header: &packet[..ihl],
-        payload: &packet[ihl..total],
+        payload: &packet[ihl..end],
+        total,
     })
 }
 
@@ -156,14 +169,25 @@ pub(crate) struct Ipv6<'a> {
     pub(crate) destination: Ipv6Addr,
     pub(crate) next_header: u8,
     pub(crate) payload: &'a [u8],
+    /// What the header says of the payload's length.
+    pub(crate) payload_len: usize,
 }
 
 pub(crate) fn split_ipv6(packet: &[u8]) -> Result<Ipv6<'_>, Refusal> {
+    let ip = beginning_of_ipv6(packet)?;
+    match ip.payload_len == ip.payload.len() {
+        true => Ok(ip),
+        false => Err(Refusal::Malformed),
+    }
+}
+
+/// As [`split_ipv6`], of a packet whose end may be missing: the payload is what is there.
+pub(crate) fn beginning_of_ipv6(packet: &[u8]) -> Result<Ipv6<'_>, Refusal> {
     if packet.len() < 40 || packet[0] >> 4 != 6 {
         return Err(Refusal::Malformed);
     }
-    let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
-    let payload = packet.get(40..40 + length).ok_or(Refusal::Malformed)?;
+    let payload_len = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+    let payload = &packet[40..packet.len().min(40 + payload_len)];
     let address = |at: usize| {
         let mut octets = [0; 16];
         octets.copy_from_slice(&packet[at..at + 16]);
@@ -174,5 +198,6 @@ pub(crate) fn split_ipv6(packet: &[u8]) -> Result<Ipv6<'_>, Refusal> {
         destination: address(24),
         next_header: packet[6],
         payload,
+        payload_len,
     })
 }

@@ -1,4 +1,5 @@
-//! "Time exceeded" for packets whose TTL or hop limit ends at the gateway (RFC 792; RFC 4443, section 3.3).
+//! The ICMP errors of the gateway: "time exceeded" for packets whose TTL or hop limit ends there (RFC 792; RFC 4443, section 3.3), and
+//! "fragmentation needed" and "packet too big" for packets that do not fit the network that they are routed into (RFC 1191; RFC 4443, section 3.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +8,8 @@ use alcor_model::net::GATEWAY_MAC;
 use super::{
     Context, Refusal,
     frame::{
-        ICMP, ICMPV6, IPV4, IPV6, checksum, ethernet, icmpv6, ipv4, split_ethernet, split_ipv4, split_ipv6,
+        ICMP, ICMPV6, IPV4, IPV6, beginning_of_ipv4, beginning_of_ipv6, checksum, ethernet, icmpv6, ipv4,
+        split_ethernet,
     },
 };
 
@@ -16,22 +18,59 @@ const MAX_ERROR_V4: usize = 576;
 /// Most bytes of an ICMPv6 error with IPv6 header (RFC 4443, section 2.4 (c)): the smallest MTU.
 const MAX_ERROR_V6: usize = 1_280;
 
-/// The ICMP error for the frame, from the gateway of the sender's subnet to the sender.
+/// What an error tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The TTL or hop limit ended.
+    TimeExceeded,
+    /// The packet does not fit the network that it is routed into, and must not be fragmented.
+    TooBig {
+        /// The largest IP packet that does, in bytes.
+        mtu: u16,
+    },
+}
+
+impl Cause {
+    /// The first 8 bytes of the ICMP message, without checksum.
+    const fn v4(self) -> [u8; 8] {
+        match self {
+            Self::TimeExceeded => [11, 0, 0, 0, 0, 0, 0, 0],
+            Self::TooBig { mtu } => {
+                let [high, low] = mtu.to_be_bytes();
+                [3, 4, 0, 0, 0, 0, high, low]
+            }
+        }
+    }
+
+    /// As [`Self::v4`], of ICMPv6.
+    const fn v6(self) -> [u8; 8] {
+        match self {
+            Self::TimeExceeded => [3, 0, 0, 0, 0, 0, 0, 0],
+            Self::TooBig { mtu } => {
+                let [high, low] = mtu.to_be_bytes();
+                [2, 0, 0, 0, 0, 0, high, low]
+            }
+        }
+    }
+}
+
+/// The ICMP error for the frame, from the gateway of the sender's subnet to the sender. The end of a long packet may be missing: what is
+/// quoted is its beginning.
 ///
 /// # Errors
 /// [`Refusal::Malformed`] when it is no IP packet, [`Refusal::NotForUs`] when such a packet is never answered with an
 /// error (an ICMP error, a later fragment, no unicast address), [`Refusal::NoAddress`] when there is no gateway to answer from.
-pub fn time_exceeded(context: &Context<'_>, frame: &[u8]) -> Result<Vec<u8>, Refusal> {
+pub fn error(context: &Context<'_>, cause: Cause, frame: &[u8]) -> Result<Vec<u8>, Refusal> {
     let (_, ethertype, packet) = split_ethernet(frame)?;
     match ethertype {
-        IPV4 => time_exceeded_v4(context, packet),
-        IPV6 => time_exceeded_v6(context, packet),
+        IPV4 => error_v4(context, cause, packet),
+        IPV6 => error_v6(context, cause, packet),
         _ => Err(Refusal::Malformed),
     }
 }
 
-fn time_exceeded_v4(context: &Context<'_>, packet: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let ip = split_ipv4(packet)?;
+fn error_v4(context: &Context<'_>, cause: Cause, packet: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let ip = beginning_of_ipv4(packet)?;
     // RFC 1812, section 4.3.2.7. ICMP queries (echo, timestamp, information, mask) may be answered with an error.
     let is_error = ip.protocol == ICMP && !matches!(ip.payload.first(), Some(0 | 8 | 13..=18));
     let no_host = |a: Ipv4Addr| a.is_unspecified() || a.is_multicast() || a.is_broadcast() || a.is_loopback();
@@ -42,7 +81,7 @@ fn time_exceeded_v4(context: &Context<'_>, packet: &[u8]) -> Result<Vec<u8>, Ref
         return Err(Refusal::NoAddress);
     };
     let quote = ip.payload.len().min(MAX_ERROR_V4 - 20 - 8 - ip.header.len());
-    let mut message = vec![11, 0, 0, 0, 0, 0, 0, 0];
+    let mut message = cause.v4().to_vec();
     message.extend_from_slice(ip.header);
     message.extend_from_slice(&ip.payload[..quote]);
     let check = checksum(&[&message]);
@@ -51,8 +90,8 @@ fn time_exceeded_v4(context: &Context<'_>, packet: &[u8]) -> Result<Vec<u8>, Ref
     Ok(ethernet(context.port.mac, GATEWAY_MAC, IPV4, &answer))
 }
 
-fn time_exceeded_v6(context: &Context<'_>, packet: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let ip = split_ipv6(packet)?;
+fn error_v6(context: &Context<'_>, cause: Cause, packet: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let ip = beginning_of_ipv6(packet)?;
     // RFC 4443, section 2.4 (e): not for ICMPv6 errors (types below 128) and redirects.
     let is_error =
         ip.next_header == ICMPV6 && ip.payload.first().is_none_or(|kind| *kind < 128 || *kind == 137);
@@ -64,7 +103,7 @@ fn time_exceeded_v6(context: &Context<'_>, packet: &[u8]) -> Result<Vec<u8>, Ref
         return Err(Refusal::NoAddress);
     };
     let quote = (40 + ip.payload.len()).min(MAX_ERROR_V6 - 40 - 8);
-    let mut message = vec![3, 0, 0, 0, 0, 0, 0, 0];
+    let mut message = cause.v6().to_vec();
     message.extend_from_slice(&packet[..quote]);
     let answer = icmpv6(gateway, ip.source, 64, message);
     Ok(ethernet(context.port.mac, GATEWAY_MAC, IPV6, &answer))

@@ -30,6 +30,8 @@ use crate::{
 /// The TTL or hop limit of what the gateway sends, and of tunnel packets.
 const TTL: u8 = 64;
 const TCP: u8 = 6;
+/// IPv4, in the first byte of the offset: "must not be fragmented".
+const DONT_FRAGMENT: u8 = 0x40;
 const INTERNAL: End = End::drop(DropReason::Internal);
 /// `PACKET_HOST`: for whoever receives it, whatever the MAC of the device that it came in by.
 const PACKET_HOST: u32 = 0;
@@ -434,12 +436,27 @@ fn check(work: &Work, exit: &Exit) -> Result<(), End> {
     if len > work.network.mtu {
         let segment = skb.gso_size();
         if segment == 0 || segment_len(work, segment) > work.network.mtu {
-            return Err(End::drop(DropReason::Oversize));
+            return Err(oversize(work, exit));
         }
     }
     match exit.kind {
         TO_LOCAL => receivable(&exit.local),
         _ => Ok(()),
+    }
+}
+
+/// What becomes of a packet that its network has no room for.
+#[inline(always)]
+fn oversize(work: &Work, exit: &Exit) -> End {
+    let must_not_be_fragmented = work.packet.family != IPV4
+        || work
+            .skb
+            .bytes::<1>(ETH_LEN + 6)
+            .is_some_and(|flags| flags[0] & DONT_FRAGMENT != 0);
+    if exit.is_routed && must_not_be_fragmented {
+        End::punt(PuntReason::TooBig)
+    } else {
+        End::drop(DropReason::Oversize)
     }
 }
 

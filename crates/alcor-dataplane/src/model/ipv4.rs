@@ -15,6 +15,7 @@ const PORT_DHCP_SERVER: u16 = 67;
 const PORT_DHCP_CLIENT: u16 = 68;
 pub(super) const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;
+const DONT_FRAGMENT: u16 = 0x4000;
 const ICMP_ECHO_REQUEST: u8 = 8;
 /// UDP header; ICMP echo header.
 const UPPER_LEN: usize = 8;
@@ -46,6 +47,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Header<'_>> {
         source: ipv4_at(bytes, 12)?,
         destination: ipv4_at(bytes, 16)?,
         ttl: u8_at(bytes, 8)?,
+        must_not_be_fragmented: u16_at(bytes, 6)? & DONT_FRAGMENT != 0,
         echo_request: plain && protocol == PROTO_ICMP && upper.first() == Some(&ICMP_ECHO_REQUEST),
     };
     Some(Header {

@@ -128,6 +128,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Packet, Upper<'_>)> {
         source: ipv6_at(bytes, 8)?,
         destination: ipv6_at(bytes, 24)?,
         ttl: u8_at(bytes, 7)?,
+        must_not_be_fragmented: true,
         echo_request: !upper.extended && icmp_type(&upper) == Some(ECHO_REQUEST),
     };
     Some((packet, upper))

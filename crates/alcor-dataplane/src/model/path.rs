@@ -61,6 +61,8 @@ pub(super) struct Leaving<'a> {
     /// The network that it is in now: the sender's, or one that a router has brought it to.
     pub(super) network: &'a NetworkTables,
     pub(super) to: To<'a>,
+    /// A router has brought it here, and it must not be fragmented: when it does not fit, its sender is told.
+    pub(super) is_told: bool,
     /// As it leaves.
     pub(super) frame: Vec<u8>,
 }
@@ -94,6 +96,8 @@ pub(super) enum End {
     /// No row tells this address of this network.
     Unknown(Id<Network>, IpAddr),
     Punt(PuntReason),
+    /// It does not fit this network, and its sender is to be told.
+    TooBig(Id<Network>),
     /// Answered, for a peer or for the gateway.
     Reply(Vec<u8>, Option<Used>),
     /// Answered for an address of the port's network that no row tells.
@@ -112,6 +116,8 @@ pub(super) struct Packet {
     pub(super) destination: IpAddr,
     /// TTL or hop limit.
     pub(super) ttl: u8,
+    /// IPv6, or IPv4 that says so.
+    pub(super) must_not_be_fragmented: bool,
     /// An echo request that a gateway may answer.
     pub(super) echo_request: bool,
 }
@@ -197,6 +203,14 @@ impl<'a> Path<'a> {
                 });
                 Verdict::Punt(reason)
             }
+            Err(End::TooBig(network)) => {
+                event = Some(Event::TooBig {
+                    port,
+                    network,
+                    frame: Bytes::copy_from_slice(frame),
+                });
+                Verdict::Punt(PuntReason::TooBig)
+            }
         };
         Ended {
             verdict,
@@ -266,9 +280,17 @@ impl<'a> Path<'a> {
         };
         self.filter_out(port, network, &leaving, frame)?;
         let own = translate(network, leaving.network, port.filter().unwrap_or_default());
-        let Leaving { network, to, frame } = leaving;
+        let Leaving {
+            network,
+            to,
+            is_told,
+            frame,
+        } = leaving;
         if frame.len() - ETH_LEN.min(frame.len()) > usize::from(network.row.mtu) {
-            return Err(DropReason::Oversize.into());
+            return Err(match is_told {
+                true => End::TooBig(network.row.id),
+                false => DropReason::Oversize.into(),
+            });
         }
         let (host, label, unknown) = match to {
             To::Peer(Peer::Local(receiver), _) => {

@@ -50,7 +50,12 @@ pub(super) fn switch<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<
     if matches!(to, To::Peer(Peer::Local(receiver), _) if receiver.id == context.port.id) {
         return Err(DropReason::Loop.into());
     }
-    Ok(Exit::Away(Leaving { network, to, frame }))
+    Ok(Exit::Away(Leaving {
+        network,
+        to,
+        is_told: false,
+        frame,
+    }))
 }
 
 /// To whoever has the address in the network, or to a gateway that knows who that is; with the MAC that the frame gets.
@@ -105,7 +110,12 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
         ..context.ethernet
     };
     put(&mut frame, 0, &ethernet.bytes());
-    Ok(Exit::Away(Leaving { network, to, frame }))
+    Ok(Exit::Away(Leaving {
+        network,
+        to,
+        is_told: packet.must_not_be_fragmented,
+        frame,
+    }))
 }
 
 /// To the outside, if the network has a way there.

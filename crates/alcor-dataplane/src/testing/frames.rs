@@ -18,6 +18,8 @@ use crate::{
     },
 };
 
+/// IPv4: "must not be fragmented".
+const DONT_FRAGMENT: u16 = 0x4000;
 const PROTO_TCP: u8 = 6;
 const SOLICITED_NODE_MAC: MacAddr = MacAddr([0x33, 0x33, 0xff, 0, 0, 1]);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -341,6 +343,9 @@ fn data(rng: &mut Rng, sender: &Sender<'_>) -> Vec<u8> {
         88..96 => (mtu + rng.below(70)).saturating_sub(64),
         _ => mtu,
     };
+    if len + 64 >= mtu && rng.chance(50) {
+        ip.fragment |= DONT_FRAGMENT;
+    }
     let payload = rng.bytes(len);
     let (protocol, upper) = match rng.below(10) {
         0..3 => (

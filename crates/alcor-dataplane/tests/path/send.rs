@@ -1,6 +1,9 @@
 //! Stages 9 and 10.
 
-use alcor_dataplane::DropReason::{Loop, Oversize, PortDown, UnknownDestination};
+use alcor_dataplane::{
+    DropReason::{Loop, Oversize, PortDown, UnknownDestination},
+    PuntReason::TooBig,
+};
 use alcor_model::MacAddr;
 
 use crate::{Case, Want, alice_to, case, common::*, drop};
@@ -102,10 +105,26 @@ pub(crate) fn cases() -> Vec<Case> {
             Oversize,
         ),
         drop("longer than the MTU by padding", ALICE, padded, Oversize),
-        drop(
+        case(
             "longer than the MTU, routed",
             ALICE,
             sized(GATEWAY, "10.0.1.13", MTU + 1),
+            Want::Punt(TooBig),
+        ),
+        case(
+            "longer than the MTU, routed, IPv6",
+            ALICE,
+            udp(
+                alice_to(GATEWAY, "fd00:a::11", "fd00:b::13"),
+                (5000, 53),
+                &vec![7; MTU + 1 - 48],
+            ),
+            Want::Punt(TooBig),
+        ),
+        drop(
+            "longer than the MTU, routed, may be fragmented",
+            ALICE,
+            edit(sized(GATEWAY, "10.0.1.13", MTU + 1), 20, &[0, 0]),
             Oversize,
         ),
         drop(
