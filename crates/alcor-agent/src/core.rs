@@ -11,13 +11,13 @@ mod punts;
 mod show;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::Duration,
 };
 
 use alcor_dataplane::{RowChange, RowKey, Snapshot};
-use alcor_model::{Id, Port};
+use alcor_model::{Id, Network, Port};
 use alcor_proto::v1;
 use bytes::Bytes;
 pub use learn::{ASK_AGAIN_AFTER, Counts, NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S, Sizes};
@@ -85,6 +85,8 @@ pub struct Settings {
     pub lease: Duration,
     /// The set that this gateway is in; none on a host.
     pub gateway_set: Option<String>,
+    /// The external networks that the data plane has devices for.
+    pub external_networks: BTreeSet<Id<Network>>,
 }
 
 /// What happened.
@@ -491,6 +493,7 @@ impl Agent {
             network_id: network.uuid().as_bytes().to_vec().into(),
             revision: revision.0,
         });
+        let external = self.settings.external_networks.iter();
         let hello = v1::Hello {
             host: self.settings.host.clone(),
             incarnation: self.settings.incarnation,
@@ -503,7 +506,7 @@ impl Agent {
             gateway: self.settings.gateway_set.is_some(),
             gateway_set: self.settings.gateway_set.clone().unwrap_or_default(),
             session,
-            external_networks: Vec::new(),
+            external_networks: external.map(|id| id.uuid().as_bytes().to_vec().into()).collect(),
         };
         out.push(Action::Connect { session, hello });
     }

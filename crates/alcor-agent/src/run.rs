@@ -2,7 +2,7 @@
 //! socket. It decides nothing.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
@@ -15,7 +15,10 @@ use alcor_metrics::{
     AGENT_ANSWERS, AGENT_BACKLOG, AGENT_EVICTED, AGENT_HELD, AGENT_LEARNED, AGENT_QUESTIONS, AGENT_RELEASED,
     AGENT_RESOLVE_SECONDS, AGENT_SESSION_OPEN, AGENT_SESSIONS, AGENT_UNRESOLVED_DROPS,
 };
-use alcor_model::resource::DEFAULT_ZONE;
+use alcor_model::{
+    Id, Network,
+    resource::{DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -62,6 +65,8 @@ pub struct AgentConfig {
     pub watch_links: bool,
     /// This is a gateway of this set, 1 to 255 bytes; none: this is a host.
     pub gateway_set: Option<String>,
+    /// The external networks that the data plane has devices for, at most 64: there it answers for floating IPs of this host's ports.
+    pub external_networks: BTreeSet<Id<Network>>,
 }
 
 impl Default for AgentConfig {
@@ -75,6 +80,7 @@ impl Default for AgentConfig {
             dhcp_lease_s: 86_400,
             watch_links: true,
             gateway_set: None,
+            external_networks: BTreeSet::new(),
         }
     }
 }
@@ -135,6 +141,12 @@ impl AgentConfig {
         {
             return Err(fail("gateway_set", "must have 1 to 255 bytes".to_owned()));
         }
+        if self.external_networks.len() > EXTERNAL_NETWORKS_MAX {
+            return Err(fail(
+                "external",
+                format!("a host has at most {EXTERNAL_NETWORKS_MAX} external networks"),
+            ));
+        }
         if self.tunnel_ip.is_unspecified() || self.tunnel_ip.is_multicast() {
             return Err(fail(
                 "tunnel_ip",
@@ -182,6 +194,7 @@ pub async fn run(
         filters: dataplane.filters(),
         lease: Duration::from_secs(u64::from(config.dhcp_lease_s)),
         gateway_set: config.gateway_set.clone(),
+        external_networks: config.external_networks.clone(),
     };
     let packets = dataplane.events();
     let Driver {

@@ -7,7 +7,7 @@
 
 mod common;
 
-use alcor_model::Host;
+use alcor_model::{Host, resource::HostWord};
 use common::{Api, assert_refused, text};
 use serde_json::{Value, json};
 
@@ -16,7 +16,10 @@ async fn two_hosts() -> Api {
     let api = Api::start().await;
     for (name, zone) in [("host-1", "east"), ("host-2", "west")] {
         let tunnel_ip = "192.0.2.1".parse().unwrap();
-        api.region.register_host(name, tunnel_ip, zone).await.unwrap();
+        api.region
+            .register_host(name, HostWord::new(tunnel_ip, zone))
+            .await
+            .unwrap();
     }
     api
 }

@@ -17,6 +17,7 @@ use std::{
 
 use alcor_api::Authentication;
 use alcor_identity::{KeystoneConfig, Secret, Verifier, VerifierConfig, cache::Bounds};
+use alcor_model::resource::HostWord;
 use alcor_policy::Policy;
 use axum::{
     Json, Router,
@@ -464,7 +465,10 @@ async fn agents_are_for_admins_and_zones_for_everybody() {
     let lab = Lab::new().await;
     let tunnel_ip = "192.0.2.1".parse().unwrap();
     let region = &lab.api.region;
-    region.register_host("host-1", tunnel_ip, "nova").await.unwrap();
+    region
+        .register_host("host-1", HostWord::new(tunnel_ip, "nova"))
+        .await
+        .unwrap();
     let agent = format!("/v2.0/agents/{}", alcor_model::Host::agent_id("host-1"));
     let count = |answer: &Answer, plural: &str| answer.1[plural].as_array().unwrap().len();
     for token in [MEMBER, READER] {

@@ -9,7 +9,10 @@ mod common;
 
 use std::time::Duration;
 
-use alcor_model::{Change, Port, Resource, Revision, resource::PortStatus};
+use alcor_model::{
+    Change, Port, Resource, Revision,
+    resource::{HostWord, PortStatus},
+};
 use alcor_region::command::PortReport;
 use alcor_store::FeedReader;
 use common::Api;
@@ -73,7 +76,7 @@ async fn report(api: &Api, port: &Port, host: &str, revision: Revision, status: 
 async fn bound(api: &Api) -> Value {
     let tunnel_ip = "192.0.2.1".parse().unwrap();
     api.region
-        .register_host("host-1", tunnel_ip, "nova")
+        .register_host("host-1", HostWord::new(tunnel_ip, "nova"))
         .await
         .unwrap();
     let (network, _) = api.network_with_subnet("10.0.0.0/24").await;

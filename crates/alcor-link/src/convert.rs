@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use alcor_model::{
-    Change, HostRuntime, Id, Kind, Label, Port, Resource, ResourceKey, Revision, resource::PortStatus,
+    Change, HostRuntime, Id, Kind, Label, Port, Resource, ResourceKey, Revision,
+    resource::{EXTERNAL_NETWORKS_MAX, HostWord, PortStatus},
 };
 use alcor_ncm::core::{KINDS, PortReport};
 use alcor_proto::link;
@@ -127,11 +128,12 @@ pub(crate) fn size_of(change: &link::FeedChange) -> usize {
 }
 
 /// A registration as it travels.
-pub fn encode_registration(name: String, tunnel_ip: IpAddr, zone: String) -> link::HostRegistration {
+pub fn encode_registration(name: String, word: HostWord) -> link::HostRegistration {
     link::HostRegistration {
         name,
-        tunnel_ip: encode_ip(tunnel_ip),
-        availability_zone: zone,
+        tunnel_ip: encode_ip(word.tunnel_ip),
+        availability_zone: word.availability_zone,
+        external_networks: word.external_networks.into_iter().map(encode_id).collect(),
     }
 }
 
@@ -145,22 +147,33 @@ fn check_name(what: &str, text: &str) -> Result<(), ConvertError> {
     Ok(())
 }
 
-/// Name, tunnel address and zone.
+/// A host's name, and what it says of itself.
 ///
 /// # Errors
-/// When one of them cannot be one.
-pub fn decode_registration(
-    registration: link::HostRegistration,
-) -> Result<(String, IpAddr, String), ConvertError> {
+/// When one of them cannot be one, or there are too many external networks.
+pub fn decode_registration(registration: link::HostRegistration) -> Result<(String, HostWord), ConvertError> {
     let link::HostRegistration {
         name,
         tunnel_ip,
         availability_zone,
+        external_networks,
     } = registration;
+    if external_networks.len() > EXTERNAL_NETWORKS_MAX {
+        return Err(value(format!(
+            "a host has at most {EXTERNAL_NETWORKS_MAX} external networks"
+        )));
+    }
     check_name("host", &name)?;
     check_name("availability zone", &availability_zone)?;
     let tunnel_ip = decode_ip("the tunnel address", &tunnel_ip).map_err(value)?;
-    Ok((name, tunnel_ip, availability_zone))
+    let external_networks = external_networks.iter();
+    let external_networks = external_networks.map(|id| decode_id("an external network", id));
+    let word = HostWord {
+        tunnel_ip,
+        availability_zone,
+        external_networks: external_networks.collect::<Result<_, _>>().map_err(value)?,
+    };
+    Ok((name, word))
 }
 
 /// A gateway's registration as it travels.

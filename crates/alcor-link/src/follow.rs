@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use alcor_model::{HostRuntime, Id, Label, Revision};
+use alcor_model::{HostRuntime, Id, Label, Revision, resource::HostWord};
 use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_proto::link::{self, feed_client::FeedClient};
 use thiserror::Error;
@@ -172,14 +172,9 @@ async fn answered<T>(
 }
 
 impl RegionLink for Controller {
-    fn register_host(
-        &self,
-        name: String,
-        tunnel_ip: IpAddr,
-        zone: String,
-    ) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>> {
         let mut client = self.0.clone();
-        let registration = encode_registration(name, tunnel_ip, zone);
+        let registration = encode_registration(name, word);
         Box::pin(async move { answered(client.register_host(registration)).await })
     }
 

@@ -131,8 +131,8 @@ impl Feed for Service {
         &self,
         request: Request<link::HostRegistration>,
     ) -> Result<Response<link::Taken>, Status> {
-        let (name, tunnel_ip, zone) = decode_registration(request.into_inner()).map_err(invalid)?;
-        taken(self.region.register_host(name, tunnel_ip, zone).await)
+        let (name, word) = decode_registration(request.into_inner()).map_err(invalid)?;
+        taken(self.region.register_host(name, word).await)
     }
 
     async fn register_gateway(

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex,
@@ -15,7 +16,10 @@ use alcor_link::{
     serve::{Options, serve},
     source::{Changes, Rows, Source},
 };
-use alcor_model::{Change, Host, HostRuntime, Id, Label, Port, Resource, Revision, resource::PortStatus};
+use alcor_model::{
+    Change, Host, HostRuntime, Id, Label, Port, Resource, Revision,
+    resource::{HostWord, PortStatus},
+};
 use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_proto::link::{self, feed_client::FeedClient, feed_server::Feed, feed_server::FeedServer};
 use alcor_store::{FeedBatch, Lagged};
@@ -38,6 +42,7 @@ fn host(number: u64, description: String) -> Resource {
         admin_state_up: true,
         description,
         availability_zone: "nova".into(),
+        external_networks: BTreeSet::new(),
     }))
 }
 
@@ -161,8 +166,8 @@ impl Drop for FakeChanges {
 }
 
 impl RegionLink for Fake {
-    fn register_host(&self, name: String, ip: IpAddr, zone: String) -> BoxFuture<'_, Result<(), String>> {
-        self.note(format!("{name} {ip} {zone}"))
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>> {
+        self.note(format!("{name} {word:?}"))
     }
     fn register_gateway(&self, name: String, set: String, ip: IpAddr) -> BoxFuture<'_, Result<(), String>> {
         self.note(format!("{name} {set} {ip}"))
@@ -343,7 +348,9 @@ async fn words_go_back_whole_and_refusals_are_told() {
     let url = controller(&fake, "127.0.0.1:0", Options::default(), &stop).await;
     let link = Controller::new(channel(&url).unwrap());
     let ip: IpAddr = "2001:db8::1".parse().unwrap();
-    link.register_host("h1".into(), ip, "z1".into()).await.unwrap();
+    let mut word = HostWord::new(ip, "z1");
+    word.external_networks = [Id::generate(), Id::generate()].into();
+    link.register_host("h1".into(), word.clone()).await.unwrap();
     link.register_gateway("g1".into(), "s1".into(), ip).await.unwrap();
     let report = PortReport {
         port_id: Id::<Port>::generate(),
@@ -368,7 +375,7 @@ async fn words_go_back_whole_and_refusals_are_told() {
     assert_eq!(
         *fake.0.reported.lock().unwrap(),
         [
-            "h1 2001:db8::1 z1".to_owned(),
+            format!("h1 {word:?}"),
             "g1 s1 2001:db8::1".to_owned(),
             format!("{:?}", [report]),
             format!("{:?}", vec![known; 3]),
@@ -376,12 +383,16 @@ async fn words_go_back_whole_and_refusals_are_told() {
         ]
     );
     // What cannot be a host's name is refused at the edge.
-    let refused = link.register_host(String::new(), ip, "z1".into()).await;
+    let refused = link.register_host(String::new(), word.clone()).await;
+    assert!(refused.unwrap_err().contains("InvalidArgument"));
+    let mut many = word.clone();
+    many.external_networks = std::iter::repeat_with(Id::generate).take(65).collect();
+    let refused = link.register_host("h1".into(), many).await;
     assert!(refused.unwrap_err().contains("InvalidArgument"));
     let refused = link.register_gateway("g1".into(), String::new(), ip).await;
     assert!(refused.unwrap_err().contains("InvalidArgument"));
     *fake.0.refuses.lock().unwrap() = true;
-    let refused = link.register_host("h1".into(), ip, "z1".into()).await;
+    let refused = link.register_host("h1".into(), word.clone()).await;
     assert!(refused.unwrap_err().contains("not now"));
     stop.cancel();
 }

@@ -23,7 +23,9 @@ mod subnet_pool;
 pub use address_group::AddressGroup;
 pub use auto_topology::AutoAllocatedTopology;
 pub use gateway_node::GatewayNode;
-pub use host::{DEFAULT_ZONE, Host, HostNetwork, HostRuntime, KnownRow, RefusedRow};
+pub use host::{
+    DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX, Host, HostNetwork, HostRuntime, HostWord, KnownRow, RefusedRow,
+};
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;
 pub use label::Label;

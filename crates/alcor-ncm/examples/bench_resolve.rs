@@ -15,6 +15,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     num::NonZero,
     sync::Arc,
@@ -248,6 +249,7 @@ impl Place {
             admin_state_up: true,
             description: String::new(),
             availability_zone: "nova".into(),
+            external_networks: BTreeSet::new(),
         })))
     }
 

@@ -25,7 +25,7 @@ use alcor_dataplane::{
 };
 use alcor_model::{
     Id, Network, Port, SecurityGroup, SecurityGroupRule, Subnet,
-    resource::{Direction, Ethertype, Protocol},
+    resource::{Direction, Ethertype, HostWord, Protocol},
 };
 use alcor_ncm::core::{Action, Event, Ncm, Now, Options, Work};
 use alcor_proto::v1;
@@ -188,7 +188,7 @@ impl Place {
         let feed = region.subscribe(region.snapshot().revision);
         for host in 0..HOSTS {
             region
-                .register_host(&name(host), tunnel_ip(host), "nova")
+                .register_host(&name(host), HostWord::new(tunnel_ip(host), "nova"))
                 .await
                 .unwrap();
         }

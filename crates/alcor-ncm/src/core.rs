@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use alcor_dataplane::RowKey;
 use alcor_model::{Change, Host, Id, Kind, Network, Port, Resource, ResourceKey, Revision, Router, Subnet};
 use alcor_proto::v1;
 use prost::Message as _;
@@ -136,13 +137,19 @@ struct Pending {
 
 impl Pending {
     /// Labels that are asked for go before what asks for them: first the networks that only have labels, then those that also have
-    /// rules (within one network the order of keys does it), then all others.
-    fn turn(&self) -> u8 {
-        let asks = |row: &view::KeyedRow| matches!(row.key, alcor_dataplane::RowKey::Policy(..));
-        match (self.first, self.rows.iter().any(asks)) {
-            (true, false) => 0,
-            (true, true) => 1,
-            (false, _) => 2,
+    /// rules (within one network the order of keys does it). Of a floating IP the host that is to answer for it is told first, then
+    /// the one that is to do so no more, then gateways.
+    fn turn(&self, is_gateway: bool) -> u8 {
+        let any = |wanted: fn(&view::KeyedRow) -> bool| self.rows.iter().any(wanted);
+        let asks = |row: &view::KeyedRow| matches!(row.key, RowKey::Policy(..));
+        let floats = |row: &view::KeyedRow| matches!(row.key, RowKey::FloatingIp(..));
+        let stops = |row: &view::KeyedRow| row.gone && matches!(row.key, RowKey::FloatingIp(..));
+        match self.first {
+            true if any(asks) => 1,
+            true => 0,
+            false if is_gateway && any(floats) => 4,
+            false if self.forget || any(stops) => 3,
+            false => 2,
         }
     }
 }
@@ -411,7 +418,7 @@ impl Ncm {
                 key: ResourceKey::Label(id),
                 revision,
             } => self.delete_label(id, revision),
-            Change::Put(Resource::FloatingIp(row)) => self.put_floating_ip(&row),
+            Change::Put(Resource::FloatingIp(row)) => self.put_floating_ip(row),
             Change::Delete {
                 key: ResourceKey::FloatingIp(id),
                 revision,
@@ -457,6 +464,7 @@ impl Ncm {
             .filter(|(_, entry)| entry.row.is_none() && entry.session.is_some());
         self.disputed.extend(lost.map(|(name, _)| name.clone()));
         self.revision = revision;
+        self.floating.loaded(revision);
         self.is_loading = false;
         self.fleet.loaded();
         self.judge_gateways();
@@ -543,10 +551,11 @@ impl Ncm {
 
     /// Turns what was collected into messages.
     fn flush(&mut self, now: Now, committed_us: u64, actions: &mut Vec<Action>) {
-        let mut touched = BTreeSet::new();
+        // In the order in which it is their turn.
+        let (mut touched, mut seen) = (Vec::new(), BTreeSet::new());
         let pending = std::mem::take(&mut self.pending);
         let mut pending: Vec<_> = pending.into_iter().collect();
-        pending.sort_by_key(|(_, pending)| pending.turn());
+        pending.sort_by_cached_key(|((host, _), pending)| pending.turn(self.is_gateway(host)));
         for ((host, network), mut pending) in pending {
             if pending.network {
                 let (filters, is_gateway) = (self.filters(&host), self.is_gateway(&host));
@@ -594,7 +603,9 @@ impl Ncm {
                     Outgoing::delta(network, revision, pending.rows, committed_us),
                 );
             }
-            touched.insert(host);
+            if seen.insert(host.clone()) {
+                touched.push(host);
+            }
         }
         self.work.hosts_touched += touched.len() as u64;
         for host in touched {
@@ -698,7 +709,8 @@ impl Ncm {
                 continue;
             };
             if !entry.row.as_ref().is_some_and(|row| word.is_in(row)) {
-                actions.push(word.register(&name));
+                let word = word.clone();
+                actions.push(Action::RegisterHost { name, word });
             }
         }
     }

@@ -15,6 +15,7 @@ use alcor_metrics::{NCM_HELLOS, NCM_QUEUE_REPORTS, NCM_QUEUE_REQUESTS, NCM_SESSI
 use alcor_model::{
     Change, HostRuntime, Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
+    resource::HostWord,
     trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_proto::v1;
@@ -52,12 +53,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// What goes back to the region.
 pub trait RegionLink: Send + Sync + 'static {
     /// Registers a host. An error is tried again later.
-    fn register_host(
-        &self,
-        name: String,
-        tunnel_ip: IpAddr,
-        zone: String,
-    ) -> BoxFuture<'_, Result<(), String>>;
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>>;
     /// Registers a gateway. It is told again as long as the gateway is here and the region has another word of it.
     fn register_gateway(
         &self,
@@ -320,13 +316,9 @@ impl Shell {
                         let _ = to_agent.try_send(Err(Status::failed_precondition(reason)));
                     }
                 }
-                Action::RegisterHost {
-                    name,
-                    tunnel_ip,
-                    zone,
-                } => {
+                Action::RegisterHost { name, word } => {
                     let mut waiting = self.outbox.waiting.lock().await;
-                    waiting.hosts.insert(name, (tunnel_ip, zone));
+                    waiting.hosts.insert(name, word);
                     filled = true;
                 }
                 Action::RegisterGateway { name, set, tunnel_ip } => {

@@ -1,8 +1,11 @@
 //! Hosts: they register themselves through the NCM.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use alcor_model::{Host, Resource, ResourceKey};
+use alcor_model::{
+    Host, Resource, ResourceKey,
+    resource::{EXTERNAL_NETWORKS_MAX, HostWord},
+};
 use alcor_store::Tx;
 use uuid::Uuid;
 
@@ -11,17 +14,17 @@ use crate::{Env, RegionError, RegionState};
 /// Longest host name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Registers a host, or notes its new tunnel address or zone. Writes nothing when nothing changed.
+/// Registers a host, or notes what its agent says anew. Writes nothing when nothing changed.
 ///
 /// # Errors
-/// A name or an address that cannot be; a name that is a gateway's.
+/// A name or an address that cannot be; a name that is a gateway's; too many external networks.
 pub fn register(
     tx: &mut Tx<'_, RegionState>,
     env: &Env,
     name: &str,
-    tunnel_ip: IpAddr,
-    zone: &str,
+    word: HostWord,
 ) -> Result<Arc<Host>, RegionError> {
+    let (zone, tunnel_ip) = (&word.availability_zone, word.tunnel_ip);
     if zone.is_empty() || zone.len() > NAME_BYTES_MAX || zone.chars().any(char::is_control) {
         return Err(RegionError::InvalidInput(format!(
             "host {name}: an availability zone has 1 to {NAME_BYTES_MAX} printable characters"
@@ -42,11 +45,13 @@ pub fn register(
             "host {name}: {tunnel_ip} cannot be a tunnel address"
         )));
     }
+    if word.external_networks.len() > EXTERNAL_NETWORKS_MAX {
+        return Err(RegionError::InvalidInput(format!(
+            "host {name}: a host has at most {EXTERNAL_NETWORKS_MAX} external networks"
+        )));
+    }
     let known = tx.state().hosts().get(&name.to_owned());
-    if let Some(host) = known
-        && host.tunnel_ip == tunnel_ip
-        && host.availability_zone == zone
-    {
+    if let Some(host) = known.filter(|host| word.is_in(host)) {
         return Ok(Arc::clone(host));
     }
     let host = Arc::new(Host {
@@ -56,7 +61,8 @@ pub fn register(
         created_at: known.map_or_else(|| env.source.now(), |host| host.created_at),
         admin_state_up: known.is_none_or(|host| host.admin_state_up),
         description: known.map(|host| host.description.clone()).unwrap_or_default(),
-        availability_zone: zone.to_owned(),
+        availability_zone: word.availability_zone,
+        external_networks: word.external_networks,
     });
     tx.put(Resource::Host(Arc::clone(&host)));
     Ok(host)

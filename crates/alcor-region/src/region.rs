@@ -1,8 +1,8 @@
 //! The handle: runs deciders on the shard's writer and gives snapshots and the feed. No rule is here.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use alcor_model::{GatewayNode, Host, HostRuntime, Id, Label, Revision};
+use alcor_model::{GatewayNode, Host, HostRuntime, Id, Label, Revision, resource::HostWord};
 use alcor_store::{
     Engine, EngineError, FeedReader, Shard, ShardOptions, Snapshot, StoreError, Tx, WriteError,
 };
@@ -195,18 +195,13 @@ impl Region {
             .await
     }
 
-    /// Registers a host, or its new tunnel address or availability zone.
+    /// Registers a host, or what its agent says anew.
     ///
     /// # Errors
     /// See [`host::register`].
-    pub async fn register_host(
-        &self,
-        name: &str,
-        tunnel_ip: IpAddr,
-        zone: &str,
-    ) -> Result<Arc<Host>, RegionError> {
-        let (name, zone) = (name.to_owned(), zone.to_owned());
-        self.write(move |tx, env| host::register(tx, env, &name, tunnel_ip, &zone))
+    pub async fn register_host(&self, name: &str, word: HostWord) -> Result<Arc<Host>, RegionError> {
+        let name = name.to_owned();
+        self.write(move |tx, env| host::register(tx, env, &name, word))
             .await
     }
 

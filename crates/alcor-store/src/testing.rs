@@ -1,6 +1,7 @@
 //! For tests: an engine that fails on demand around a real one, and a state without rules.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{
         Arc,
@@ -45,6 +46,7 @@ pub fn numbered(name: &str, number: u32) -> Resource {
         admin_state_up: true,
         description: String::new(),
         availability_zone: alcor_model::resource::DEFAULT_ZONE.to_owned(),
+        external_networks: BTreeSet::new(),
         created_at: Timestamp::UNIX_EPOCH,
     }))
 }

@@ -262,6 +262,10 @@ pub struct AgentFlags {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dataplane: Option<String>,
+    /// An external network and the device that leads to it; may be given several times.
+    #[arg(long, value_name = "ID=DEVICE")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<String>,
     /// The local socket for attaching devices.
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]

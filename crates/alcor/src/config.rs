@@ -15,6 +15,7 @@ use std::{
     path::PathBuf,
 };
 
+use alcor_model::{Id, Network};
 use alcor_region::quota;
 use anyhow::Context as _;
 use figment::{
@@ -22,6 +23,7 @@ use figment::{
     providers::{Env, Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub use auth::AuthConfig;
 #[cfg(test)]
@@ -161,8 +163,34 @@ pub struct AgentConfig {
     /// Neighbours that the kernel's tables have room for, all networks together; 32 bytes of the kernel's memory for each,
     /// used or not. Tables that an earlier agent left keep their size.
     pub max_neighbours: u32,
+    /// External networks and the devices that lead to them, each as `ID=DEVICE`: there this host answers for floating IPs of its
+    /// own ports.
+    pub external: Vec<String>,
     /// The local socket for attaching devices.
     pub socket: PathBuf,
+}
+
+impl AgentConfig {
+    /// The device of each external network.
+    ///
+    /// # Errors
+    /// When an entry is not as `ID=DEVICE`, or one network has two.
+    pub fn external_devices(&self) -> anyhow::Result<BTreeMap<Id<Network>, String>> {
+        let mut devices = BTreeMap::new();
+        for entry in &self.external {
+            let (id, device) = entry
+                .split_once('=')
+                .filter(|(_, device)| !device.is_empty())
+                .with_context(|| format!("agent.external: '{entry}' is not as ID=DEVICE"))?;
+            let id = Uuid::parse_str(id)
+                .with_context(|| format!("agent.external: '{id}' is not the id of a network"))?;
+            anyhow::ensure!(
+                devices.insert(Id::from_uuid(id), device.to_owned()).is_none(),
+                "agent.external: network {id} has two devices"
+            );
+        }
+        Ok(devices)
+    }
 }
 
 /// The data planes there are.
@@ -205,6 +233,7 @@ impl Default for Config {
                 ncm: "http://127.0.0.1:9697".into(),
                 dataplane: DataplaneKind::Ebpf,
                 max_neighbours: alcor_dataplane_ebpf::MAX_NEIGHBOURS,
+                external: Vec::new(),
                 socket: "/run/alcor/agent.sock".into(),
             },
             gateway: GatewayConfig::default(),
@@ -301,6 +330,7 @@ impl Config {
             !self.agent.host.is_empty() && self.agent.host.len() <= 255,
             "agent.host must have 1 to 255 characters"
         );
+        self.agent.external_devices()?;
         c.quota_limits()?;
         if let Some(url) = &c.ncm {
             ncm::check_url("controller.ncm", url, "http://127.0.0.1:9694")?;
@@ -323,6 +353,31 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+
+    #[test]
+    fn external_networks_have_a_device_each() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let given = |entries: &[&str]| {
+            let flags = entries.iter().flat_map(|entry| ["--external", entry]);
+            let args: Vec<&str> = ["agent"].into_iter().chain(flags).collect();
+            load(&args)
+        };
+        assert_eq!(
+            given(&[]).unwrap().agent.external_devices().unwrap(),
+            BTreeMap::new()
+        );
+        let config = given(&[&format!("{one}=eth1"), &format!("{other}=eth1.7")]).unwrap();
+        let devices = config.agent.external_devices().unwrap();
+        let expected = [(one, "eth1"), (other, "eth1.7")];
+        let expected = expected.map(|(id, device)| (Id::from_uuid(id), device.to_owned()));
+        assert_eq!(devices, BTreeMap::from(expected));
+        let twice = format!("{one}=eth2");
+        let empty = format!("{one}=");
+        for wrong in [&["eth1"][..], &["7=eth1"], &[&empty], &[&twice, &twice]] {
+            let refused = format!("{:#}", given(wrong).unwrap_err());
+            assert!(refused.contains("agent.external"), "{refused}");
+        }
+    }
 
     fn load(args: &[&str]) -> anyhow::Result<Config> {
         Config::load(&Cli::try_parse_from([&["alcor"], args].concat())?)

@@ -7,7 +7,7 @@
 )]
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -140,6 +140,7 @@ pub fn settings() -> Settings {
         filters: true,
         lease: Duration::from_secs(86_400),
         gateway_set: None,
+        external_networks: BTreeSet::new(),
     }
 }
 

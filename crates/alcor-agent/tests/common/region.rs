@@ -1,11 +1,11 @@
 //! Rows as a region has them, and a region's end of an NCM.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "used by several test files")]
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use alcor_model::{
     Change, Host, HostRuntime, Id, Label, Network, Port, Resource, Revision, Subnet, Vni,
-    resource::{AllocationPool, Binding, BindingState, FixedIp, Standard},
+    resource::{AllocationPool, Binding, BindingState, FixedIp, HostWord, Standard},
 };
 use alcor_ncm::{
     core::PortReport,
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 pub struct Region(pub mpsc::UnboundedSender<PortReport>);
 
 impl RegionLink for Region {
-    fn register_host(&self, _: String, _: IpAddr, _: String) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, _: String, _: HostWord) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
     fn register_gateway(&self, _: String, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), String>> {
@@ -59,6 +59,7 @@ pub fn host(name: &str, tunnel_ip: &str) -> Resource {
         admin_state_up: true,
         description: String::new(),
         availability_zone: "nova".to_owned(),
+        external_networks: BTreeSet::new(),
     }))
 }
 

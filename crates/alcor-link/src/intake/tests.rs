@@ -1,6 +1,7 @@
 //! What gets out is whole, whatever comes.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use alcor_model::{Host, Kind, ResourceKey};
@@ -17,6 +18,7 @@ fn host(revision: u64) -> Resource {
         admin_state_up: true,
         description: String::new(),
         availability_zone: "nova".into(),
+        external_networks: BTreeSet::new(),
     }))
 }
 

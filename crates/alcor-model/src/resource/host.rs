@@ -1,6 +1,6 @@
 //! Hosts.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,41 @@ pub struct Host {
     /// The availability zone that its agent says it is in.
     #[serde(default = "default_zone")]
     pub availability_zone: String,
+    /// The external networks that its agent says it has a device in: it answers there for floating IPs of its own ports.
+    #[serde(default)]
+    pub external_networks: BTreeSet<Id<Network>>,
+}
+
+/// Most external networks that a host may say it has.
+pub const EXTERNAL_NETWORKS_MAX: usize = 64;
+
+/// What an agent says of its host, with each session anew. The region keeps it in the host's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostWord {
+    /// Where other hosts send its tunnel packets.
+    pub tunnel_ip: IpAddr,
+    /// The availability zone that it is in.
+    pub availability_zone: String,
+    /// The external networks that it has a device in; at most [`EXTERNAL_NETWORKS_MAX`].
+    pub external_networks: BTreeSet<Id<Network>>,
+}
+
+impl HostWord {
+    /// The word of a host without external networks.
+    pub fn new(tunnel_ip: IpAddr, availability_zone: &str) -> Self {
+        Self {
+            tunnel_ip,
+            availability_zone: availability_zone.to_owned(),
+            external_networks: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a host's row says the same.
+    pub fn is_in(&self, row: &Host) -> bool {
+        row.tunnel_ip == self.tunnel_ip
+            && row.availability_zone == self.availability_zone
+            && row.external_networks == self.external_networks
+    }
 }
 
 /// The zone of hosts whose agents name none (Neutron's default).

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use alcor_model::{
-    Change, HostRuntime, Id, Label, Port, Resource, Revision, effective::Timing, resource::PortStatus,
+    Change, HostRuntime, Id, Label, Port, Resource, Revision,
+    effective::Timing,
+    resource::{HostWord, PortStatus},
 };
 use alcor_proto::v1;
 
@@ -73,10 +75,8 @@ pub enum Action {
     RegisterHost {
         /// Its name.
         name: String,
-        /// Its tunnel address.
-        tunnel_ip: IpAddr,
-        /// Its availability zone.
-        zone: String,
+        /// What it says of itself.
+        word: HostWord,
     },
     /// Have the region register a gateway.
     RegisterGateway {

@@ -1,17 +1,24 @@
 //! Who says hello: whether he may, and what he misses of each network.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use alcor_dataplane::RowKey;
-use alcor_model::{Id, Network, Revision, resource::DEFAULT_ZONE};
+use alcor_model::{
+    Id, Network, Revision,
+    resource::{DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX, HostWord},
+};
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, decode_ip};
 
 use super::{
     Action, HostEntry, Ncm, Now, Options, SessionId,
     gateways::{DEFAULT_SET, HEARTBEAT_INTERVAL, SET_BYTES_MAX},
-    session::{HostWord, Opened, Outgoing, Session},
+    session::{Opened, Outgoing, Session},
     status::{Applied, HostStatus},
+    view::NetworkView,
 };
 
 /// The availability zone that a host says it is in.
@@ -23,6 +30,21 @@ fn read_zone(zone: String) -> Result<String, &'static str> {
         }
         zone => Ok(zone),
     }
+}
+
+/// The external networks that a host says it has.
+fn read_external(networks: &[impl AsRef<[u8]>]) -> Result<BTreeSet<Id<Network>>, String> {
+    if networks.len() > EXTERNAL_NETWORKS_MAX {
+        return Err(format!(
+            "a host has at most {EXTERNAL_NETWORKS_MAX} external networks"
+        ));
+    }
+    let networks = networks
+        .iter()
+        .map(|id| decode_id("an external network", id.as_ref()));
+    networks
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())
 }
 
 /// Who says hello, checked.
@@ -66,6 +88,9 @@ impl Ncm {
         entry.status.incarnation = hello.incarnation;
         entry.status.dataplane = Some(hello.dataplane);
         entry.status.filters = hello.filters;
+        entry.status.has_outside = word
+            .as_ref()
+            .is_some_and(|word| !word.external_networks.is_empty());
         entry.status.last_seen_us = now.unix_us;
         entry.status.changed = true;
         let session = Session::new(id, now.since_start, opened, word, &held);
@@ -129,8 +154,11 @@ impl Ncm {
             if self.fleet.has(name) {
                 return Err(format!("{name} is the name of a gateway"));
             }
-            let zone = read_zone(hello.availability_zone.clone())?;
-            Role::Host(HostWord { tunnel_ip, zone })
+            Role::Host(HostWord {
+                tunnel_ip,
+                availability_zone: read_zone(hello.availability_zone.clone())?,
+                external_networks: read_external(&hello.external_networks)?,
+            })
         };
         // Only what lives is worth being kept: without a session any hello is better than none, whatever the host's clock showed
         // when its agent started.
@@ -157,7 +185,10 @@ impl Ncm {
                 self.directory.open(index, session);
                 let row = self.hosts.get(name).and_then(|entry| entry.row.as_ref());
                 let same = row.is_some_and(|row| word.is_in(row));
-                (!same).then(|| word.register(name))
+                (!same).then(|| Action::RegisterHost {
+                    name: name.to_owned(),
+                    word,
+                })
             }
             Role::Gateway { set, tunnel_ip } => {
                 let news = self.fleet.said(name, self.clock, &set, tunnel_ip);
@@ -191,7 +222,8 @@ impl Ncm {
             self.learn_left(host, view);
         }
         for network in held.keys().filter(|id| !interest.contains(id)) {
-            let view = self.networks.get(network).filter(|view| view.left.lingers(host));
+            let goes_on = |view: &&NetworkView| view.left.lingers(host) && !self.has_outside(host);
+            let view = self.networks.get(network).filter(goes_on);
             let lingering = view.map(|view| self.lingering_rows(host, view));
             self.sends_unasked(host, *network, lingering.as_deref().unwrap_or_default());
             self.with_session(host, |session, options| match lingering {

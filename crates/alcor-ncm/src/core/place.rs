@@ -105,6 +105,7 @@ impl Ncm {
         let known = view.and_then(|view| view.ports.get(&id));
         let same = known.is_some_and(|known| known.fixed_ips == row.fixed_ips);
         self.replace_port(row);
+        self.review_floating_ips_of(id, revision);
         if !same {
             self.router_port_changed(id, revision);
         }
@@ -126,6 +127,7 @@ impl Ncm {
         if let Some(view) = self.networks.get_mut(&network) {
             view.ports.remove(&id);
         }
+        self.review_floating_ips_of(id, revision);
         self.router_port_changed(id, revision);
     }
 
@@ -503,6 +505,7 @@ impl Ncm {
             self.disputed.insert(name.clone());
         }
         let entry = self.host_entry(&name);
+        let others = entry.row.as_ref().map(|known| &known.external_networks) != Some(&row.external_networks);
         entry.row = Some(row);
         if entry.status.last_seen_us == 0 {
             self.unheard.insert(name.clone());
@@ -512,6 +515,9 @@ impl Ncm {
             for network in self.networks_of(&name) {
                 self.reach(&name, network, revision);
             }
+        }
+        if moved || others {
+            self.review_floating_ips_on(&name, revision);
         }
     }
 
@@ -528,6 +534,7 @@ impl Ncm {
         for network in self.networks_of(name) {
             self.reach(name, network, revision);
         }
+        self.review_floating_ips_on(name, revision);
     }
 
     /// The networks that a host is interested in, or a gateway has.

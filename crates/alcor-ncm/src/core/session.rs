@@ -5,17 +5,16 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, VecDeque},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use alcor_dataplane::RowKey;
-use alcor_model::{Host, Id, Network, Port, Revision, effective::Timing};
+use alcor_model::{Id, Network, Port, Revision, effective::Timing, resource::HostWord};
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, encode_id};
 
-use super::{Action, Now, Options, SessionId, view::KeyedRow};
+use super::{Now, Options, SessionId, view::KeyedRow};
 
 /// After how long it is looked again whether an agent has taken its welcome.
 const HELLO_PATIENCE: Duration = Duration::from_secs(1);
@@ -34,28 +33,6 @@ impl Opened {
         match self.incarnation.cmp(&other.incarnation) {
             Ordering::Equal => self.session == 0 || self.session > other.session,
             order => order.is_gt(),
-        }
-    }
-}
-
-/// What a host says of itself that the region keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HostWord {
-    pub tunnel_ip: IpAddr,
-    pub zone: String,
-}
-
-impl HostWord {
-    /// Whether the region's row says the same.
-    pub(super) fn is_in(&self, row: &Host) -> bool {
-        row.tunnel_ip == self.tunnel_ip && row.availability_zone == self.zone
-    }
-
-    pub(super) fn register(&self, name: &str) -> Action {
-        Action::RegisterHost {
-            name: name.to_owned(),
-            tunnel_ip: self.tunnel_ip,
-            zone: self.zone.clone(),
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct HostStatus {
     pub dataplane: Option<String>,
     /// Its data plane filters by security groups.
     pub filters: bool,
+    /// It has a device in an external network.
+    pub has_outside: bool,
     pub last_seen_us: u64,
     pub resyncs: u64,
     /// The host's own rows: what it has applied, or why not.
@@ -301,7 +303,10 @@ impl Ncm {
                 RowKey::Router(_, router) => Some((row.key, router.to_string(), row.revision)),
                 _ => None,
             });
-            let rows_of_network = network.chain(subnets).chain(routers).chain(policies).chain(ports);
+            let floating = self.floating_ips_on(name, view, entry.status.last_seen_us != 0);
+            let floating = floating.map(|(key, id, revision)| (key, id.to_string(), revision));
+            let rows_of_network = network.chain(subnets).chain(routers).chain(policies);
+            let rows_of_network = rows_of_network.chain(ports).chain(floating);
             for (key, id, intended_revision) in rows_of_network {
                 let known = entry.status.known(&key, intended_revision);
                 rows.push(ResourceState {

@@ -3,6 +3,7 @@
 
 mod agent;
 mod cost;
+mod floating;
 mod gateways;
 mod learned;
 mod memory;
@@ -115,7 +116,7 @@ fn a_host_says_its_zone_and_registers_anew_when_it_is_deleted_while_it_lives() {
     };
     let registered = |actions: &[Action]| {
         actions.iter().find_map(|action| match action {
-            Action::RegisterHost { zone, .. } => Some(zone.clone()),
+            Action::RegisterHost { word, .. } => Some(word.availability_zone.clone()),
             _ => None,
         })
     };
@@ -205,7 +206,7 @@ fn the_region_is_told_again_when_it_keeps_another_address_than_the_host_has() {
     let mut ncm = Ncm::new(Options::default());
     let registered = |actions: &[Action]| -> Vec<IpAddr> {
         let of = |action: &Action| match action {
-            Action::RegisterHost { tunnel_ip, .. } => Some(*tunnel_ip),
+            Action::RegisterHost { word, .. } => Some(word.tunnel_ip),
             _ => None,
         };
         actions.iter().filter_map(of).collect()

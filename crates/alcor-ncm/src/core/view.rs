@@ -237,6 +237,11 @@ impl NetworkView {
         if has_use_of(&key) {
             self.service.bury(limit, revision, key);
         }
+        self.bury_on_hosts(limit, revision, key);
+    }
+
+    /// Something is gone from a host that gateways may still have.
+    pub(super) fn bury_on_hosts(&mut self, limit: usize, revision: Revision, key: RowKey) {
         self.tombstones.push_back((revision, key));
         while self.tombstones.len() > limit {
             if let Some((revision, _)) = self.tombstones.pop_front() {
@@ -407,12 +412,14 @@ impl Ncm {
     }
 
     pub(super) fn put_subnet(&mut self, row: Arc<Subnet>) {
-        let (id, rows) = (row.network_id, [KeyedRow::put(row.revision, &subnet_row(&row))]);
+        let (id, revision) = (row.network_id, row.revision);
+        let rows = [KeyedRow::put(revision, &subnet_row(&row))];
         self.subnet_networks.insert(row.id, id);
         self.touch(id, row.revision).subnets.insert(row.id, row);
         for host in self.interested(id) {
             self.pend_rows(&host, id, &rows);
         }
+        self.review_floating_ips_out(id, revision);
     }
 
     pub(super) fn delete_subnet(&mut self, id: Id<Subnet>, revision: Revision) {
@@ -427,6 +434,7 @@ impl Ncm {
         for host in self.interested(network) {
             self.pend_rows(&host, network, &rows);
         }
+        self.review_floating_ips_out(network, revision);
     }
 
     /// Everything that a host must have of a network, in an order in which it can be applied; nothing when it is not
@@ -470,6 +478,7 @@ impl Ncm {
         }
         let own = own.filter_map(|id| view.ports.get(id));
         rows.extend(own.map(|port| port_row(port, filters)));
+        rows.extend(self.floating_ip_rows_on(host, view));
         rows.append(&mut neighbours);
         rows
     }
@@ -498,7 +507,7 @@ impl Ncm {
             return vec![Outgoing::forget(network, now_us)];
         };
         self.learn_left(host, view);
-        if !view.interested.contains_key(host) && view.left.lingers(host) {
+        if !view.interested.contains_key(host) && view.left.lingers(host) && !self.has_outside(host) {
             let rows = self.lingering_rows(host, view);
             self.sends_unasked(host, network, &rows);
             return vec![Outgoing::delta(network, Revision::ZERO, rows, now_us)];

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use alcor_model::{HostRuntime, Id, Label, Port, Revision};
+use alcor_model::{HostRuntime, Id, Label, Port, Revision, resource::HostWord};
 use tokio::{
     sync::{Mutex, Notify},
     task::JoinSet,
@@ -27,7 +27,7 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 pub(super) struct Waiting {
-    pub(super) hosts: BTreeMap<String, (IpAddr, String)>,
+    pub(super) hosts: BTreeMap<String, HostWord>,
     /// Sets and addresses of gateways, by name.
     pub(super) gateways: BTreeMap<String, (String, IpAddr)>,
     pub(super) reports: BTreeMap<Id<Port>, PortReport>,
@@ -121,7 +121,7 @@ async fn carry(outbox: &Outbox, region: &Arc<dyn RegionLink>, taken: Waiting) ->
 async fn register(
     outbox: &Outbox,
     region: &Arc<dyn RegionLink>,
-    mut hosts: BTreeMap<String, (IpAddr, String)>,
+    mut hosts: BTreeMap<String, HostWord>,
 ) -> bool {
     let mut calls = JoinSet::new();
     let mut failures = Vec::new();
@@ -129,12 +129,12 @@ async fn register(
         // Once one has failed the others would too: they wait for the next time.
         while failures.is_empty()
             && calls.len() < REGISTRATIONS_AT_ONCE
-            && let Some((name, (tunnel_ip, zone))) = hosts.pop_first()
+            && let Some((name, word)) = hosts.pop_first()
         {
             let region = Arc::clone(region);
             calls.spawn(async move {
-                let registered = region.register_host(name.clone(), tunnel_ip, zone.clone()).await;
-                registered.map_err(|error| (name, (tunnel_ip, zone), error))
+                let registered = region.register_host(name.clone(), word.clone()).await;
+                registered.map_err(|error| (name, word, error))
             });
         }
         match calls.join_next().await {

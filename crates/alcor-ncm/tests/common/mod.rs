@@ -3,7 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use alcor_model::{HostRuntime, Id, Label, Network, Resource, Revision, Vni, resource::Standard};
+use alcor_model::{
+    HostRuntime, Id, Label, Network, Resource, Revision, Vni,
+    resource::{HostWord, Standard},
+};
 use alcor_ncm::{NcmHandle, Options, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_proto::v1::{self, agent_message::Body};
 use alcor_southbound::convert::{
@@ -15,7 +18,7 @@ use alcor_southbound::convert::{
 pub struct Nowhere;
 
 impl RegionLink for Nowhere {
-    fn register_host(&self, _: String, _: IpAddr, _: String) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, _: String, _: HostWord) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 

@@ -3,7 +3,7 @@
 
 use alcor_model::{
     Change, Kind, Revision, SecurityGroup, SecurityGroupRule,
-    resource::{Direction, Ethertype, PortStatus, Protocol, Remote},
+    resource::{Direction, Ethertype, HostWord, PortStatus, Protocol, Remote},
 };
 use alcor_store::State as _;
 use proptest::prelude::*;
@@ -184,7 +184,10 @@ async fn run(region: &Region, step: Step) -> Result<(), RegionError> {
         }
         Step::Host(n) => {
             region
-                .register_host(&format!("h{}", n % 4), [10, 0, 0, n.max(1)].into(), "nova")
+                .register_host(
+                    &format!("h{}", n % 4),
+                    HostWord::new([10, 0, 0, n.max(1)].into(), "nova"),
+                )
                 .await?;
         }
         Step::Group(_) | Step::Rule(..) | Step::Regroup(..) | Step::DeleteGroup(_) | Step::DeleteRule(_) => {

@@ -1,5 +1,7 @@
 //! Gateways register, are drained and are forgotten.
 
+use alcor_model::resource::HostWord;
+
 use super::*;
 use crate::gateway::{self, GatewayRegistration, GatewayUpdate};
 
@@ -60,7 +62,10 @@ async fn what_a_gateway_cannot_be_is_refused() {
     let place = Place::new(RegionConfig::default(), 24);
     let region = &place.region;
     let host = "192.0.2.9".parse().unwrap();
-    region.register_host("h1", host, "nova").await.unwrap();
+    region
+        .register_host("h1", HostWord::new(host, "nova"))
+        .await
+        .unwrap();
     region
         .register_gateway(said("g1", "default", "192.0.2.1"))
         .await
@@ -79,7 +84,7 @@ async fn what_a_gateway_cannot_be_is_refused() {
         assert_eq!(kind, "InvalidInput", "{message}");
         assert!(message.contains(why), "{message}");
     }
-    let as_a_host = region.register_host("g1", host, "nova").await;
+    let as_a_host = region.register_host("g1", HostWord::new(host, "nova")).await;
     assert!(refusal(as_a_host).1.contains("a gateway has this name"));
     assert_eq!(region.snapshot().state.gateway_nodes().len(), 1);
 }

@@ -1,6 +1,6 @@
 //! What is kept of hosts: of registered ones only, and gone with them.
 
-use alcor_model::{Host, HostRuntime, Revision};
+use alcor_model::{Host, HostRuntime, Revision, resource::HostWord};
 
 use super::*;
 use crate::host;
@@ -22,7 +22,10 @@ async fn what_is_new_about_registered_hosts_is_kept() {
     let place = Place::new(RegionConfig::default(), 24);
     let region = &place.region;
     let tunnel_ip = "192.0.2.1".parse().unwrap();
-    region.register_host("h1", tunnel_ip, "nova").await.unwrap();
+    region
+        .register_host("h1", HostWord::new(tunnel_ip, "nova"))
+        .await
+        .unwrap();
     let both = vec![word("h1", 1), word("h2", 1)];
     assert_eq!(
         region.note_hosts(both.clone()).await.unwrap(),

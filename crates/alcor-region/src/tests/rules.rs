@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use alcor_model::{
     Port,
-    resource::{AllocationPool, HostRoute, PortStatus},
+    resource::{AllocationPool, HostRoute, HostWord, PortStatus},
 };
 use alcor_store::{
     SqliteEngine,
@@ -781,28 +781,42 @@ async fn hosts_register_once_and_move() {
     let place = place();
     let first = place
         .region
-        .register_host("h1", ip("192.0.2.1"), "nova")
+        .register_host("h1", HostWord::new(ip("192.0.2.1"), "nova"))
         .await
         .unwrap();
     let same = place
         .region
-        .register_host("h1", ip("192.0.2.1"), "nova")
+        .register_host("h1", HostWord::new(ip("192.0.2.1"), "nova"))
         .await
         .unwrap();
     assert_eq!(first, same);
     let moved = place
         .region
-        .register_host("h1", ip("192.0.2.2"), "nova")
+        .register_host("h1", HostWord::new(ip("192.0.2.2"), "nova"))
         .await
         .unwrap();
     assert!(moved.revision > first.revision);
     assert_eq!(moved.created_at, first.created_at);
+    let word = |networks| HostWord {
+        external_networks: std::iter::repeat_with(Id::generate).take(networks).collect(),
+        ..HostWord::new(ip("192.0.2.2"), "nova")
+    };
+    let outfitted = place.region.register_host("h1", word(64)).await.unwrap();
+    assert!(outfitted.revision > moved.revision);
+    assert_eq!(outfitted.external_networks.len(), 64);
+    refused(place.region.register_host("h1", word(65)).await, "InvalidInput");
     refused(
-        place.region.register_host("", ip("192.0.2.1"), "nova").await,
+        place
+            .region
+            .register_host("", HostWord::new(ip("192.0.2.1"), "nova"))
+            .await,
         "InvalidInput",
     );
     refused(
-        place.region.register_host("h2", ip("0.0.0.0"), "nova").await,
+        place
+            .region
+            .register_host("h2", HostWord::new(ip("0.0.0.0"), "nova"))
+            .await,
         "InvalidInput",
     );
 }

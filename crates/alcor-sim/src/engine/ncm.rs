@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::IpAddr,
     time::Duration,
 };
 
-use alcor_model::{Change, HostRuntime, Id, Label, Network, Port, ResourceKey, Revision};
+use alcor_model::{Change, HostRuntime, Id, Label, Network, Port, ResourceKey, Revision, resource::HostWord};
 use alcor_ncm::core::{Action, Event as NcmEvent, Ncm, Now, Options, PortReport};
 use alcor_proto::v1::{self, agent_message::Body, ncm_message};
 use alcor_southbound::convert::{
@@ -43,7 +42,7 @@ struct Batch {
 /// What waits for the region, as in the shell: the newest of each.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    pub(super) hosts: BTreeMap<String, (IpAddr, String)>,
+    pub(super) hosts: BTreeMap<String, HostWord>,
     pub(super) known: BTreeMap<String, HostRuntime>,
     pub(super) reports: BTreeMap<Id<Port>, PortReport>,
     pub(super) labels: BTreeMap<Id<Label>, Revision>,
@@ -372,12 +371,8 @@ impl Sim {
                     self.send_down(actor, Down::End);
                 }
             }
-            Action::RegisterHost {
-                name,
-                tunnel_ip,
-                zone,
-            } => {
-                self.ncm.waiting.hosts.insert(name, (tunnel_ip, zone));
+            Action::RegisterHost { name, word } => {
+                self.ncm.waiting.hosts.insert(name, word);
                 self.outbox_soon();
             }
             Action::RegisterGateway { name, .. } => self.violate(format!("{name} is not a gateway")),

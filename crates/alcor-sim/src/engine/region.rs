@@ -187,10 +187,8 @@ impl Sim {
 
     /// The region takes what the NCM has for it.
     pub(super) fn region_hears(&mut self, said: Waiting) {
-        for (name, (tunnel_ip, zone)) in said.hosts {
-            let registered = self
-                .cloud
-                .write(|tx, env| host::register(tx, env, &name, tunnel_ip, &zone));
+        for (name, word) in said.hosts {
+            let registered = self.cloud.write(|tx, env| host::register(tx, env, &name, word));
             if registered.is_err() {
                 self.figures.add("registrations_refused", 1);
             }

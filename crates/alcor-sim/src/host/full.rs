@@ -2,7 +2,7 @@
 //! another, links, the clock) is done here by hand; messages are the engine's.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -69,6 +69,7 @@ fn settings(host: u32, incarnation: u64) -> Settings {
         filters: true,
         lease: LEASE,
         gateway_set: None,
+        external_networks: BTreeSet::new(),
     }
 }
 

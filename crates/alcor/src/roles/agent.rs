@@ -1,6 +1,6 @@
 //! The agent role: a data plane and the state machine above it.
 
-use alcor_dataplane::{Dataplane, model::Model};
+use alcor_dataplane::{Dataplane, Uplinks, model::Model};
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
 use anyhow::Context as _;
 use tokio::task::JoinSet;
@@ -17,13 +17,19 @@ pub fn start(
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let dataplane = open(config)?;
+    let uplinks = Uplinks {
+        tunnel_ip: Some(config.tunnel_ip),
+        devices: config.external_devices()?,
+    };
+    let external_networks = uplinks.devices.keys().copied().collect();
+    let dataplane = open(config, uplinks)?;
     let agent = alcor_agent::AgentConfig {
         host: config.host.clone(),
         tunnel_ip: config.tunnel_ip,
         availability_zone: config.availability_zone.clone(),
         ncm: config.ncm.clone(),
         socket: config.socket.clone(),
+        external_networks,
         ..alcor_agent::AgentConfig::default()
     };
     tracing::info!(host = agent.host, tunnel_ip = %agent.tunnel_ip, ncm = agent.ncm, dataplane = dataplane.name(), "agent starts");
@@ -36,12 +42,13 @@ pub fn start(
     Ok(())
 }
 
-fn open(config: &AgentConfig) -> anyhow::Result<Box<dyn Dataplane>> {
+fn open(config: &AgentConfig, uplinks: Uplinks) -> anyhow::Result<Box<dyn Dataplane>> {
     match config.dataplane {
-        DataplaneKind::Model => Ok(Box::new(Model::default())),
+        DataplaneKind::Model => Ok(Box::new(Model::default().with_uplinks(uplinks))),
         DataplaneKind::Ebpf => {
             let config = EbpfConfig {
                 max_neighbours: config.max_neighbours,
+                uplinks,
                 ..EbpfConfig::new(instance(&config.host))
             };
             Ok(Box::new(

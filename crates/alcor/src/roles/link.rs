@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use alcor_link::source::{Changes, Rows, Source};
-use alcor_model::{HostRuntime, Id, Label, Resource, Revision};
+use alcor_model::{HostRuntime, Id, Label, Resource, Revision, resource::HostWord};
 use alcor_ncm::{
     NcmHandle, RegionLink,
     core::{KINDS, PortReport},
@@ -19,15 +19,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Link(pub Region);
 
 impl RegionLink for Link {
-    fn register_host(
-        &self,
-        name: String,
-        tunnel_ip: IpAddr,
-        zone: String,
-    ) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             self.0
-                .register_host(&name, tunnel_ip, &zone)
+                .register_host(&name, word)
                 .await
                 .map(drop)
                 .map_err(|error| error.to_string())

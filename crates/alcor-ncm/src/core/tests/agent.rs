@@ -16,13 +16,15 @@ use alcor_southbound::convert::{
 use super::{
     super::*,
     sim::receipt,
-    world::{World, filters, name, text, tunnel_ip},
+    world::{World, filters, name, outside, text, tunnel_ip},
 };
 
 #[derive(Default)]
 pub(super) struct SimAgent {
     /// The set that it is in, of a gateway.
     pub(super) set: Option<&'static str>,
+    /// It has a device in the external network.
+    pub(super) outside: bool,
     /// Networks that it has had all of, and has not been told to forget since.
     pub(super) complete: BTreeSet<Id<Network>>,
     pub(super) session: Option<SessionId>,
@@ -65,6 +67,10 @@ impl SimAgent {
             filters: filters(&format!("h{host}")),
             gateway: self.set.is_some(),
             gateway_set: self.set.unwrap_or_default().to_owned(),
+            external_networks: match self.outside {
+                true => vec![alcor_southbound::convert::encode_id(outside())],
+                false => Vec::new(),
+            },
             ..v1::Hello::default()
         }
     }

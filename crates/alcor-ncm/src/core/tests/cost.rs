@@ -39,6 +39,7 @@ fn members(hosts: u32, ports: u32, others: &[(u32, u16)]) -> (Ncm, World) {
             admin_state_up: true,
             description: String::new(),
             availability_zone: "nova".into(),
+            external_networks: BTreeSet::new(),
         }))));
     }
     for port in 0..ports {
@@ -300,6 +301,7 @@ fn a_host_in_a_big_network_changes_no_underlay() {
             admin_state_up: true,
             description: String::new(),
             availability_zone: "nova".into(),
+            external_networks: BTreeSet::new(),
         };
         let Change::Put(Resource::Port(port)) = big_port(&mut world, OTHERS + number, 0, 1) else {
             unreachable!()

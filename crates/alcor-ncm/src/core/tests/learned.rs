@@ -85,6 +85,7 @@ impl Big {
             admin_state_up: true,
             description: String::new(),
             availability_zone: "nova".into(),
+            external_networks: BTreeSet::new(),
         })))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alcor_dataplane::RowKey;
+use alcor_dataplane::{Row, RowKey};
 use alcor_model::Label;
 use alcor_southbound::convert::resolve::{Question, decode_questions, encode_answers};
 use proptest::prelude::*;
@@ -65,6 +65,8 @@ impl Sim {
             let change = sim.world.network(network);
             sim.untold.push(change);
         }
+        let change = sim.world.outside(Some(1));
+        sim.untold.push(change);
         for group in 0..GROUPS {
             let group = sim.world.group(group);
             sim.untold.push(Change::Put(group));
@@ -127,9 +129,9 @@ impl Sim {
                         agent.session = None;
                     }
                 }
-                Action::RegisterHost { name, .. } => {
+                Action::RegisterHost { name, word } => {
                     let number: u8 = name[1..].parse().unwrap();
-                    let change = self.world.host(number, false);
+                    let change = self.world.register(number, word);
                     self.untold.push(change);
                 }
                 Action::RegisterGateway { name, set, .. } => {
@@ -378,6 +380,43 @@ impl Sim {
         }
     }
 
+    /// Everything is told: each floating IP is answered by one host or by gateways, never by both.
+    fn compare_floating_ips(&self) {
+        for row in self.world.floating_ips.values() {
+            let of_agent = |agent: &SimAgent| {
+                let rows = agent
+                    .rows
+                    .iter()
+                    .filter(|(key, _)| matches!(key, RowKey::FloatingIp(_, id) if *id == row.id));
+                let rows = rows.filter_map(|(_, (_, row))| match row {
+                    Some(Row::FloatingIp(row)) => Some(row.host),
+                    _ => None,
+                });
+                rows.collect::<Vec<_>>()
+            };
+            let expected = self.world.answers(row);
+            let expected = (
+                expected.map(|host| host.tunnel_ip),
+                expected.map(|host| &host.name),
+            );
+            for (number, agent) in &self.agents {
+                let said = of_agent(agent);
+                assert!(
+                    said.iter().all(|host| *host == expected.0),
+                    "{}: {row:?}",
+                    name(*number)
+                );
+                let answers = *number < GATEWAYS && !said.is_empty();
+                assert_eq!(
+                    answers,
+                    Some(&name(*number)) == expected.1,
+                    "{}: {row:?}",
+                    name(*number)
+                );
+            }
+        }
+    }
+
     /// Each host has exactly what it must have: of networks on demand its own rows, and of neighbours nothing that is
     /// wrong. While hosts linger that is said of networks in which they have ports.
     fn compare(&self, is_over: bool) {
@@ -407,6 +446,7 @@ impl Sim {
                 agent.held
             );
         }
+        self.compare_floating_ips();
         if self.watch.is_some() {
             self.compare_gateways(is_over);
         }
@@ -478,6 +518,15 @@ pub(super) enum Step {
         router: u8,
         port: Option<u8>,
     },
+    /// The agent starts again, with a device in the external network or without; what is in the kernel stays.
+    Outfit {
+        host: u8,
+        outside: bool,
+    },
+    /// The external network's subnet gets this gateway, or goes.
+    Outside {
+        gateway: Option<u8>,
+    },
     Drain {
         gateway: u8,
         draining: bool,
@@ -508,8 +557,10 @@ pub(super) fn steps_with_gateways() -> impl Strategy<Value = Vec<Step>> {
     let gateway = GATEWAYS..GATEWAYS + 3;
     let out = prop_oneof![
         2 => (0u8..2, 0u8..4, any::<bool>()).prop_map(|(number, networks, up)| Step::WayOut { number, networks, up }),
-        2 => (0u8..2, 0u8..2, prop::option::of(0u8..6))
+        4 => (0u8..2, 0u8..2, prop::option::weighted(0.8, 0u8..6))
             .prop_map(|(number, router, port)| Step::FloatingIp { number, router, port }),
+        3 => (1..=HOSTS, prop::bool::weighted(0.7)).prop_map(|(host, outside)| Step::Outfit { host, outside }),
+        1 => prop::option::weighted(0.8, 1u8..3).prop_map(|gateway| Step::Outside { gateway }),
         1 => (gateway.clone(), any::<bool>()).prop_map(|(gateway, draining)| Step::Drain { gateway, draining }),
         1 => gateway.clone().prop_map(|gateway| Step::RemoveGateway { gateway }),
         1 => gateway.clone().prop_map(|gateway| Step::RestartGateway { gateway }),
@@ -596,6 +647,7 @@ impl Sim {
                     host,
                     SimAgent {
                         set: self.agents[&host].set,
+                        outside: self.agents[&host].outside,
                         incarnation,
                         lease: self.options.limits.lease,
                         ..SimAgent::default()
@@ -622,6 +674,18 @@ impl Sim {
             }
             Step::FloatingIp { number, router, port } => {
                 let change = self.world.floating_ip(number, router, port.map(u128::from));
+                self.untold.push(change);
+            }
+            Step::Outfit { host, outside } => {
+                self.disconnect(host);
+                let agent = self.agents.get_mut(&host).unwrap();
+                (agent.incarnation, agent.outside) = (agent.incarnation + 1, outside);
+                for held in agent.held.values_mut() {
+                    *held = Revision::ZERO;
+                }
+            }
+            Step::Outside { gateway } => {
+                let change = self.world.outside(gateway);
                 self.untold.push(change);
             }
             Step::Drain { gateway, draining } => {

@@ -8,7 +8,9 @@ use std::{
 use alcor_dataplane::{Row, RowKey};
 use alcor_model::{
     FloatingIp, GatewayNode, Label, MacAddr, SecurityGroup, SecurityGroupRule, Vni,
-    resource::{self, Binding, BindingState, Direction, Ethertype, FixedIp, Protocol, RuleMatch, Standard},
+    resource::{
+        self, Binding, BindingState, Direction, Ethertype, FixedIp, HostWord, Protocol, RuleMatch, Standard,
+    },
 };
 
 use super::super::*;
@@ -56,6 +58,13 @@ pub(super) struct World {
     pub(super) routers: BTreeMap<Id<Router>, Arc<Router>>,
     pub(super) gateways: BTreeMap<String, Arc<GatewayNode>>,
     pub(super) floating_ips: BTreeMap<Id<FloatingIp>, Arc<FloatingIp>>,
+    /// Of the external network.
+    pub(super) outside: Option<Arc<Subnet>>,
+}
+
+/// The external network: of all floating IPs, and of the hosts that have one.
+pub(super) fn outside() -> Id<Network> {
+    id(2000)
 }
 
 /// The number of the rule that asks for labels of neighbours.
@@ -169,7 +178,7 @@ impl World {
             distributed: false,
             ha: false,
             gateway: out.then(|| resource::Gateway {
-                network_id: id(2000),
+                network_id: outside(),
                 port_id: id(u128::from(number) + 32_000),
                 enable_snat: true,
             }),
@@ -316,7 +325,7 @@ impl World {
             id: id(u128::from(number) + 50_000),
             revision: self.revision,
             standard: standard(),
-            floating_network_id: id(2000),
+            floating_network_id: outside(),
             floating_ip_address: IpAddr::from([203, 0, 113, number]),
             floating_port_id: id(u128::from(number) + 51_000),
             association: port.map(|port| resource::Association {
@@ -360,11 +369,74 @@ impl World {
             };
             let network = self.ports[&association.port_id].network_id;
             if networks.contains(&network) {
-                let text = format!("{} {}", row.floating_ip_address, association.fixed_ip_address);
-                rows.insert(RowKey::FloatingIp(network, row.id), text);
+                rows.insert(
+                    RowKey::FloatingIp(network, row.id),
+                    self.expected_floating_ip(row),
+                );
             }
         }
         rows
+    }
+
+    /// The host that answers for a floating IP, if gateways do not.
+    pub(super) fn answers(&self, row: &FloatingIp) -> Option<&Arc<Host>> {
+        let port = self.ports.get(&row.association?.port_id)?;
+        let host = self.hosts.get(&port.binding.host_id)?;
+        let is_there = self.outside.is_some() && host.external_networks.contains(&outside());
+        is_there.then_some(host)
+    }
+
+    fn expected_floating_ip(&self, row: &FloatingIp) -> String {
+        let subnet = self.outside.as_ref();
+        format!(
+            "{} {} {:?} {:?} {:?}",
+            row.floating_ip_address,
+            row.association.unwrap().fixed_ip_address,
+            self.answers(row).map(|host| host.tunnel_ip),
+            subnet.map(|subnet| subnet.cidr.to_string()),
+            subnet.and_then(|subnet| subnet.gateway_ip),
+        )
+    }
+
+    /// The external network's only subnet gets another gateway, or goes.
+    pub(super) fn outside(&mut self, gateway: Option<u8>) -> Change {
+        self.revision = self.revision.next();
+        let subnet = Subnet {
+            id: id(60_000),
+            revision: self.revision,
+            standard: standard(),
+            network_id: outside(),
+            cidr: "203.0.113.0/24".parse().unwrap(),
+            gateway_ip: gateway.map(|gateway| IpAddr::from([203, 0, 113, gateway])),
+            allocation_pools: Vec::new(),
+            dns_nameservers: Vec::new(),
+            host_routes: Vec::new(),
+            enable_dhcp: false,
+            ipv6_address_mode: None,
+            ipv6_ra_mode: None,
+            subnetpool_id: None,
+            service_types: Vec::new(),
+            dns_publish_fixed_ip: false,
+        };
+        self.outside = gateway.map(|_| Arc::new(subnet));
+        match &self.outside {
+            Some(subnet) => Change::Put(Resource::Subnet(Arc::clone(subnet))),
+            None => Change::Delete {
+                key: ResourceKey::Subnet(id(60_000)),
+                revision: self.revision,
+            },
+        }
+    }
+
+    /// The region takes what a host says of itself.
+    pub(super) fn register(&mut self, number: u8, word: HostWord) -> Change {
+        let Change::Put(Resource::Host(host)) = self.host(number, false) else {
+            unreachable!()
+        };
+        let mut host = Host::clone(&host);
+        host.external_networks = word.external_networks;
+        self.hosts.insert(host.name.clone(), Arc::new(host.clone()));
+        Change::Put(Resource::Host(Arc::new(host)))
     }
 
     /// The region gives numbers free that everybody has forgotten.
@@ -384,8 +456,11 @@ impl World {
         }
         changes
     }
+    /// A host with its own tunnel address or another one, and what it had of the outside.
     pub(super) fn host(&mut self, number: u8, moved: bool) -> Change {
         self.revision = self.revision.next();
+        let known = self.hosts.get(&format!("h{number}"));
+        let external_networks = known.map(|host| host.external_networks.clone());
         let host = Arc::new(Host {
             name: format!("h{number}"),
             revision: self.revision,
@@ -394,6 +469,7 @@ impl World {
             admin_state_up: true,
             description: String::new(),
             availability_zone: "nova".into(),
+            external_networks: external_networks.unwrap_or_default(),
         });
         self.hosts.insert(host.name.clone(), Arc::clone(&host));
         Change::Put(Resource::Host(host))
@@ -487,6 +563,7 @@ impl World {
             .chain(self.labels.values().cloned().map(Resource::Label))
             .chain(self.ports.values().cloned().map(Resource::Port))
             .chain(self.routers.values().cloned().map(Resource::Router))
+            .chain(self.outside.iter().cloned().map(Resource::Subnet))
             .chain(self.floating_ips.values().cloned().map(Resource::FloatingIp))
             .chain(self.gateways.values().cloned().map(Resource::GatewayNode))
             .collect()
@@ -524,6 +601,12 @@ impl World {
                     let key = RowKey::Policy(port.network_id, *group);
                     rows.insert(key, self.allowed(*group));
                 }
+                let floating = self.floating_ips.values();
+                let floating = floating.filter(|row| row.association.is_some_and(|to| to.port_id == port.id));
+                for row in floating.filter(|row| self.answers(row).is_some()) {
+                    let key = RowKey::FloatingIp(port.network_id, row.id);
+                    rows.insert(key, self.expected_floating_ip(row));
+                }
             } else if let Some(other) = self.hosts.get(&port.binding.host_id) {
                 for fixed in &port.fixed_ips {
                     let mut text = format!("{} {}", port.mac_address, other.tunnel_ip);
@@ -547,7 +630,11 @@ pub(super) fn text(row: &Row, looks: bool) -> String {
             format!("{blocks:?}")
         }
         Row::Subnet(_) => "subnet".to_owned(),
-        Row::FloatingIp(row) => format!("{} {}", row.floating_ip, row.fixed_ip),
+        Row::FloatingIp(row) => {
+            let cidr = row.cidr.map(|cidr| cidr.to_string());
+            let (floating, fixed, gateway) = (row.floating_ip, row.fixed_ip, row.nexthop);
+            format!("{floating} {fixed} {:?} {cidr:?} {gateway:?}", row.host)
+        }
         Row::Router(row) => format!("{} {:?} {:?}", row.admin_state_up, row.interfaces, row.routes),
         Row::Policy(row) => {
             let points = row.ingress.iter().filter_map(|rule| rule.service);
