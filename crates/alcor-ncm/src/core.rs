@@ -76,7 +76,8 @@ pub struct Options {
     pub message_rows: usize,
     /// Deletions kept per network for hosts that come back; older ones make a snapshot necessary.
     pub tombstones: usize,
-    /// Snapshots that are made and on their way at once, over all hosts; the others wait in the order in which they came.
+    /// Snapshots that are made and on their way at once, over all hosts; the others wait in the order in which they came. Those of
+    /// networks that a snapshot of the same host waits for are made besides.
     pub snapshots_at_once: usize,
     /// Hosts times neighbours up to which every host of a network is told of every neighbour. Beyond it hosts ask for what they
     /// use, until it is less than half of this.
@@ -125,8 +126,6 @@ struct Pending {
     network: bool,
     /// Routers whose rows changed; made then, too.
     routers: BTreeSet<Id<Router>>,
-    /// Labels that the host begins to ask for are among the rows: they go before what asks, which may lie in other networks.
-    first: bool,
     /// The host is new in the network: a snapshot instead of rows.
     snapshot: bool,
     /// The host left the network.
@@ -136,20 +135,15 @@ struct Pending {
 }
 
 impl Pending {
-    /// Labels that are asked for go before what asks for them: first the networks that only have labels, then those that also have
-    /// rules (within one network the order of keys does it). Of a floating IP the host that is to answer for it is told first, then
-    /// the one that is to do so no more, then gateways.
+    /// Of a floating IP the host that is to answer for it is told first, then the one that is to do so no more, then gateways.
     fn turn(&self, is_gateway: bool) -> u8 {
         let any = |wanted: fn(&view::KeyedRow) -> bool| self.rows.iter().any(wanted);
-        let asks = |row: &view::KeyedRow| matches!(row.key, RowKey::Policy(..));
         let floats = |row: &view::KeyedRow| matches!(row.key, RowKey::FloatingIp(..));
         let stops = |row: &view::KeyedRow| row.gone && matches!(row.key, RowKey::FloatingIp(..));
-        match self.first {
-            true if any(asks) => 1,
-            true => 0,
-            false if is_gateway && any(floats) => 4,
-            false if self.forget || any(stops) => 3,
-            false => 2,
+        match is_gateway {
+            true if any(floats) => 2,
+            _ if self.forget || any(stops) => 1,
+            _ => 0,
         }
     }
 }
@@ -553,31 +547,18 @@ impl Ncm {
     fn flush(&mut self, now: Now, committed_us: u64, actions: &mut Vec<Action>) {
         // In the order in which it is their turn.
         let (mut touched, mut seen) = (Vec::new(), BTreeSet::new());
+        // What asks for labels of neighbours goes after all that may say such labels, in whatever network.
+        let mut asking = Vec::new();
         let pending = std::mem::take(&mut self.pending);
         let mut pending: Vec<_> = pending.into_iter().collect();
         pending.sort_by_cached_key(|((host, _), pending)| pending.turn(self.is_gateway(host)));
         for ((host, network), mut pending) in pending {
-            if pending.network {
-                let (filters, is_gateway) = (self.filters(&host), self.is_gateway(&host));
-                let row = |view: &NetworkView| match is_gateway {
-                    true => view.network_row_of_gateways(),
-                    false => view.network_row(filters),
-                };
-                pending.rows.extend(self.networks.get(&network).and_then(row));
-            }
-            let routers = std::mem::take(&mut pending.routers);
-            let routers = routers.into_iter().filter_map(|id| self.router_row(network, id));
-            pending.rows.extend(routers);
-            let revision = self
-                .networks
-                .get(&network)
-                .map_or(self.revision, |view| view.revision);
-            let is_here = |view: &NetworkView| view.interested.contains_key(&host) || view.service.has(&host);
-            let revision = match self.networks.get(&network).is_some_and(is_here) {
-                true => revision,
-                // It is told of what has left it, and complete to nothing.
-                false => Revision::ZERO,
-            };
+            self.complete_rows(&host, network, &mut pending);
+            let is_here =
+                |view: &&NetworkView| view.interested.contains_key(&host) || view.service.has(&host);
+            let view = self.networks.get(&network).filter(is_here);
+            // Who is not here any more is told of what has left it, and complete to nothing.
+            let revision = view.map_or(Revision::ZERO, |view| view.revision);
             if pending.forget || pending.afresh {
                 self.forget_learned(&host, network);
             }
@@ -598,19 +579,39 @@ impl Ncm {
                 }
                 session.resync(network, learned);
             } else {
-                session.push(
-                    &options,
-                    Outgoing::delta(network, revision, pending.rows, committed_us),
-                );
+                let peers = || self.routing.peers(network);
+                let (first, then) = Outgoing::changes(network, revision, pending.rows, peers, committed_us);
+                session.push(&options, first);
+                asking.extend(then.map(|delta| (host.clone(), delta)));
             }
             if seen.insert(host.clone()) {
                 touched.push(host);
             }
         }
+        for (host, delta) in asking {
+            self.with_session(&host, |session, options| session.push(options, delta));
+        }
         self.work.hosts_touched += touched.len() as u64;
         for host in touched {
             self.pump(now, &host, actions);
         }
+    }
+
+    /// Adds the rows that are made when all changes are worked through.
+    fn complete_rows(&self, host: &str, network: Id<Network>, pending: &mut Pending) {
+        let Some(view) = self.networks.get(&network) else {
+            return;
+        };
+        if pending.network {
+            pending.rows.extend(match self.is_gateway(host) {
+                true => view.network_row_of_gateways(),
+                false => view.network_row(self.filters(host)),
+            });
+        }
+        let routers = std::mem::take(&mut pending.routers);
+        let asks = !routers.is_empty() && view.asks(host, network);
+        let rows = routers.into_iter().filter_map(|id| self.router_row(network, id));
+        pending.rows.extend(rows.map(|row| row.asking(asks)));
     }
 
     /// Sends what the host's window allows.

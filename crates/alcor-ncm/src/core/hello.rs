@@ -236,6 +236,8 @@ impl Ncm {
             });
             self.has_all_no_more(host, *network);
         }
+        // What asks for labels of neighbours, after those of all networks.
+        let mut asking = Vec::new();
         for network in interest {
             let complete = held
                 .get(&network)
@@ -253,18 +255,28 @@ impl Ncm {
             if learned {
                 self.sends_unasked(host, network, rows.as_deref().unwrap_or_default());
             }
+            let after = self.routing.peers(network);
             self.with_session(host, |session, options| match rows {
-                Some(rows) => {
+                Some(missed) => {
                     if !learned {
                         session.settled(network);
                     }
-                    for delta in Outgoing::deltas(network, newest, rows, options.message_rows, now.unix_us) {
+                    let rows = options.message_rows;
+                    let mut deltas = Outgoing::deltas(network, newest, missed, &after, rows, now.unix_us);
+                    let asks = deltas.iter().position(Outgoing::asks).unwrap_or(deltas.len());
+                    asking.extend(deltas.split_off(asks));
+                    for delta in deltas {
                         session.push(options, delta);
                     }
                 }
                 None => session.resync(network, learned),
             });
         }
+        self.with_session(host, |session, options| {
+            for delta in asking {
+                session.push(options, delta);
+            }
+        });
     }
 
     /// A host knows labels of exactly the networks that it holds something of, whether or not it can go on from there: its
@@ -343,7 +355,7 @@ impl Ncm {
         self.completed(host, network);
     }
 
-    fn with_session(&mut self, host: &str, f: impl FnOnce(&mut Session, &Options)) {
+    pub(super) fn with_session(&mut self, host: &str, f: impl FnOnce(&mut Session, &Options)) {
         let options = self.options;
         if let Some(session) = self.hosts.get_mut(host).and_then(|entry| entry.session.as_mut()) {
             f(session, &options);

@@ -3,8 +3,8 @@
 //! A neighbour row has a label because rules about what goes *out* may ask for the group of the other side; what comes in
 //! has the sender's label with it. Most groups have no such rule. So a port that only changes its label is told to the
 //! *lookers*, the hosts with a port under such a group, and the others keep an old label that nothing there asks for.
-//! Which rows are old is remembered here. They are told when a host begins to look, before the rule that asks; and when the
-//! number rests, before it can mean another set.
+//! Which rows are old is remembered here. They are told when a host begins to look, before the rule that asks, also where the
+//! rule lies in another network (see [`super::session`]); and when the number rests, before it can mean another set.
 //!
 //! **In a learned network** only learners have rows of neighbours, so only they are told. Why no host can match an old
 //! meaning of a number there, once it is released:
@@ -96,6 +96,12 @@ impl NetworkView {
         self.lookers.contains_key(host)
     }
 
+    /// Whether groups of its own ports in this network, whose id this is, ask for them: then they ask in its peers, too.
+    pub(super) fn asks(&self, host: &str, network: Id<Network>) -> bool {
+        let groups = self.lookers.get(host).into_iter().flatten();
+        groups.into_iter().any(|(of, _)| *of == network)
+    }
+
     /// A group of a host's ports, in this network or a peer, asks for labels of neighbours, or does not any more; gives whether
     /// the host begins to look.
     pub(super) fn look(&mut self, host: &str, group: GroupIn, looks: bool) -> bool {
@@ -178,7 +184,7 @@ impl Ncm {
         }
     }
 
-    /// A host begins to look: before the rules that ask, it gets the labels that it was not told.
+    /// A host begins to look: it gets the labels that it was not told. Its session sees to it that they come before the rules that ask.
     pub(super) fn begins_to_look(&mut self, host: &str, network: Id<Network>, revision: Revision) {
         let ports: Vec<_> = self
             .touch(network, revision)
@@ -195,9 +201,6 @@ impl Ncm {
                     self.pend_rows(host, network, &rows);
                 }
             }
-        }
-        if let Some(pending) = self.pending.get_mut(&(host.to_owned(), network)) {
-            pending.first = true;
         }
     }
 

@@ -73,16 +73,14 @@ impl SecurityView {
                 .filter(|rule| rule.matches.direction == direction);
             of_direction.map(|rule| self.compiled(rule)).collect()
         };
-        Some(KeyedRow::put(
-            group.revision.max(since),
-            &Row::Policy(PolicyRow {
-                network_id: network,
-                group_id: id,
-                stateful: row.stateful,
-                ingress: rules(Direction::Ingress),
-                egress: rules(Direction::Egress),
-            }),
-        ))
+        let sent = Row::Policy(PolicyRow {
+            network_id: network,
+            group_id: id,
+            stateful: row.stateful,
+            ingress: rules(Direction::Ingress),
+            egress: rules(Direction::Egress),
+        });
+        Some(KeyedRow::put(group.revision.max(since), &sent).asking(group.asking > 0))
     }
 
     /// The rules of a group in the order in which its policy row has them, by direction.

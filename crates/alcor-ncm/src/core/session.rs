@@ -1,10 +1,19 @@
 //! One agent's session: a window of deltas on their way, a bounded queue behind it, and networks that need a full
 //! snapshot. Overflow of the queue turns into snapshots, so a slow host costs a bounded amount and nobody else.
 //! Networks take turns, so that a burst in one does not delay the others of a host.
+//!
+//! **Labels of neighbours come before what asks for them**, also between networks: rules of one network match labels of ports in
+//! its peers. So a delta with such a rule, or with a router by which rules reach other networks, names the peers, and is
+//! held back until the host was sent all that was given for those before it. What is not given yet counts as well: as long as a
+//! peer waits for a snapshot the delta waits, and what a snapshot has before its own rules is as old as can be. The rest of
+//! the network waits behind the delta, so what is told of one network stays in order.
+//!
+//! Nobody waits for ever: what is held back waits only for what was given before it, and what a snapshot begins with waits for
+//! nothing but room.
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -56,6 +65,12 @@ pub(super) struct Outgoing {
     rows: Vec<Arc<v1::Row>>,
     own: Vec<OwnRow>,
     committed_us: u64,
+    /// Whether a row of it asks for labels of neighbours.
+    asks: bool,
+    /// The networks that it asks in, besides its own.
+    after: Vec<Id<Network>>,
+    /// When it was given to the session, in the order of all networks.
+    given: u64,
 }
 
 impl Outgoing {
@@ -76,6 +91,7 @@ impl Outgoing {
             })
         };
         let own = rows.iter().enumerate().filter_map(own).collect();
+        let asks = rows.iter().any(|row| row.asks);
         let rows = rows.into_iter().map(|row| row.row).collect();
         Self {
             network,
@@ -84,7 +100,23 @@ impl Outgoing {
             rows,
             own,
             committed_us,
+            asks,
+            after: Vec::new(),
+            given: 0,
         }
+    }
+
+    /// Whether a row of it asks for labels of neighbours.
+    pub(super) fn asks(&self) -> bool {
+        self.asks
+    }
+
+    /// If it asks, it does so in these networks, too.
+    pub(super) fn after(mut self, peers: &[Id<Network>]) -> Self {
+        if self.asks {
+            self.after = peers.to_vec();
+        }
+        self
     }
 
     pub(super) fn delta(
@@ -106,23 +138,46 @@ impl Outgoing {
         )
     }
 
+    /// What changed, in no order: one delta, or when it asks in peers two. The first has what may say labels of neighbours and
+    /// completes nothing; the second is to be given after the first ones of all networks.
+    pub(super) fn changes(
+        network: Id<Network>,
+        revision: Revision,
+        rows: Vec<KeyedRow>,
+        peers: impl FnOnce() -> Vec<Id<Network>>,
+        committed_us: u64,
+    ) -> (Self, Option<Self>) {
+        let asks = rows.iter().any(|row| row.asks);
+        let peers = if asks { peers() } else { Vec::new() };
+        if peers.is_empty() {
+            // Within the network the order of keys does it.
+            return (Self::delta(network, revision, rows, committed_us), None);
+        }
+        // What goes, goes with what takes its place.
+        let is_first = |row: &KeyedRow| row.neighbour().is_some() && !row.gone;
+        let (first, then) = rows.into_iter().partition(is_first);
+        (
+            Self::delta(network, Revision::ZERO, first, committed_us),
+            Some(Self::delta(network, revision, then, committed_us).after(&peers)),
+        )
+    }
+
     /// Many rows in deltas of at most `message_rows`: the last one says what the host is complete to.
     pub(super) fn deltas(
         network: Id<Network>,
         revision: Revision,
         rows: Vec<KeyedRow>,
+        peers: &[Id<Network>],
         message_rows: usize,
         committed_us: u64,
-    ) -> impl Iterator<Item = Self> {
-        let mut rows = rows.into_iter().peekable();
-        std::iter::from_fn(move || {
-            let part: Vec<_> = rows.by_ref().take(message_rows.max(1)).collect();
-            let revision = match rows.peek() {
-                Some(_) => Revision::ZERO,
-                None => revision,
-            };
-            (!part.is_empty()).then(|| Self::delta(network, revision, part, committed_us))
-        })
+    ) -> Vec<Self> {
+        let parts = cut(rows, peers, message_rows);
+        let last = parts.len().saturating_sub(1);
+        let part = |(index, rows)| {
+            let revision = if index == last { revision } else { Revision::ZERO };
+            Self::delta(network, revision, rows, committed_us).after(peers)
+        };
+        parts.into_iter().enumerate().map(part).collect()
     }
 
     /// One part of a snapshot; the revision is said by the last one.
@@ -162,14 +217,11 @@ impl Outgoing {
         network: Id<Network>,
         revision: Revision,
         rows: Vec<KeyedRow>,
+        peers: &[Id<Network>],
         message_rows: usize,
         committed_us: u64,
     ) -> Vec<Self> {
-        let mut chunks = Vec::new();
-        let mut rows = rows.into_iter().peekable();
-        while rows.peek().is_some() {
-            chunks.push(rows.by_ref().take(message_rows.max(1)).collect::<Vec<_>>());
-        }
+        let chunks = cut(rows, peers, message_rows);
         let last = chunks.len().saturating_sub(1);
         let part = |(index, rows)| {
             let (phase, revision) = match index {
@@ -178,10 +230,25 @@ impl Outgoing {
                 index if index == last => (v1::SnapshotPhase::End, revision),
                 _ => (v1::SnapshotPhase::Part, Revision::ZERO),
             };
-            Self::new(network, revision, phase, rows, committed_us)
+            Self::new(network, revision, phase, rows, committed_us).after(peers)
         };
         chunks.into_iter().enumerate().map(part).collect()
     }
+}
+
+/// Rows in the order in which they can be applied, in parts of at most `message_rows`. If they may ask in peers, what does begins a
+/// new part: the labels before it wait for nobody.
+fn cut(mut rows: Vec<KeyedRow>, peers: &[Id<Network>], message_rows: usize) -> Vec<Vec<KeyedRow>> {
+    let asks = rows.iter().position(|row| row.asks && !peers.is_empty());
+    let then = rows.split_off(asks.unwrap_or(rows.len()));
+    let mut parts = Vec::new();
+    for rows in [rows, then] {
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            parts.push(rows.by_ref().take(message_rows.max(1)).collect());
+        }
+    }
+    parts
 }
 
 fn is_snapshot(phase: v1::SnapshotPhase) -> bool {
@@ -235,6 +302,14 @@ struct Lane {
     resync: bool,
 }
 
+impl Lane {
+    /// Whether something waits that was given before another delta, or stands for what was.
+    fn precedes(&self, delta: &Outgoing) -> bool {
+        let waits = self.queue.front();
+        self.resync || self.rest.is_some() || waits.is_some_and(|waits| waits.given < delta.given)
+    }
+}
+
 /// What is next for a host.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -262,6 +337,8 @@ pub(super) struct Session {
     turns: VecDeque<Id<Network>>,
     /// Rows that wait and count against the bound: those of snapshots do not, they are made when there is room.
     queued_rows: usize,
+    /// How many deltas were given to it.
+    given: u64,
     /// Networks of which the host may have learned rows that it has not asked for again, until when; nothing as long
     /// as it is not known that its leases run.
     settling: BTreeMap<Id<Network>, Option<Duration>>,
@@ -288,6 +365,7 @@ impl Session {
             lanes: BTreeMap::new(),
             turns: VecDeque::new(),
             queued_rows: 0,
+            given: 0,
             settling: held.map(|network| (network, None)).collect(),
         }
     }
@@ -345,16 +423,22 @@ impl Session {
     }
 
     /// Puts a delta behind the others. A network that waits for a snapshot needs no deltas before it.
-    pub(super) fn push(&mut self, options: &Options, delta: Outgoing) {
+    pub(super) fn push(&mut self, options: &Options, mut delta: Outgoing) {
         let waits = |lane: &Lane| lane.resync;
         if delta.rows.is_empty() || self.lanes.get(&delta.network).is_some_and(waits) {
             return;
         }
         self.queued_rows += delta.rows.len();
+        delta.given = self.give();
         self.lane(delta.network).queue.push_back(delta);
         if self.queued_rows > options.queue_rows {
             self.overflow();
         }
+    }
+
+    fn give(&mut self) -> u64 {
+        self.given += 1;
+        self.given
     }
 
     /// Forgets what waits: all of its networks get a snapshot later.
@@ -378,6 +462,7 @@ impl Session {
     pub(super) fn forget(&mut self, network: Id<Network>, committed_us: u64) {
         let lane = self.drop_waiting(network, |_| false);
         lane.resync = false;
+        // It stands for all that it takes the place of: nothing is older.
         lane.queue.push_back(Outgoing::forget(network, committed_us));
     }
 
@@ -392,8 +477,13 @@ impl Session {
         lane
     }
 
-    /// Rows of a network, in place of the snapshot that was to be made.
-    pub(super) fn push_snapshot(&mut self, network: Id<Network>, parts: Vec<Outgoing>) {
+    /// Rows of a network, in place of the snapshot that was to be made. Up to where it asks for labels it stands for all that it
+    /// takes the place of, and has the labels that others wait for.
+    pub(super) fn push_snapshot(&mut self, network: Id<Network>, mut parts: Vec<Outgoing>) {
+        let given = self.give();
+        for part in parts.iter_mut().skip_while(|part| !part.asks) {
+            part.given = given;
+        }
         let counted = parts.iter().filter(|part| part.is_counted());
         self.queued_rows += counted.map(|part| part.rows.len()).sum::<usize>();
         self.lane(network).queue.extend(parts);
@@ -408,8 +498,13 @@ impl Session {
 
     /// What is next. Snapshots are made only of networks of which they may be.
     pub(super) fn next(&mut self, now: Now, may_snapshot: impl Fn(Id<Network>) -> bool) -> Option<Next> {
+        let awaited = self.awaited();
         for _ in 0..self.turns.len() {
             let network = self.turns.pop_front()?;
+            if self.is_held_back(network) {
+                self.turns.push_back(network);
+                continue;
+            }
             let Some(lane) = self.lanes.get_mut(&network) else {
                 continue;
             };
@@ -419,7 +514,7 @@ impl Session {
                 return Some(Next::More(network, rest));
             }
             let delta = lane.queue.pop_front();
-            if delta.is_none() && lane.resync && may_snapshot(network) {
+            if delta.is_none() && lane.resync && (may_snapshot(network) || awaited.contains(&network)) {
                 // Its parts come into this lane.
                 lane.resync = false;
                 self.turns.push_back(network);
@@ -434,6 +529,29 @@ impl Session {
             }
         }
         None
+    }
+
+    /// Whether what is next of a network has to wait for other networks.
+    fn is_held_back(&self, network: Id<Network>) -> bool {
+        let front = self.lanes.get(&network).and_then(|lane| lane.queue.front());
+        front.is_some_and(|delta| self.precede(delta).next().is_some())
+    }
+
+    /// The networks that a delta has to wait for.
+    fn precede<'a>(&'a self, delta: &'a Outgoing) -> impl Iterator<Item = Id<Network>> + 'a {
+        let lane = |network: &Id<Network>| Some((*network, self.lanes.get(network)?));
+        let lanes = delta.after.iter().filter_map(lane);
+        lanes
+            .filter(|(_, lane)| lane.precedes(delta))
+            .map(|(network, _)| network)
+    }
+
+    /// The networks that parts of snapshots wait for. These have places already, which they keep until then, so the others get
+    /// theirs whoever else waits: of one session never more than the networks of its routers.
+    fn awaited(&self) -> BTreeSet<Id<Network>> {
+        let fronts = self.lanes.values().filter_map(|lane| lane.queue.front());
+        let parts = fronts.filter(|delta| delta.is_snapshot());
+        parts.flat_map(|delta| self.precede(delta)).collect()
     }
 
     /// Whether a part of a snapshot of a network waits or is on its way.

@@ -2,6 +2,7 @@
 //! oracle says, and never holds a row of a network in which it has no port. And what a change costs.
 
 mod agent;
+mod asking;
 mod cost;
 mod floating;
 mod gateways;

@@ -30,6 +30,8 @@ pub(super) struct KeyedRow {
     /// A tombstone.
     pub gone: bool,
     pub revision: Revision,
+    /// With it a host asks for labels of neighbours in the peers of the network: it must not be there before those labels.
+    pub asks: bool,
     /// Encoded once for all hosts that are told of it.
     pub row: Arc<alcor_proto::v1::Row>,
 }
@@ -40,6 +42,7 @@ impl KeyedRow {
             key: row.key(),
             gone: false,
             revision,
+            asks: false,
             row: Arc::new(encode_row(revision, row)),
         }
     }
@@ -49,8 +52,13 @@ impl KeyedRow {
             key: *key,
             gone: true,
             revision,
+            asks: false,
             row: Arc::new(encode_tombstone(revision, key)),
         }
+    }
+
+    pub(super) fn asking(self, asks: bool) -> Self {
+        Self { asks, ..self }
     }
 }
 
@@ -467,11 +475,12 @@ impl Ncm {
         let own = view.by_host.get(host).into_iter().flatten();
         let mut rows = vec![row];
         rows.extend(view.subnet_rows());
-        rows.extend(self.router_rows(network));
-        // Labels of neighbours before rules that ask for them; else what the host's own ports need comes first.
+        // Labels of neighbours before what asks for them; else what the host's own ports need comes first.
         if view.looks(host) {
             rows.append(&mut neighbours);
         }
+        let asks = view.asks(host, network);
+        rows.extend(self.router_rows(network).map(|row| row.asking(asks)));
         if filters {
             rows.extend(self.policies(host, network, view));
             rows.extend(view.label_rows());
@@ -537,7 +546,17 @@ impl Ncm {
         self.work.rows_looked_at += rows.len() as u64;
         match rows.is_empty() {
             true => vec![Outgoing::forget(network, now_us)],
-            false => Outgoing::snapshot(network, view.revision, rows, self.options.message_rows, now_us),
+            false => {
+                let after = self.routing.peers(network);
+                Outgoing::snapshot(
+                    network,
+                    view.revision,
+                    rows,
+                    &after,
+                    self.options.message_rows,
+                    now_us,
+                )
+            }
         }
     }
 

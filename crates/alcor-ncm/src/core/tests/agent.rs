@@ -35,6 +35,8 @@ pub(super) struct SimAgent {
     pub(super) inbox: VecDeque<v1::ncm_message::Body>,
     pub(super) named: BTreeMap<Id<Network>, BTreeSet<RowKey>>,
     pub(super) last_sequence: u64,
+    /// Neighbours of before this session of which it has not been told anything since.
+    pub(super) doubted: BTreeSet<RowKey>,
     /// How long answers hold that do not say so.
     pub(super) lease: Duration,
     /// Until when rows of neighbours in networks on demand may be used, while there is a session.
@@ -89,6 +91,11 @@ impl SimAgent {
     pub(super) fn welcome(&mut self, session: SessionId, now: Duration) {
         self.session = Some(session);
         self.inbox.clear();
+        let neighbours = self
+            .rows
+            .keys()
+            .filter(|key| matches!(key, RowKey::Neighbour(..)));
+        self.doubted = neighbours.copied().collect();
         self.named.clear();
         self.last_sequence = 0;
         self.outbox.clear();
@@ -166,6 +173,7 @@ impl SimAgent {
             let key = RowKey::Neighbour(question.network, question.ip);
             match answer.verdict {
                 Verdict::Route(revision, row) => {
+                    self.doubted.remove(&key);
                     let known = self.rows.get(&key);
                     if known.is_none_or(|(known, _)| *known <= revision) {
                         // Nobody but a delta says to pass on.
@@ -229,6 +237,7 @@ impl SimAgent {
     fn take_row(&mut self, network: Id<Network>, row: &v1::Row, now: Duration) {
         let (revision, change) = decode_row(network, row).unwrap();
         let key = change.key();
+        self.doubted.remove(&key);
         if let Some(named) = self.named.get_mut(&network) {
             named.insert(key);
         }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::{
     super::*,
     agent::SimAgent,
+    asking,
     watch::Watch,
     world::{GATEWAYS, GROUPS, World, filters, id, name},
 };
@@ -209,11 +210,13 @@ impl Sim {
             v1::ncm_message::Body::Delta(delta) => delta,
             v1::ncm_message::Body::Resolved(resolved) => {
                 agent.take_answers(&resolved);
+                asking::check(&name(host), agent, &self.world);
                 return true;
             }
             v1::ncm_message::Body::Welcome(_) => return true,
         };
         let mut receipt = agent.take(&delta, self.now.since_start);
+        asking::check(&name(host), agent, &self.world);
         receipt.refused = rows
             .into_iter()
             .map(|row| v1::RowError {

@@ -13,7 +13,10 @@ use alcor_model::{
     },
 };
 
-use super::super::*;
+use super::{
+    super::*,
+    asking::{Labels, note},
+};
 
 pub(super) fn standard() -> Standard {
     Standard {
@@ -60,12 +63,21 @@ pub(super) struct World {
     pub(super) floating_ips: BTreeMap<Id<FloatingIp>, Arc<FloatingIp>>,
     /// Of the external network.
     pub(super) outside: Option<Arc<Subnet>>,
+    /// Which labels addresses had, and where.
+    pub(super) told_labels: Labels,
+    /// Since when hosts are registered.
+    pub(super) registered: BTreeMap<String, Revision>,
+    /// In which networks routers had places, since when.
+    pub(super) placed: BTreeMap<Id<Router>, Vec<Places>>,
 }
 
 /// The external network: of all floating IPs, and of the hosts that have one.
 pub(super) fn outside() -> Id<Network> {
     id(2000)
 }
+
+/// Networks in which a router has places, and since when.
+pub(super) type Places = (Revision, BTreeSet<Id<Network>>);
 
 /// The number of the rule that asks for labels of neighbours.
 pub(super) const ASKING: u16 = 3;
@@ -191,8 +203,20 @@ impl World {
             routes: Vec::new(),
             availability_zone_hints: Vec::new(),
         });
+        let places = router.interfaces.iter().map(|place| place.network_id);
+        let placed = self.placed.entry(router_id).or_default();
+        placed.push((revision, places.collect()));
         self.routers.insert(router_id, Arc::clone(&router));
         Some(Change::Put(Resource::Router(router)))
+    }
+
+    /// The networks that a router was in at a revision.
+    pub(super) fn places(&self, router: Id<Router>, at: Revision) -> impl Iterator<Item = Id<Network>> + '_ {
+        let known = self.placed[&router].iter().rev();
+        let then = known
+            .filter(move |(since, _)| *since <= at)
+            .map(|(_, places)| places);
+        then.take(1).flatten().copied()
     }
 
     pub(super) fn routers_in(&self, network: Id<Network>) -> impl Iterator<Item = &Arc<Router>> {
@@ -286,6 +310,7 @@ impl World {
             changes.push(self.put_label(network, number, false));
         }
         let port = Arc::new(port);
+        note(&mut self.told_labels, &port, self.revision, true);
         self.ports.insert(port.id, Arc::clone(&port));
         changes.push(Change::Put(Resource::Port(port)));
         changes.extend(self.left(network, old));
@@ -471,6 +496,7 @@ impl World {
             availability_zone: "nova".into(),
             external_networks: external_networks.unwrap_or_default(),
         });
+        self.registered.entry(host.name.clone()).or_insert(self.revision);
         self.hosts.insert(host.name.clone(), Arc::clone(&host));
         Change::Put(Resource::Host(host))
     }
@@ -526,7 +552,10 @@ impl World {
             extra_dhcp_opts: Vec::new(),
             data_plane_status: None,
         });
-        self.ports.insert(port.id, Arc::clone(&port));
+        if let Some(old) = self.ports.insert(port.id, Arc::clone(&port)) {
+            note(&mut self.told_labels, &old, self.revision, false);
+        }
+        note(&mut self.told_labels, &port, self.revision, true);
         Change::Put(Resource::Port(port))
     }
 
@@ -544,6 +573,7 @@ impl World {
         let led = led.into_iter().map(|id| (id.uuid().as_u128() - 50_000) as u8);
         let mut changes: Vec<_> = led.map(|number| self.floating_ip(number, 0, None)).collect();
         self.revision = self.revision.next();
+        note(&mut self.told_labels, &port, self.revision, false);
         changes.push(Change::Delete {
             key: ResourceKey::Port(id(number + 5000)),
             revision: self.revision,
