@@ -25,9 +25,9 @@ use alcor_model::{
     net::GATEWAY_MAC,
     resource::{FixedIp, Port as PortResource},
 };
-use alcor_proto::v1::{self, SnapshotPhase, ncm_message::Body};
+use alcor_proto::v1::{self, SnapshotPhase};
 use alcor_southbound::{
-    convert::{encode_id, encode_row},
+    frame::{Delta, FromNcm, SharedRow},
     server::{Accepted, Acceptor, FromAgent, serve},
 };
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ fn flags() -> Flags {
 /// The NCM's side of the agent's session.
 struct Session {
     from_agent: mpsc::Receiver<FromAgent>,
-    to_agent: mpsc::Sender<Result<v1::NcmMessage, Status>>,
+    to_agent: mpsc::Sender<Result<FromNcm, Status>>,
 }
 
 /// Hands on sessions.
@@ -163,8 +163,7 @@ fn peer(network_id: Id<Network>, number: u32) -> Row {
 }
 
 impl Session {
-    async fn send(&self, body: Body) {
-        let message = v1::NcmMessage { body: Some(body) };
+    async fn send(&self, message: FromNcm) {
         self.to_agent
             .send(Ok(message))
             .await
@@ -173,18 +172,17 @@ impl Session {
 
     /// Sends rows and waits until they are in force.
     async fn tell(&mut self, sequence: u64, network: Id<Network>, phase: SnapshotPhase, rows: &[Row]) {
-        let mut delta = v1::Delta {
+        let rows = rows.iter().cloned();
+        let delta = Delta {
             sequence,
-            network_id: encode_id(network),
-            revision: sequence,
-            rows: rows
-                .iter()
-                .map(|row| encode_row(Revision(sequence), row))
-                .collect(),
-            ..v1::Delta::default()
+            network,
+            revision: Revision(sequence),
+            phase,
+            rows: rows.map(|row| SharedRow::put(Revision(sequence), row)).collect(),
+            committed_us: 0,
+            sent_us: 0,
         };
-        delta.set_snapshot(phase);
-        self.send(Body::Delta(delta)).await;
+        self.send(FromNcm::Delta(delta)).await;
         loop {
             let message = self.from_agent.recv().await.expect("the agent's session lasts");
             if let FromAgent::Receipt(receipt) = message {
@@ -294,7 +292,7 @@ async fn main() {
     };
     let mut session = sessions.recv().await.unwrap();
     session
-        .send(Body::Welcome(v1::Welcome {
+        .send(FromNcm::Welcome(v1::Welcome {
             session_id: 1,
             heartbeat_interval_ms: 5_000,
         }))

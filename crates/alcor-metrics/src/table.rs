@@ -105,6 +105,8 @@ metrics! {
         "Deltas handed to the channel.";
     Counter NCM_ROWS_SENT [] = "alcor_ncm_rows_sent_total",
         "Rows in these deltas.";
+    Counter NCM_ROWS_ENCODED [] = "alcor_ncm_rows_encoded_total",
+        "Rows turned into bytes for these deltas: a row that many hosts are told of once.";
     Counter NCM_DELTA_BYTES [] = "alcor_ncm_delta_bytes_total",
         "Encoded bytes of these deltas.";
     Counter NCM_RESYNCS [] = "alcor_ncm_resyncs_total",

@@ -291,7 +291,7 @@ impl Place {
             total.rows_sent += work.rows_sent;
             for action in actions {
                 if let Action::Send { session, message } = action
-                    && let Some(v1::ncm_message::Body::Delta(delta)) = message.body
+                    && let Some(v1::ncm_message::Body::Delta(delta)) = message.read().unwrap().body
                 {
                     let body = v1::agent_message::Body::Receipt(self.take(session, delta));
                     events.push_back(Event::Message { session, body });

@@ -13,6 +13,7 @@ mod place;
 mod routing;
 mod security;
 mod session;
+mod shared;
 mod status;
 mod trace;
 mod underlay;
@@ -27,8 +28,7 @@ use std::{
 
 use alcor_dataplane::RowKey;
 use alcor_model::{Change, Host, Id, Kind, Network, Port, Resource, ResourceKey, Revision, Router, Subnet};
-use alcor_proto::v1;
-use prost::Message as _;
+use alcor_southbound::frame::FromNcm;
 
 use self::{
     admission::Admission,
@@ -38,6 +38,7 @@ use self::{
     routing::RoutingView,
     security::SecurityView,
     session::{Next, Outgoing, Session},
+    shared::Shared,
     status::HostStatus,
     view::NetworkView,
 };
@@ -549,11 +550,12 @@ impl Ncm {
         let (mut touched, mut seen) = (Vec::new(), BTreeSet::new());
         // What asks for labels of neighbours goes after all that may say such labels, in whatever network.
         let mut asking = Vec::new();
+        let mut shared = Shared::default();
         let pending = std::mem::take(&mut self.pending);
         let mut pending: Vec<_> = pending.into_iter().collect();
         pending.sort_by_cached_key(|((host, _), pending)| pending.turn(self.is_gateway(host)));
         for ((host, network), mut pending) in pending {
-            self.complete_rows(&host, network, &mut pending);
+            self.complete_rows(&mut shared, &host, network, &mut pending);
             let is_here =
                 |view: &&NetworkView| view.interested.contains_key(&host) || view.service.has(&host);
             let view = self.networks.get(&network).filter(is_here);
@@ -598,19 +600,18 @@ impl Ncm {
     }
 
     /// Adds the rows that are made when all changes are worked through.
-    fn complete_rows(&self, host: &str, network: Id<Network>, pending: &mut Pending) {
+    fn complete_rows(&self, shared: &mut Shared, host: &str, network: Id<Network>, pending: &mut Pending) {
         let Some(view) = self.networks.get(&network) else {
             return;
         };
         if pending.network {
-            pending.rows.extend(match self.is_gateway(host) {
-                true => view.network_row_of_gateways(),
-                false => view.network_row(self.filters(host)),
-            });
+            pending.rows.extend(shared.network(self, network, host));
         }
         let routers = std::mem::take(&mut pending.routers);
         let asks = !routers.is_empty() && view.asks(host, network);
-        let rows = routers.into_iter().filter_map(|id| self.router_row(network, id));
+        let rows = routers
+            .into_iter()
+            .filter_map(|id| shared.router(self, network, id));
         pending.rows.extend(rows.map(|row| row.asking(asks)));
     }
 
@@ -629,12 +630,11 @@ impl Ncm {
                     met.extend(first.then_some(network));
                     self.work.deltas += 1;
                     self.work.rows_sent += message.rows.len() as u64;
+                    self.work.rows_encoded += message.encode_rows() as u64;
                     self.work.bytes += message.encoded_len() as u64;
                     actions.push(Action::Send {
                         session: session.id,
-                        message: v1::NcmMessage {
-                            body: Some(v1::ncm_message::Body::Delta(message)),
-                        },
+                        message: FromNcm::Delta(message),
                     });
                 }
                 Some(Next::More(network, rest)) => {

@@ -21,6 +21,7 @@ use alcor_model::{
 use alcor_proto::v1;
 use alcor_southbound::{
     convert::resolve::{decode_questions, encode_answers},
+    frame::FromNcm,
     server::{Accepted, Acceptor, FromAgent},
 };
 use prost::Message as _;
@@ -195,7 +196,7 @@ struct Shell {
     options: Options,
     started: Instant,
     next_session: SessionId,
-    sessions: BTreeMap<SessionId, mpsc::Sender<Result<v1::NcmMessage, Status>>>,
+    sessions: BTreeMap<SessionId, mpsc::Sender<Result<FromNcm, Status>>>,
     outbox: Arc<Outbox>,
     requests: mpsc::WeakSender<Request>,
 }
@@ -352,7 +353,7 @@ impl Shell {
     }
 
     /// The window keeps the queue from filling; when it is full or closed all the same, the session is over.
-    fn send(&mut self, session: SessionId, message: v1::NcmMessage) {
+    fn send(&mut self, session: SessionId, message: FromNcm) {
         let Some(to_agent) = self.sessions.get(&session) else {
             return;
         };
@@ -371,7 +372,7 @@ struct Relay {
     directory: Arc<Directory>,
     started: Instant,
     /// The core ends the session by dropping its sender.
-    to_agent: mpsc::WeakSender<Result<v1::NcmMessage, Status>>,
+    to_agent: mpsc::WeakSender<Result<FromNcm, Status>>,
 }
 
 impl Relay {
@@ -408,9 +409,7 @@ impl Relay {
         let resolved = encode_answers(message.id, &answers);
         asked.bytes = resolved.encoded_len() as u64;
         counts::asked(&asked);
-        let message = v1::NcmMessage {
-            body: Some(v1::ncm_message::Body::Resolved(resolved)),
-        };
+        let message = FromNcm::Resolved(resolved);
         match self.to_agent.upgrade() {
             Some(to_agent) => to_agent
                 .try_send(Ok(message))

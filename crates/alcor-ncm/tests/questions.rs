@@ -8,9 +8,10 @@
 mod common;
 
 use alcor_ncm::{NcmHandle, Options};
-use alcor_proto::v1::{self, ncm_message};
+use alcor_proto::v1;
 use alcor_southbound::{
     convert::resolve::QUESTIONS_MAX,
+    frame::FromNcm,
     server::{Accepted, Acceptor},
 };
 use common::questions;
@@ -21,7 +22,7 @@ async fn session() -> (NcmHandle, Accepted) {
     let hello = common::hello("h1", 1);
     let mut accepted = ncm.accept(hello).await.unwrap();
     let welcome = accepted.to_agent.recv().await.unwrap().unwrap();
-    assert!(matches!(welcome.body, Some(ncm_message::Body::Welcome(_))));
+    assert!(matches!(welcome, FromNcm::Welcome(_)));
     (ncm, accepted)
 }
 
@@ -37,7 +38,7 @@ async fn answers_come_in_the_order_of_the_questions() {
     }
     for id in 1..=3 {
         let message = accepted.to_agent.recv().await.unwrap().unwrap();
-        let Some(ncm_message::Body::Resolved(resolved)) = message.body else {
+        let FromNcm::Resolved(resolved) = message else {
             panic!("{message:?}");
         };
         assert_eq!((resolved.id, resolved.answers.len()), (id, QUESTIONS_MAX));

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod convert;
+pub mod frame;
 pub mod server;
 
 /// Largest message either side takes, in bytes. A full snapshot part is well below.

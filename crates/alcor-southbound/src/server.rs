@@ -3,20 +3,27 @@
 //!
 //! Plain HTTP/2 without TLS for now: run it on loopback or a network that only hosts reach.
 
-use std::{future::Future, net::SocketAddr, pin::Pin};
+use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
-use alcor_proto::v1::{
-    AgentMessage, Hello, NcmMessage, agent_message,
-    southbound_server::{Southbound, SouthboundServer},
-};
+use alcor_proto::v1::{AgentMessage, Hello, agent_message, southbound_server::SERVICE_NAME};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codegen::{BoxFuture, Context, Poll, http},
+    server::{Grpc, NamedService, StreamingService},
+};
 
-use crate::MESSAGE_BYTES_MAX;
+use crate::{
+    MESSAGE_BYTES_MAX,
+    frame::{FrameCodec, FromNcm},
+};
 
 /// Streams that one connection may carry: agents have one each, simulators put many into one.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+/// The service's only method, after its name.
+const SESSION: &str = "/Session";
 
 /// What an agent sends after its hello.
 pub type FromAgent = agent_message::Body;
@@ -27,7 +34,7 @@ pub struct Accepted {
     /// Where the agent's messages go. Closing it ends the session.
     pub from_agent: mpsc::Sender<FromAgent>,
     /// What to send. Closing it, or an error in it, ends the session.
-    pub to_agent: mpsc::Receiver<Result<NcmMessage, Status>>,
+    pub to_agent: mpsc::Receiver<Result<FromNcm, Status>>,
 }
 
 /// Whoever owns the sessions.
@@ -39,17 +46,62 @@ pub trait Acceptor: Send + Sync + 'static {
     fn accept(&self, hello: Hello) -> Pin<Box<dyn Future<Output = Result<Accepted, Status>> + Send + '_>>;
 }
 
-struct Service<A>(A);
+/// The protocol's `Southbound`. Not the generated one: what goes out is bytes already ([`FrameCodec`]).
+struct Southbound<A>(Arc<A>);
 
-#[tonic::async_trait]
-impl<A: Acceptor> Southbound for Service<A> {
-    type SessionStream = ReceiverStream<Result<NcmMessage, Status>>;
+impl<A> Clone for Southbound<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
+impl<A> NamedService for Southbound<A> {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl<A: Acceptor> tonic::codegen::Service<http::Request<Body>> for Southbound<A> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            if request
+                .uri()
+                .path()
+                .strip_prefix('/')
+                .and_then(|path| path.strip_prefix(SERVICE_NAME))
+                != Some(SESSION)
+            {
+                return Ok(Status::unimplemented("there is only Session").into_http());
+            }
+            let mut grpc = Grpc::new(FrameCodec).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            Ok(grpc.streaming(service, request).await)
+        })
+    }
+}
+
+impl<A: Acceptor> StreamingService<AgentMessage> for Southbound<A> {
+    type Response = FromNcm;
+    type ResponseStream = ReceiverStream<Result<FromNcm, Status>>;
+    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<AgentMessage>>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { service.session(request.into_inner()).await })
+    }
+}
+
+impl<A: Acceptor> Southbound<A> {
     async fn session(
         &self,
-        request: Request<Streaming<AgentMessage>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        let mut incoming = request.into_inner();
+        mut incoming: Streaming<AgentMessage>,
+    ) -> Result<Response<ReceiverStream<Result<FromNcm, Status>>>, Status> {
         let first = incoming.message().await?.and_then(|message| message.body);
         let Some(agent_message::Body::Hello(hello)) = first else {
             return Err(Status::invalid_argument(
@@ -102,12 +154,11 @@ pub async fn serve(
             "agents are served without TLS; only hosts may reach this address"
         );
     }
-    let service = SouthboundServer::new(Service(acceptor)).max_decoding_message_size(MESSAGE_BYTES_MAX);
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
-        .add_service(service)
+        .add_service(Southbound(Arc::new(acceptor)))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
         .await
 }

@@ -8,6 +8,7 @@ use alcor_model::{
     resource::{HostWord, PortStatus},
 };
 use alcor_proto::v1;
+use alcor_southbound::frame::FromNcm;
 
 /// Names one session of one agent.
 pub type SessionId = u64;
@@ -62,7 +63,7 @@ pub enum Action {
         /// The session.
         session: SessionId,
         /// The message.
-        message: v1::NcmMessage,
+        message: FromNcm,
     },
     /// End a session; no event about it is wanted any more.
     Close {
@@ -117,6 +118,8 @@ pub struct Work {
     pub rows_looked_at: u64,
     /// Rows put into deltas.
     pub rows_sent: u64,
+    /// Rows that were turned into bytes for deltas: a row that many hosts are told of once.
+    pub rows_encoded: u64,
     /// Deltas made.
     pub deltas: u64,
     /// Hosts that got a delta.

@@ -224,7 +224,7 @@ impl Ncm {
         }
         if let Some(Told { row, host, .. }) = new {
             self.touch(row.network_id, revision);
-            let rows = [KeyedRow::put(revision, &Row::FloatingIp(row))];
+            let rows = [KeyedRow::put(revision, Row::FloatingIp(row))];
             if let Some(host) = host {
                 self.pend_rows(&host, row.network_id, &rows);
             }
@@ -255,7 +255,7 @@ impl Ncm {
     /// The floating IPs that lead into a network.
     pub(super) fn floating_ip_rows(&self, network: Id<Network>) -> impl Iterator<Item = KeyedRow> + '_ {
         let told = self.floating.told(self.floating.by_network.get(&network));
-        told.map(|told| KeyedRow::put(told.revision, &Row::FloatingIp(told.row)))
+        told.map(|told| KeyedRow::put(told.revision, Row::FloatingIp(told.row)))
     }
 
     fn told_on<'a>(&'a self, host: &'a str, view: &'a NetworkView) -> impl Iterator<Item = &'a Told> + 'a {
@@ -271,7 +271,7 @@ impl Ncm {
         view: &'a NetworkView,
     ) -> impl Iterator<Item = KeyedRow> + 'a {
         let told = self.told_on(host, view);
-        told.map(|told| KeyedRow::put(told.revision, &Row::FloatingIp(told.row)))
+        told.map(|told| KeyedRow::put(told.revision, Row::FloatingIp(told.row)))
     }
 
     /// Whether a host may have to answer for floating IPs. One that has missed changes while it passed on what comes for ports that

@@ -11,7 +11,10 @@ use alcor_model::{
     resource::{DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX, HostWord},
 };
 use alcor_proto::v1;
-use alcor_southbound::convert::{decode_id, decode_ip};
+use alcor_southbound::{
+    convert::{decode_id, decode_ip},
+    frame::FromNcm,
+};
 
 use super::{
     Action, HostEntry, Ncm, Now, Options, SessionId,
@@ -110,12 +113,10 @@ impl Ncm {
         };
         actions.push(Action::Send {
             session: id,
-            message: v1::NcmMessage {
-                body: Some(v1::ncm_message::Body::Welcome(v1::Welcome {
-                    session_id: id,
-                    heartbeat_interval_ms: u32::try_from(heartbeat_interval.as_millis()).unwrap_or(u32::MAX),
-                })),
-            },
+            message: FromNcm::Welcome(v1::Welcome {
+                session_id: id,
+                heartbeat_interval_ms: u32::try_from(heartbeat_interval.as_millis()).unwrap_or(u32::MAX),
+            }),
         });
         actions.extend(self.introduce(id, &name, role));
         self.catch_up(now, &name, &held);

@@ -124,7 +124,7 @@ impl NetworkView {
     pub(super) fn label_rows(&self) -> impl Iterator<Item = KeyedRow> {
         self.labels
             .values()
-            .map(|label| KeyedRow::put(label.revision, &label_row(label)))
+            .map(|label| KeyedRow::put(label.revision, label_row(label)))
     }
 }
 
@@ -211,7 +211,7 @@ impl Ncm {
         if row.retired {
             return self.drop_label(network, number, revision, Some(row.id));
         }
-        let rows = [KeyedRow::put(revision, &label_row(&row))];
+        let rows = [KeyedRow::put(revision, label_row(&row))];
         let view = self.touch(network, revision);
         view.retired.remove(&row.id);
         view.labels.insert(number, row);

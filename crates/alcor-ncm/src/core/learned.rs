@@ -316,7 +316,7 @@ impl Ncm {
         {
             Some(row) => KeyedRow::put(
                 row.revision,
-                &Row::Neighbour(NeighbourRow {
+                Row::Neighbour(NeighbourRow {
                     network_id: network,
                     ip,
                     mac: row.mac,

@@ -140,10 +140,11 @@ impl Ncm {
         self.tell_new_host(&moved, &new, &had);
         let tunnel = moved.to.as_deref().and_then(|host| self.tunnel(host));
         let view = self.touch(network, revision);
-        let (plain, forwarding) = (
-            view.neighbour_rows(&new, tunnel, false),
-            view.neighbour_rows(&new, tunnel, true),
-        );
+        let plain = view.neighbour_rows(&new, tunnel, false);
+        let forwarding = match moved.old_host().is_some() || !view.left.hosts_of(new.id).is_empty() {
+            true => view.neighbour_rows(&new, tunnel, true),
+            false => Vec::new(),
+        };
         self.tell_old_host(&moved, &new, &forwarding);
         if let Some(host) = moved.from.as_ref().filter(|_| moved.left) {
             self.reach(host, network, revision);

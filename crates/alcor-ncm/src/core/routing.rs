@@ -384,7 +384,7 @@ impl Ncm {
     /// The row of a router in a network, if it has a place there.
     pub(super) fn router_row(&self, network: Id<Network>, id: Id<Router>) -> Option<KeyedRow> {
         let (revision, row) = self.router(network, id)?;
-        Some(KeyedRow::put(revision, &Row::Router(row)))
+        Some(KeyedRow::put(revision, Row::Router(row)))
     }
 
     /// Where routers lead from a network with this address: a network, and the address that is looked for there.

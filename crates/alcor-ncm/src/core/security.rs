@@ -80,7 +80,7 @@ impl SecurityView {
             ingress: rules(Direction::Ingress),
             egress: rules(Direction::Egress),
         });
-        Some(KeyedRow::put(group.revision.max(since), &sent).asking(group.asking > 0))
+        Some(KeyedRow::put(group.revision.max(since), sent).asking(group.asking > 0))
     }
 
     /// The rules of a group in the order in which its policy row has them, by direction.

@@ -14,14 +14,16 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
 use alcor_dataplane::RowKey;
 use alcor_model::{Id, Network, Port, Revision, effective::Timing, resource::HostWord};
 use alcor_proto::v1;
-use alcor_southbound::convert::{decode_id, encode_id};
+use alcor_southbound::{
+    convert::decode_id,
+    frame::{Delta, SharedRow},
+};
 
 use super::{Now, Options, SessionId, view::KeyedRow};
 
@@ -61,8 +63,7 @@ pub(super) struct Outgoing {
     network: Id<Network>,
     revision: Revision,
     phase: v1::SnapshotPhase,
-    /// Shared by all hosts that are told the same.
-    rows: Vec<Arc<v1::Row>>,
+    rows: Vec<SharedRow>,
     own: Vec<OwnRow>,
     committed_us: u64,
     /// Whether a row of it asks for labels of neighbours.
@@ -314,7 +315,7 @@ impl Lane {
 #[derive(Debug)]
 pub(super) enum Next {
     /// This delta of this network.
-    Delta(Id<Network>, v1::Delta),
+    Delta(Id<Network>, Delta),
     /// To make a snapshot of this network.
     Snapshot(Id<Network>),
     /// To go on with a snapshot of this network.
@@ -569,7 +570,7 @@ impl Session {
         self.lanes.values().any(|lane| lane.resync)
     }
 
-    fn send(&mut self, now: Now, delta: Outgoing) -> v1::Delta {
+    fn send(&mut self, now: Now, delta: Outgoing) -> Delta {
         if delta.is_counted() {
             self.queued_rows = self.queued_rows.saturating_sub(delta.rows.len());
         }
@@ -586,12 +587,12 @@ impl Session {
                 ..Timing::default()
             },
         });
-        v1::Delta {
+        Delta {
             sequence: self.sequence,
-            network_id: encode_id(delta.network),
-            revision: delta.revision.0,
-            snapshot: delta.phase.into(),
-            rows: delta.rows.into_iter().map(Arc::unwrap_or_clone).collect(),
+            network: delta.network,
+            revision: delta.revision,
+            phase: delta.phase,
+            rows: delta.rows,
             committed_us: delta.committed_us,
             sent_us: now.unix_us,
         }

@@ -16,6 +16,7 @@ mod watch;
 mod world;
 
 use alcor_model::resource::PortStatus;
+use alcor_proto::v1;
 use alcor_southbound::convert::encode_ip;
 use proptest::prelude::*;
 

@@ -19,7 +19,6 @@ use alcor_model::{
     Id, Network, Port, Revision, SecurityGroup, SecurityGroupRule, resource,
     trace::{Trace, TraceError, TraceQuestion, TraceStage, TracedHost},
 };
-use alcor_southbound::convert::decode_row;
 
 use super::{
     Ncm,
@@ -176,9 +175,9 @@ impl Ncm {
                 traced.in_force = complete >= Some(newest);
                 (traced.intended_revision, traced.applied_revision) = (newest, complete);
             }
-            decoded.extend(rows.iter().filter_map(|row| match decode_row(network, &row.row) {
-                Ok((_, RowChange::Put(row))) => Some(row),
-                _ => None,
+            decoded.extend(rows.iter().filter_map(|row| match row.row.change() {
+                RowChange::Put(row) => Some(row.clone()),
+                RowChange::Remove(_) => None,
             }));
         }
         traced.in_force &= traced.refused.is_empty();
@@ -200,7 +199,7 @@ impl Ncm {
             let sets: BTreeSet<_> = ports.iter().map(|port| self.groups(port)).collect();
             let labels = view.labels.values();
             let of_ports = labels.filter(|label| sets.contains(&label.security_groups[..]));
-            rows.extend(of_ports.map(|label| KeyedRow::put(label.revision, &label_row(label))));
+            rows.extend(of_ports.map(|label| KeyedRow::put(label.revision, label_row(label))));
         }
         for port in ports.iter().filter(|port| port.network_id == network) {
             if port.binding.host_id == host {

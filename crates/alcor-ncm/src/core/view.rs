@@ -10,7 +10,7 @@ use std::{
 
 use alcor_dataplane::{NeighbourRow, NetworkRow, PortRow, Row, RowKey, SubnetRow};
 use alcor_model::{Id, Label, Network, Port, Revision, SecurityGroup, Subnet, net::GATEWAY_MAC};
-use alcor_southbound::convert::{encode_row, encode_tombstone};
+use alcor_southbound::frame::SharedRow;
 
 use super::{
     Ncm,
@@ -32,18 +32,18 @@ pub(super) struct KeyedRow {
     pub revision: Revision,
     /// With it a host asks for labels of neighbours in the peers of the network: it must not be there before those labels.
     pub asks: bool,
-    /// Encoded once for all hosts that are told of it.
-    pub row: Arc<alcor_proto::v1::Row>,
+    /// Shared by all hosts that are told of it, and encoded for the first of them.
+    pub row: SharedRow,
 }
 
 impl KeyedRow {
-    pub(super) fn put(revision: Revision, row: &Row) -> Self {
+    pub(super) fn put(revision: Revision, row: Row) -> Self {
         Self {
             key: row.key(),
             gone: false,
             revision,
             asks: false,
-            row: Arc::new(encode_row(revision, row)),
+            row: SharedRow::put(revision, row),
         }
     }
 
@@ -53,7 +53,7 @@ impl KeyedRow {
             gone: true,
             revision,
             asks: false,
-            row: Arc::new(encode_tombstone(revision, key)),
+            row: SharedRow::gone(revision, *key),
         }
     }
 
@@ -199,12 +199,12 @@ impl NetworkView {
             on_demand: self.learned,
             gateways: self.service.ways.clone(),
         });
-        Some(KeyedRow::put(revision.max(self.mode_since), &sent))
+        Some(KeyedRow::put(revision.max(self.mode_since), sent))
     }
 
     pub(super) fn subnet_rows(&self) -> impl Iterator<Item = KeyedRow> {
         let rows = self.subnets.values();
-        rows.map(|row| KeyedRow::put(row.revision, &subnet_row(row)))
+        rows.map(|row| KeyedRow::put(row.revision, subnet_row(row)))
     }
 
     /// When what others know of a port was last told, apart from where its host is.
@@ -237,7 +237,7 @@ impl NetworkView {
         };
         port.fixed_ips
             .iter()
-            .map(|fixed| KeyedRow::put(revision, &row(fixed.ip_address)))
+            .map(|fixed| KeyedRow::put(revision, row(fixed.ip_address)))
             .collect()
     }
 
@@ -288,7 +288,7 @@ pub(super) fn port_row(row: &Port, filters: bool) -> KeyedRow {
         dns_name: row.dns_name.clone(),
         label: row.label.filter(|_| filters),
     });
-    KeyedRow::put(row.revision, &sent)
+    KeyedRow::put(row.revision, sent)
 }
 
 impl Ncm {
@@ -421,7 +421,7 @@ impl Ncm {
 
     pub(super) fn put_subnet(&mut self, row: Arc<Subnet>) {
         let (id, revision) = (row.network_id, row.revision);
-        let rows = [KeyedRow::put(revision, &subnet_row(&row))];
+        let rows = [KeyedRow::put(revision, subnet_row(&row))];
         self.subnet_networks.insert(row.id, id);
         self.touch(id, row.revision).subnets.insert(row.id, row);
         for host in self.interested(id) {

@@ -7,10 +7,10 @@ use std::{
 
 use alcor_model::{Change, HostRuntime, Id, Label, Network, Port, ResourceKey, Revision, resource::HostWord};
 use alcor_ncm::core::{Action, Event as NcmEvent, Ncm, Now, Options, PortReport};
-use alcor_proto::v1::{self, agent_message::Body, ncm_message};
-use alcor_southbound::convert::{
-    decode_id,
-    resolve::{decode_questions, encode_answers},
+use alcor_proto::v1::{self, agent_message::Body};
+use alcor_southbound::{
+    convert::resolve::{decode_questions, encode_answers},
+    frame::FromNcm,
 };
 
 use super::{Event, Kind, Sim, wires::Down};
@@ -313,8 +313,7 @@ impl Sim {
         let cpu = cpu_time().saturating_sub(before);
         self.figures.asked(&answers, cpu);
         let resolved = encode_answers(message.id, &answers);
-        let body = Some(ncm_message::Body::Resolved(resolved));
-        self.ncm_sends(session, v1::NcmMessage { body });
+        self.ncm_sends(session, FromNcm::Resolved(resolved));
     }
 
     pub(super) fn ncm_closed(&mut self, session: u64) {
@@ -392,19 +391,19 @@ impl Sim {
         }
     }
 
-    fn ncm_sends(&mut self, session: u64, message: v1::NcmMessage) {
+    fn ncm_sends(&mut self, session: u64, message: FromNcm) {
         let Some(actor) = self.ncm.sessions.get(&session).copied() else {
             return;
         };
         if self.actor(actor).wire.session != session {
             return;
         }
-        if let Some(ncm_message::Body::Delta(delta)) = &message.body {
+        if let FromNcm::Delta(delta) = &message {
             self.figures.add("deltas_sent", 1);
-            if delta.snapshot() == v1::SnapshotPhase::Forget {
-                self.check_forget(actor, delta);
+            if delta.phase == v1::SnapshotPhase::Forget {
+                self.check_forget(actor, delta.network);
             }
-            if delta.snapshot() == v1::SnapshotPhase::Begin && self.ncm.dies_in_snapshot {
+            if delta.phase == v1::SnapshotPhase::Begin && self.ncm.dies_in_snapshot {
                 let epoch = self.ncm.epoch;
                 self.after(0, Event::NcmDies { epoch });
             }
@@ -428,10 +427,7 @@ impl Sim {
     }
 
     /// Nobody is told to forget a network of which he has a port in force that is still his.
-    fn check_forget(&mut self, actor: u32, delta: &v1::Delta) {
-        let Ok(network) = decode_id::<Network>("the network", &delta.network_id) else {
-            return self.violate("a delta of no network".to_owned());
-        };
+    fn check_forget(&mut self, actor: u32, network: Id<Network>) {
         let name = host::name(actor);
         let is_his = |port: &Port| {
             let said = self.ledger.said(port.id, actor);

@@ -9,6 +9,7 @@ use alcor_proto::v1::{self, agent_message::Body, ncm_message};
 use alcor_southbound::{
     MESSAGE_BYTES_MAX,
     convert::{encode_id, encode_ip},
+    frame::FromNcm,
 };
 
 use super::{BEAT_GROUPS, Event, Kind, Sim};
@@ -32,7 +33,7 @@ pub(super) enum Up {
 /// A message on its way to a host.
 #[derive(Debug)]
 pub(super) enum Down {
-    Message(v1::NcmMessage),
+    Message(FromNcm),
     End,
 }
 
@@ -77,7 +78,7 @@ impl Wire {
     pub(super) fn coming(&self) -> (usize, usize) {
         let coming = self.pipe.as_ref().map(|pipe| &pipe.to_host);
         let is_delta = |down: &&Down| match down {
-            Down::Message(message) => matches!(message.body, Some(ncm_message::Body::Delta(_))),
+            Down::Message(message) => matches!(message, FromNcm::Delta(_)),
             Down::End => false,
         };
         let deltas = coming.into_iter().flatten().filter(is_delta).count();
@@ -178,7 +179,10 @@ impl Sim {
         };
         match message {
             Down::End => self.host_closed(actor, session),
-            Down::Message(message) => self.host_hears(actor, message),
+            Down::Message(message) => match message.read() {
+                Ok(message) => self.host_hears(actor, message),
+                Err(error) => self.violate(format!("{} cannot read: {error}", host::name(actor))),
+            },
         }
     }
 

@@ -33,7 +33,7 @@ impl NetworkView {
             on_demand: false,
             gateways: self.service.ways.clone(),
         });
-        Some(KeyedRow::put(row.revision.max(self.underlay_revision), &sent))
+        Some(KeyedRow::put(row.revision.max(self.underlay_revision), sent))
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use alcor_dataplane::{Row, RowChange, RowKey};
+use alcor_proto::v1;
 use alcor_southbound::convert::{
     decode_id, decode_row, encode_ip,
     resolve::{Question, Verdict, decode_answer, encode_questions},

@@ -4,7 +4,8 @@ use std::num::NonZeroU16;
 
 use alcor_dataplane::{Row, RowChange};
 use alcor_model::MacAddr;
-use alcor_southbound::convert::{decode_row, encode_ip};
+use alcor_proto::v1;
+use alcor_southbound::convert::encode_ip;
 
 use super::{
     super::*,
@@ -67,10 +68,7 @@ fn members(hosts: u32, ports: u32, others: &[(u32, u16)]) -> (Ncm, World) {
         let (mut actions, _) = ncm.step(Now::default(), Event::Hello { session, hello });
         while let Some(action) = actions.pop() {
             if let Action::Send {
-                message:
-                    v1::NcmMessage {
-                        body: Some(v1::ncm_message::Body::Delta(delta)),
-                    },
+                message: FromNcm::Delta(delta),
                 ..
             } = action
             {
@@ -129,6 +127,7 @@ fn a_new_port_costs_rows_by_hosts_not_by_ports() {
         Work {
             rows_looked_at: 0,
             rows_sent: 4,
+            rows_encoded: 2,
             deltas: 4,
             hosts_touched: 4,
             hosts_looked_at: 4,
@@ -212,11 +211,10 @@ fn rows_to(actions: &[Action], host: u64) -> Vec<RowChange> {
     let mut rows = Vec::new();
     for action in actions {
         if let Action::Send { session, message } = action
-            && let Some(v1::ncm_message::Body::Delta(delta)) = &message.body
+            && let FromNcm::Delta(delta) = message
             && *session == host + 1
         {
-            let network = id(1000);
-            rows.extend(delta.rows.iter().map(|row| decode_row(network, row).unwrap().1));
+            rows.extend(delta.rows.iter().map(|row| row.change().clone()));
         }
     }
     rows
@@ -332,4 +330,51 @@ fn numbers_that_rest_are_looked_at_when_something_happens() {
     let rests = world.put_label(id(1000), NonZeroU16::MIN, true);
     told(&mut ncm, vec![rests]);
     assert_eq!((tick(&mut ncm), tick(&mut ncm)), (1, 0));
+}
+
+/// A row is turned into bytes once, however many hosts are told of it.
+#[test]
+fn what_many_hosts_are_told_is_encoded_once() {
+    // Every host has every neighbour: a port that moves is a neighbour's row for all, and rows of its own for two.
+    let told = [50, 250].map(|hosts| {
+        let (mut ncm, mut world) = members(hosts, hosts, &[]);
+        let committed_us = 1;
+        let changes = vec![big_port(&mut world, 0, 1, 1)];
+        let moved = Event::Changes {
+            changes,
+            committed_us,
+        };
+        let (_, work) = ncm.step(Now::default(), moved);
+        assert_eq!((work.hosts_touched, work.deltas), (hosts.into(), hosts.into()));
+        assert!(work.rows_sent >= hosts.into(), "{work:?}");
+        work.rows_encoded
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(told[0] <= 8, "{told:?}");
+}
+
+/// So are the rows of a network and of its routers, which all hosts with ports there have.
+#[test]
+fn networks_and_routers_are_encoded_once_for_a_thousand_hosts() {
+    const HOSTS: u32 = 1_000;
+    let (mut ncm, mut world) = members(HOSTS, HOSTS, &[]);
+    let router = world.router(1, 0b1, true).unwrap();
+    for changes in [vec![world.network(0)], vec![router]] {
+        let committed_us = 1;
+        let changed = Event::Changes {
+            changes,
+            committed_us,
+        };
+        let (actions, work) = ncm.step(Now::default(), changed);
+        assert_eq!(
+            (work.hosts_touched, work.rows_sent),
+            (HOSTS.into(), HOSTS.into()),
+            "{work:?}"
+        );
+        assert_eq!(work.rows_encoded, 1);
+        let rows: BTreeSet<_> = (0..HOSTS.into())
+            .map(|host| format!("{:?}", rows_to(&actions, host)))
+            .collect();
+        assert_eq!(rows.len(), 1);
+    }
 }

@@ -1,6 +1,7 @@
 //! Floating IPs that hosts answer for.
 
 use alcor_dataplane::{Row, RowKey};
+use alcor_proto::v1;
 use alcor_southbound::convert::encode_id;
 
 use super::{

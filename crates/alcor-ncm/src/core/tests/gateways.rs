@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use alcor_dataplane::{Row, RowKey};
 use alcor_model::GatewayNode;
 
+use alcor_proto::v1;
 use alcor_southbound::convert::encode_ip;
 
 use super::{
@@ -191,6 +192,8 @@ fn nobody_is_silent_because_the_ncm_was_busy() {
     sim.now.since_start += PULSE;
     let work = sim.step(Event::Pulse);
     assert_eq!(work.gateways_turned, 1, "the one that has said nothing");
+    // For hosts that filter, for those that do not, and for gateways.
+    assert!(work.rows_encoded <= 3 && work.rows_sent > 3, "{work:?}");
     sim.tell_hosts();
     assert_eq!(ways(&sim, 1, network), addresses(&G[..2]));
 }

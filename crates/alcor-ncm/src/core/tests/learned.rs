@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alcor_dataplane::{Row, RowChange, RowKey};
 use alcor_model::MacAddr;
+use alcor_proto::v1;
 use alcor_southbound::convert::{
     decode_id, decode_row, encode_ip,
     resolve::{Question, Verdict},
@@ -113,7 +114,7 @@ impl Big {
         let (actions, work) = self.ncm.step(self.now, event);
         for action in actions {
             if let Action::Send { session, message } = action
-                && let Some(v1::ncm_message::Body::Delta(delta)) = message.body
+                && let Some(v1::ncm_message::Body::Delta(delta)) = message.read().unwrap().body
             {
                 self.sent.entry(session).or_default().push_back(delta);
             }

@@ -1,5 +1,6 @@
 //! Many sessions at once, and many networks in one.
 
+use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, encode_ip};
 
 use super::{
@@ -49,13 +50,10 @@ fn hello(ncm: &mut Ncm, host: u8) -> Vec<Action> {
 
 fn deltas(actions: Vec<Action>) -> Vec<(SessionId, v1::Delta)> {
     let deltas = actions.into_iter().filter_map(|action| match action {
-        Action::Send {
-            session,
-            message:
-                v1::NcmMessage {
-                    body: Some(v1::ncm_message::Body::Delta(delta)),
-                },
-        } => Some((session, delta)),
+        Action::Send { session, message } => match message.read().unwrap().body {
+            Some(v1::ncm_message::Body::Delta(delta)) => Some((session, delta)),
+            _ => None,
+        },
         _ => None,
     });
     deltas.collect()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alcor_dataplane::{Row, RowKey};
 use alcor_model::Label;
+use alcor_proto::v1;
 use alcor_southbound::convert::resolve::{Question, decode_questions, encode_answers};
 use proptest::prelude::*;
 
@@ -111,7 +112,7 @@ impl Sim {
                         .values_mut()
                         .find(|agent| agent.session == Some(session))
                         .unwrap();
-                    if let Some(body @ v1::ncm_message::Body::Delta(_)) = message.body {
+                    if let Some(body @ v1::ncm_message::Body::Delta(_)) = message.read().unwrap().body {
                         agent.inbox.push_back(body);
                         let deltas = agent.inbox.iter();
                         let deltas = deltas.filter(|body| matches!(body, v1::ncm_message::Body::Delta(_)));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alcor_dataplane::{Row, RowKey};
+use alcor_proto::v1;
 use alcor_southbound::convert::encode_ip;
 
 use super::{
