@@ -4,10 +4,14 @@
 //! As in [`crate::layout`], every type is `repr(C)`, without padding and valid for any bytes. A change of anything here, or
 //! of a map's size, needs a new [`GATEWAY_LAYOUT`].
 
-use crate::{connection::Connection, gateway::key, layout::layouts};
+use crate::{
+    connection::{Connection, SECOND},
+    gateway::key,
+    layout::layouts,
+};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const GATEWAY_LAYOUT: u32 = 3;
+pub const GATEWAY_LAYOUT: u32 = 4;
 
 /// UDP port of VXLAN (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;
@@ -42,6 +46,13 @@ pub const NAT_CONNECTIONS_PER_ROUTER: u64 = 1 << 16;
 pub const NAT_SHARE: u64 = 4;
 /// Connections that a router may have however few are free, as long as there is one: what all routers together may have.
 pub const NAT_FLOOR: u64 = MAX_NAT_CONNECTIONS as u64 / MAX_GATEWAY_ROUTERS as u64;
+/// Fragmented packets behind source NAT whose later fragments are waited for, of all routers together; those that nothing was heard of for
+/// longest go first.
+pub const MAX_NAT_FRAGMENTS: u32 = 1 << 14;
+/// ICMP errors that a gateway sends per second in the long run (RFC 1812, section 4.3.2.8, wants a limit).
+pub const ICMP_ERRORS_PER_S: u64 = 1000;
+/// ICMP errors that a gateway sends at once.
+pub const ICMP_ERROR_BURST: u64 = 1000;
 /// Where counters by number of the router have all routers together; no router has this number.
 pub const NAT_ALL: u32 = 0;
 /// The least outside port that is given to a connection.
@@ -131,6 +142,13 @@ layouts! {
         /// `ROUTER_*`; 0: it has no way out, or is down.
         flags: u32,
     }
+    /// A block of a network behind a router; the key is the block.
+    BlockValue(8) {
+        /// Number of the router.
+        router: u32,
+        /// The router's address in it.
+        address: [u8; 4],
+    }
     /// What an external address leads to; the key is the address.
     ExternalValue(16) {
         /// `EXTERNAL_*`.
@@ -193,6 +211,41 @@ layouts! {
         /// Zero.
         pad: u16,
     }
+    /// A fragmented packet behind source NAT, as it came.
+    FragmentKey(16) {
+        /// VNI of the tenant's network; of packets from outside 0.
+        vni: u32,
+        /// Its source.
+        source: [u8; 4],
+        /// Its destination.
+        destination: [u8; 4],
+        /// Its identification.
+        id: u16,
+        /// IP protocol.
+        protocol: u8,
+        /// Zero.
+        pad: u8,
+    }
+    /// How later fragments of a packet are translated.
+    FragmentValue(24) {
+        /// When it is forgotten.
+        expires_ns: u64,
+        /// The router's address, which becomes the source; of packets from outside the tenant's, which becomes the destination.
+        address: [u8; 4],
+        /// Of packets from outside: VNI of the tenant's network. Else 0.
+        vni: u32,
+        /// Number of the router.
+        router: u32,
+        /// Zero.
+        pad: u32,
+    }
+    /// How many ICMP errors were sent lately. Zeroes: none.
+    IcmpMeter(16) {
+        /// When the count was last lowered, in ns.
+        last_ns: u64,
+        /// The count: of errors sent, less what time has given back.
+        count: u64,
+    }
     /// Packets and bytes that went through, whole frames as they came.
     Load(64) {
         /// Packets from host to host.
@@ -211,6 +264,29 @@ layouts! {
         replies: u64,
         /// Probes that were sent back.
         probes: u64,
+    }
+}
+
+impl IcmpMeter {
+    /// Counts one error more, if it may be sent now: the meter then.
+    #[inline(always)]
+    pub const fn admit(self, now: u64) -> Option<Self> {
+        let given_back = now.saturating_sub(self.last_ns) / (SECOND / ICMP_ERRORS_PER_S);
+        let meter = if given_back > 0 {
+            Self {
+                last_ns: now,
+                count: self.count.saturating_sub(given_back),
+            }
+        } else {
+            self
+        };
+        if meter.count >= ICMP_ERROR_BURST {
+            return None;
+        }
+        Some(Self {
+            count: meter.count + 1,
+            ..meter
+        })
     }
 }
 

@@ -70,6 +70,7 @@ reasons! {
         NatPortsExhausted = 32 => "nat_ports_exhausted",
         NatConnectionLimit = 33 => "nat_connection_limit",
         OutsideDenied = 34 => "outside_denied",
+        IcmpLimit = 35 => "icmp_limit",
     }
 }
 

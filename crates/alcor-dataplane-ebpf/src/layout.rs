@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use alcor_dataplane_abi::{
     connection::Connection,
     gateway_layout::{
-        DeviceValue, ExternalValue, FloatingValue, Ipv4Key, Ipv6Key, Load, NatBack, NatKey, NatValue,
-        PeerValue, RouterValue, VniValue,
+        BlockValue, DeviceValue, ExternalValue, FloatingValue, FragmentKey, FragmentValue, Ipv4Key, Ipv6Key,
+        Load, NatBack, NatKey, NatValue, PeerValue, RouterValue, VniValue,
     },
     layout::{
         BitsKey, ConnectionKey, Counters, FilterValue, GatewaySet, IPV4, IPV6, IpKey, KeptKey, KeptValue,
@@ -34,6 +34,7 @@ macro_rules! plain {
 
 plain!(
     BitsKey,
+    BlockValue,
     Connection,
     ConnectionKey,
     Counters,
@@ -41,6 +42,8 @@ plain!(
     ExternalValue,
     FilterValue,
     FloatingValue,
+    FragmentKey,
+    FragmentValue,
     GatewaySet,
     IpKey,
     Ipv4Key,

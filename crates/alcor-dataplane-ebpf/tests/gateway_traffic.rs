@@ -368,6 +368,69 @@ fn a_tenant_reaches_the_outside_and_is_answered_and_a_floating_ip_is_reached() {
     assert_eq!(routes(), "", "nobody says any more that the addresses are here");
 }
 
+#[test]
+fn fragments_get_through_and_who_is_too_long_for_the_way_out_is_told() {
+    let scene = Scene::new("gwfrag");
+    let mut gateway = scene.open();
+    scene.apply(&mut gateway, &ways_out());
+    let outside = Scene::socket_in(&scene.outside, 7);
+    let host = scene.socket(0, VXLAN_PORT);
+    let mut buffer = [0; 4000];
+    let far = SocketAddrV4::new(OUTSIDE, 7);
+    let header = Ip::new(TENANT.into(), OUTSIDE.into(), 63);
+    let send = |fragment: u16, bytes: &[u8]| {
+        let ip = Ip {
+            fragment,
+            ..header.clone()
+        };
+        let [_, a, b, c] = VNI.to_be_bytes();
+        let mut payload = vec![0x08, 0, 0, 0, a, b, c, 0];
+        payload.extend(ip.frame(OWN_MAC, GATEWAY_MAC, 17, bytes));
+        host.send_to(&payload, (GATEWAY, VXLAN_PORT)).unwrap();
+    };
+    // The station outside puts them together, and finds the checksum right. The first packet finds no MAC: the node's own stack asks.
+    let text: Vec<u8> = (0..2000u32).map(|at| at as u8).collect();
+    let datagram = header.udp((4000, 7), &text);
+    send(0x2000, &datagram[..1000]);
+    send(1000 / 8, &datagram[1000..]);
+    let (len, from) = outside.recv_from(&mut buffer).unwrap();
+    assert_eq!(
+        (&buffer[..len], from.to_string()),
+        (&text[..], format!("{HIDING}:4000"))
+    );
+    // Its answer comes in fragments too.
+    scene.outside.run(&["ip", "link", "set", "out0", "mtu", "1000"]);
+    outside.send_to(&text, from).unwrap();
+    let tenant = SocketAddrV4::new(TENANT, 4000);
+    let mut answer: Vec<u8> = Vec::new();
+    while answer.len() < 8 + text.len() {
+        let (len, _) = host.recv_from(&mut buffer).unwrap();
+        let packet = &buffer[8 + 14..len];
+        assert_eq!(packet[16..20], TENANT.octets());
+        answer.extend(&packet[20..]);
+    }
+    let wanted = Ip::new((*far.ip()).into(), TENANT.into(), 63).udp((7, tenant.port()), &text);
+    assert_eq!(answer, wanted);
+
+    // The way out is narrower than the tenant's network.
+    scene.gateway.run(&["ip", "link", "set", "ext0", "mtu", "1300"]);
+    let before = gateway.load().unwrap().replies;
+    send(0x4000, &header.udp((4000, 7), &[7; 1300]));
+    let (len, _) = host.recv_from(&mut buffer).unwrap();
+    let packet = &buffer[8 + 14..len];
+    assert_eq!(
+        (&packet[12..16], &packet[16..20]),
+        (&[10, 0, 0, 254][..], &TENANT.octets()[..])
+    );
+    assert_eq!(
+        (&packet[20..22], &packet[26..28]),
+        (&[3, 4][..], &1300u16.to_be_bytes()[..])
+    );
+    assert_eq!((&packet[40..44], packet.len()), (&TENANT.octets()[..], 56));
+    let load = gateway.load().unwrap();
+    assert_eq!((load.replies - before, load.north_packets), (1, 2));
+}
+
 /// VXLAN to a host, from an address that is another's.
 fn forge(outside: &Namespace, source: Ipv4Addr) {
     outside.run(&["ip", "address", "add", &format!("{source}/32"), "dev", "lo"]);

@@ -15,7 +15,7 @@ use alcor_dataplane::{
     },
 };
 use alcor_dataplane_abi::{
-    connection::{SECOND, UDP_ANSWERED, UDP_OPENING},
+    connection::{FRAGMENT, SECOND, UDP_ANSWERED, UDP_OPENING},
     csum_fold,
     gateway_layout::VXLAN_PORT,
 };
@@ -443,6 +443,90 @@ fn what_is_too_long_for_the_network_is_told_so() {
     let long = ip.frame(NEXT_HOP, DEVICE_MAC, UDP, &ip.udp((1, 2), &[0; 1400]));
     let verdict = gateway.process(&OUTSIDE, &long);
     assert_eq!(verdict, GatewayVerdict::Drop(DropReason::Oversize));
+}
+
+#[test]
+fn a_tenant_is_told_what_the_way_out_takes() {
+    let mut gateway = gateway();
+    gateway.set_way_mtu(1300);
+    for (tenant, host) in [(TENANT, HOST), (SERVER, OTHER_HOST)] {
+        let mut ip = Ip::new(tenant.into(), FAR.into(), 63);
+        let datagram = ip.udp((4000, 53), &[7; 1273]);
+        ip.fragment = 0x4000;
+        let frame = from_tenant(tenant, &ip, UDP, &datagram);
+        let (told, packet) = underlay(gateway.process(&UNDERLAY, &frame));
+        let router = Ipv4Addr::new(10, 0, 0, 254);
+        assert_eq!((told, ends(&packet)), (host, ((router, 0), (tenant, 0))));
+        assert_eq!((packet[8], &packet[20..22]), (64, &[3, 4][..]));
+        assert_eq!(packet[26..28], 1300u16.to_be_bytes());
+        // What it has sent itself, not what became of it.
+        let (_, sent) = ip.packet(UDP, &datagram);
+        assert_eq!(packet[28..], sent[..28]);
+        // Without the mark nobody is told, and nobody fragments.
+        ip.fragment = 0;
+        let frame = from_tenant(tenant, &ip, UDP, &datagram);
+        let verdict = gateway.process(&UNDERLAY, &frame);
+        assert_eq!(verdict, GatewayVerdict::Drop(DropReason::Oversize));
+        let fits = from_tenant(tenant, &ip, UDP, &ip.udp((4000, 53), &[7; 1272]));
+        outside(gateway.process(&UNDERLAY, &fits));
+    }
+}
+
+/// The two fragments of a packet.
+fn fragments(ip: &Ip, upper: &[u8]) -> [(Ip, Vec<u8>); 2] {
+    let part = |fragment, bytes: &[u8]| {
+        (
+            Ip {
+                fragment,
+                ..ip.clone()
+            },
+            bytes.to_vec(),
+        )
+    };
+    [part(0x2000, &upper[..24]), part(0x0003, &upper[24..])]
+}
+
+#[test]
+fn fragments_go_the_way_of_their_first_one_in_both_directions() {
+    let mut gateway = gateway();
+    let out = Ip::new(TENANT.into(), FAR.into(), 63);
+    let question = fragments(&out, &out.udp((4000, 53), &[1; 40]))
+        .map(|(ip, bytes)| from_tenant(TENANT, &ip, UDP, &bytes));
+    let back = Ip::new(FAR.into(), HIDING.into(), 50);
+    let answer = fragments(&back, &back.udp((53, 4000), &[2; 40]))
+        .map(|(ip, bytes)| ip.frame(NEXT_HOP, DEVICE_MAC, UDP, &bytes));
+    let unknown = GatewayVerdict::Drop(DropReason::UnknownFragment);
+    let addresses = |packet: &[u8]| {
+        let at = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
+        (at(12), at(16))
+    };
+    // A later one that comes first has no way.
+    assert_eq!(gateway.process(&UNDERLAY, &question[1]), unknown);
+    let whole: Vec<u8> = question
+        .iter()
+        .flat_map(|frame| {
+            let packet = outside(gateway.process(&UNDERLAY, frame));
+            assert_eq!(addresses(&packet), (HIDING, FAR));
+            packet[20..].to_vec()
+        })
+        .collect();
+    let wanted = Ip::new(HIDING.into(), FAR.into(), 63).udp((4000, 53), &[1; 40]);
+    assert_eq!(whole, wanted, "also the checksum, which is over all of them");
+    assert_eq!(gateway.process(&OUTSIDE, &answer[1]), unknown);
+    let whole: Vec<u8> = answer
+        .iter()
+        .flat_map(|frame| {
+            let (host, packet) = underlay(gateway.process(&OUTSIDE, frame));
+            assert_eq!((host, addresses(&packet)), (HOST, (FAR, TENANT)));
+            packet[20..].to_vec()
+        })
+        .collect();
+    let wanted = Ip::new(FAR.into(), TENANT.into(), 50).udp((53, 4000), &[2; 40]);
+    assert_eq!(whole, wanted);
+    // They are waited for, not for ever.
+    gateway.advance(Duration::from_nanos(FRAGMENT));
+    assert_eq!(gateway.process(&UNDERLAY, &question[1]), unknown);
+    assert_eq!(gateway.process(&OUTSIDE, &answer[1]), unknown);
 }
 
 #[test]

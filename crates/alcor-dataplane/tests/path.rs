@@ -231,12 +231,13 @@ fn check_by_gateway(case: &Case, port: Id<Port>) {
 const OUT: [DropReason; 1] = [DropReason::NoGateway];
 
 /// Reasons that only gateways have.
-const GATEWAY_ONLY: [DropReason; 5] = [
+const GATEWAY_ONLY: [DropReason; 6] = [
     DropReason::NotOwner,
     DropReason::NoTranslation,
     DropReason::NatPortsExhausted,
     DropReason::NatConnectionLimit,
     DropReason::OutsideDenied,
+    DropReason::IcmpLimit,
 ];
 
 /// Reasons that need more than one frame or security rows: `filter.rs` has their cases.

@@ -292,6 +292,7 @@ fn scenarios_reach_every_verdict_and_reason() {
         DropReason::NatPortsExhausted,
         DropReason::NatConnectionLimit,
         DropReason::OutsideDenied,
+        DropReason::IcmpLimit,
     ]
     .map(DropReason::as_str);
     let drops = DropReason::ALL.iter().map(|reason| reason.as_str());

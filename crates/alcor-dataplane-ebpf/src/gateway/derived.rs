@@ -11,8 +11,8 @@ use alcor_dataplane::{
 };
 use alcor_dataplane_abi::{
     gateway_layout::{
-        EXTERNAL_FLOATING, EXTERNAL_ROUTER, ExternalValue, FloatingValue, Ipv4Key, MAX_GATEWAY_NETWORKS,
-        MAX_GATEWAY_ROUTERS, ROUTER_OWNED, ROUTER_SNAT, RouterValue, VniValue,
+        BlockValue, EXTERNAL_FLOATING, EXTERNAL_ROUTER, ExternalValue, FloatingValue, Ipv4Key,
+        MAX_GATEWAY_NETWORKS, MAX_GATEWAY_ROUTERS, ROUTER_OWNED, ROUTER_SNAT, RouterValue, VniValue,
     },
     layout::{NETWORK_UNDERLAY, NETWORK_UP},
 };
@@ -45,8 +45,7 @@ pub(super) enum Value {
     Present,
     Router(RouterValue),
     Floating(FloatingValue),
-    /// Number of a router.
-    Number(u32),
+    Block(BlockValue),
     External(ExternalValue),
     Vni(VniValue),
 }
@@ -251,8 +250,11 @@ pub(super) fn value(key: &Key, rows: &Rows, handles: &Handles) -> Option<Value> 
         Key::Block(bits, key) => {
             let block = Ipv4Net::new(key.ip.into(), bits.checked_sub(SCOPE_BITS)?.try_into().ok()?);
             let blocks = rows.blocks(handles.id(key.network)?);
-            let router = blocks.get(&block.ok()?)?;
-            handles.router(*router).map(Value::Number)
+            let (router, address) = blocks.get(&block.ok()?)?;
+            Some(Value::Block(BlockValue {
+                router: handles.router(*router)?,
+                address: address.octets(),
+            }))
         }
         Key::External(address) => external((*address).into(), rows, handles).map(Value::External),
         Key::Underlay(bits, key) => {

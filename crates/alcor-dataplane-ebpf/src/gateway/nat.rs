@@ -16,14 +16,19 @@ use std::{
 };
 
 use alcor_dataplane::DataplaneError;
-use alcor_dataplane_abi::gateway_layout::{NAT_ALL, NatBack, NatKey, NatValue};
+use alcor_dataplane_abi::gateway_layout::{FragmentKey, FragmentValue, NAT_ALL, NatBack, NatKey, NatValue};
 use aya::{
     Ebpf,
     maps::{Array, MapData},
 };
 use nix::time::{ClockId, clock_gettime};
 
-use crate::{error, kernel::take, layout::Plain, syscall::Table};
+use crate::{
+    error,
+    kernel::{Hash, take},
+    layout::Plain,
+    syscall::Table,
+};
 
 /// How often expired connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +43,7 @@ pub(super) struct Nat {
     begun: Array<MapData, u64>,
     gone: Array<MapData, u64>,
     refused: Array<MapData, u64>,
+    fragments: Hash<Plain<FragmentKey>, Plain<FragmentValue>>,
     /// Connections that there is room for.
     room: u32,
     /// Insides and outsides that had no other half when it was looked last.
@@ -66,6 +72,7 @@ impl Nat {
             begun: take(object, "gw_nat_begun")?,
             gone: take(object, "gw_nat_gone")?,
             refused: take(object, "gw_nat_refused")?,
+            fragments: take(object, "gw_fragments")?,
             room,
             halves: Default::default(),
         })
@@ -86,10 +93,31 @@ impl Nat {
             return Ok(());
         }
         self.remove_if(|key, value| vnis.contains(&key.vni) || routers.contains(&value.router))?;
+        self.forget_fragments(vnis, routers)?;
         for number in routers {
             // Nothing, unless the program's count was wrong.
             self.count_gone(*number, self.held(*number)?)?;
             self.refused.set(*number, 0, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Fragments expire by themselves, but numbers may have another owner before.
+    fn forget_fragments(
+        &mut self,
+        vnis: &BTreeSet<u32>,
+        routers: &BTreeSet<u32>,
+    ) -> Result<(), DataplaneError> {
+        let entries: Result<Vec<_>, _> = self.fragments.iter().collect();
+        for (Plain(key), Plain(value)) in entries.map_err(failed)? {
+            let is_gone =
+                vnis.contains(&key.vni) || vnis.contains(&value.vni) || routers.contains(&value.router);
+            if is_gone
+                && let Err(source) = self.fragments.remove(&Plain(key))
+                && !error::is_missing(&source)
+            {
+                return Err(failed(source));
+            }
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ const PINNED: &[&str] = &[
     "gw_nat_begun",
     "gw_nat_gone",
     "gw_nat_refused",
+    "gw_fragments",
+    "gw_icmp",
     "gw_underlay",
     "gw_peers4",
     "gw_peers6",

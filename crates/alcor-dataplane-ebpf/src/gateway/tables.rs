@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use alcor_dataplane::DataplaneError;
 use alcor_dataplane_abi::gateway_layout::{
-    ExternalValue, FloatingValue, Ipv4Key, MAX_EXTERNAL_ADDRESSES, MAX_GATEWAY_NETWORKS, MAX_GATEWAY_ROUTERS,
-    MAX_GATEWAY_UNDERLAY, MAX_NAT_BLOCKS, RouterValue, VniValue,
+    BlockValue, ExternalValue, FloatingValue, Ipv4Key, MAX_EXTERNAL_ADDRESSES, MAX_GATEWAY_NETWORKS,
+    MAX_GATEWAY_ROUTERS, MAX_GATEWAY_UNDERLAY, MAX_NAT_BLOCKS, RouterValue, VniValue,
 };
 use aya::{
     Ebpf,
@@ -33,7 +33,7 @@ pub(super) struct Tables {
     routers: Array<MapData, Plain<RouterValue>>,
     externals: Hash<[u8; 4], Plain<ExternalValue>>,
     floating: Hash<Plain<Ipv4Key>, Plain<FloatingValue>>,
-    blocks: LpmTrie<MapData, Plain<Ipv4Key>, u32>,
+    blocks: LpmTrie<MapData, Plain<Ipv4Key>, Plain<BlockValue>>,
     underlay: LpmTrie<MapData, Plain<Ipv4Key>, u32>,
 }
 
@@ -82,8 +82,9 @@ impl Tables {
         let done = match (*key, *value) {
             (Key::Router(number), Value::Router(value)) => self.routers.set(number, Plain(value), 0),
             (Key::Floating(key), Value::Floating(value)) => self.floating.insert(Plain(key), Plain(value), 0),
-            (Key::Block(bits, key), Value::Number(router)) => {
-                self.blocks.insert(&TrieKey::new(bits, Plain(key)), router, 0)
+            (Key::Block(bits, key), Value::Block(value)) => {
+                self.blocks
+                    .insert(&TrieKey::new(bits, Plain(key)), Plain(value), 0)
             }
             (Key::External(address), Value::External(value)) => {
                 self.externals.insert(address, Plain(value), 0)

@@ -19,6 +19,9 @@ use super::GatewayConfig;
 use super::{XdpGateway, object};
 use crate::{error, layout::Plain};
 
+/// Where the program looks for the clock, and for the most bytes of a packet that the way to the outside takes.
+const CLOCK: u32 = 0;
+const WAY_MTU: u32 = 1;
 /// The device that traced frames come from.
 const LOOPBACK: u32 = 1;
 /// Frames grow by at most this much.
@@ -34,13 +37,26 @@ impl XdpGateway {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let now = self.clock_ns.unwrap_or_default().saturating_add(by);
         self.clock_ns = Some(now);
+        self.tell(CLOCK, now)
+    }
+
+    /// Sets the most bytes of a packet that the way to the outside takes, for traced frames; any at first.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_way_mtu(&mut self, mtu: u16) -> Result<(), DataplaneError> {
+        self.tell(WAY_MTU, u64::from(mtu))
+    }
+
+    /// Tells the program what only a test knows.
+    fn tell(&mut self, what: u32, value: u64) -> Result<(), DataplaneError> {
         let mut clock: Array<&mut MapData, u64> = self
             .ebpf
             .map_mut("gw_clock")
             .ok_or_else(|| error::kernel("setting the clock", "the program has none"))?
             .try_into()
             .map_err(|source: MapError| error::kernel("setting the clock", source))?;
-        let set = clock.set(0, now, 0);
+        let set = clock.set(what, value, 0);
         set.map_err(|source| error::kernel("setting the clock", source))
     }
 

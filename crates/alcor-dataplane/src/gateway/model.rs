@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use alcor_dataplane_abi::gateway_layout::IcmpMeter;
 use alcor_model::{Id, Network, Port, Router};
 use tokio::sync::mpsc;
 
@@ -27,6 +28,9 @@ pub struct GatewayModel {
     pub(super) tunnel_ip: Ipv4Addr,
     pub(super) probes: bool,
     pub(super) nat: Nat,
+    /// Most bytes of a packet that the way to the outside takes.
+    pub(super) way_mtu: u16,
+    icmp: IcmpMeter,
     drops: BTreeMap<DropReason, u64>,
     pub(super) now: Duration,
 }
@@ -39,6 +43,8 @@ impl GatewayModel {
             tunnel_ip,
             probes,
             nat: Nat::default(),
+            way_mtu: u16::MAX,
+            icmp: IcmpMeter { last_ns: 0, count: 0 },
             drops: BTreeMap::new(),
             now: Duration::ZERO,
         }
@@ -86,6 +92,12 @@ impl GatewayModel {
         is_owned.then_some(external)
     }
 
+    /// Counts an ICMP error, if one may be sent now.
+    pub(super) fn admit_icmp(&mut self) -> Result<(), DropReason> {
+        self.icmp = self.icmp.admit(self.now_ns()).ok_or(DropReason::IcmpLimit)?;
+        Ok(())
+    }
+
     /// The model's clock as connections have it.
     pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX)
@@ -94,6 +106,11 @@ impl GatewayModel {
     /// Sets how much source NAT may take from now on.
     pub const fn set_nat_limits(&mut self, limits: NatLimits) {
         self.nat.limits = limits;
+    }
+
+    /// Sets the most bytes of a packet that the way to the outside takes from now on; any at first.
+    pub const fn set_way_mtu(&mut self, mtu: u16) {
+        self.way_mtu = mtu;
     }
 
     /// Forgets connections that expired.

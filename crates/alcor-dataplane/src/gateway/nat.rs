@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use alcor_dataplane_abi::{
-    connection::{Connection, Segment, Step, step},
+    connection::{Connection, FRAGMENT, Segment, Step, step},
     gateway_layout::{
-        MAX_NAT_CONNECTIONS, NAT_CONNECTIONS_PER_ROUTER, NAT_PORT_TRIES, NatBack, NatKey, nat_limit, nat_port,
+        FragmentKey, MAX_NAT_CONNECTIONS, MAX_NAT_FRAGMENTS, NAT_CONNECTIONS_PER_ROUTER, NAT_PORT_TRIES,
+        NatBack, NatKey, nat_limit, nat_port,
     },
 };
 use alcor_model::{Id, Router};
@@ -42,12 +43,24 @@ struct Entry {
     port: u16,
 }
 
+/// How later fragments of a packet are translated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fragment {
+    pub(super) router: Id<Router>,
+    /// As in [`FragmentValue`](alcor_dataplane_abi::gateway_layout::FragmentValue).
+    pub(super) address: Ipv4Addr,
+    /// Likewise.
+    pub(super) vni: u32,
+}
+
 /// All connections, by their inside, and whose each outside is.
 #[derive(Debug, Default)]
 pub(super) struct Nat {
     pub(super) limits: NatLimits,
     entries: BTreeMap<NatKey, Entry>,
     backs: BTreeMap<NatKey, NatBack>,
+    /// Each with the time when it is forgotten.
+    fragments: BTreeMap<FragmentKey, (u64, Fragment)>,
 }
 
 /// The connection after a packet, and whether the packet begins it.
@@ -141,8 +154,27 @@ impl Nat {
         is_it.then_some(entry.port)
     }
 
-    /// Forgets connections that expired.
+    /// Later fragments may follow this one.
+    pub(super) fn expect(&mut self, key: FragmentKey, fragment: Fragment, now: u64) {
+        if !self.fragments.contains_key(&key) && self.fragments.len() >= MAX_NAT_FRAGMENTS as usize {
+            let oldest = self.fragments.iter().min_by_key(|(_, (expires, _))| *expires);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.fragments.remove(&oldest);
+            }
+        }
+        self.fragments
+            .insert(key, (now.saturating_add(FRAGMENT), fragment));
+    }
+
+    /// How a later fragment is translated.
+    pub(super) fn expected(&self, key: &FragmentKey, now: u64) -> Option<Fragment> {
+        let (expires, fragment) = self.fragments.get(key)?;
+        (*expires > now).then_some(*fragment)
+    }
+
+    /// Forgets connections and fragments that expired.
     pub(super) fn sweep(&mut self, now: u64) {
+        self.fragments.retain(|_, (expires, _)| *expires > now);
         self.retain(|_, entry| entry.connection.is_live(now));
     }
 
@@ -152,6 +184,10 @@ impl Nat {
         is_network: impl Fn(u32) -> bool,
         is_router: impl Fn(Id<Router>) -> bool,
     ) {
+        let is_there = |vni| vni == 0 || is_network(vni);
+        self.fragments.retain(|key, (_, fragment)| {
+            is_there(key.vni) && is_there(fragment.vni) && is_router(fragment.router)
+        });
         self.retain(|key, entry| is_network(key.vni) && is_router(entry.router));
     }
 

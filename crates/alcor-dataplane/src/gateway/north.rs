@@ -11,7 +11,8 @@ use alcor_model::{Id, Router};
 
 use super::{
     GatewayModel, GatewayVerdict,
-    outside::{Arrived, south},
+    nat::Fragment,
+    outside::{Arrived, south, too_long},
     translate::{End, Packet, Part},
     underlay::Tunnelled,
 };
@@ -35,6 +36,7 @@ pub(super) fn north(
         return Err(DropReason::NoRoute);
     }
     let (vni, source) = (network.vni.get(), packet.source());
+    let came = packet.clone();
     if let Some(row) = gateway.rows.floating(tunnelled.network, source).copied() {
         if !gateway.rows.is_owned(row.router_id, gateway.tunnel_ip) {
             return Err(DropReason::NotOwner);
@@ -53,6 +55,9 @@ pub(super) fn north(
     }
     if let Some(external) = gateway.owned_external(packet.destination()) {
         return south(gateway, Packet::read(&packet.bytes)?, Arrived::Inside, external);
+    }
+    if packet.total_len > usize::from(gateway.way_mtu) {
+        return too_long(gateway, tunnelled.network, &came);
     }
     Ok(GatewayVerdict::Outside(packet.bytes.into()))
 }
@@ -95,10 +100,20 @@ fn source_nat(
     router: Id<Router>,
     address: Ipv4Addr,
 ) -> Result<(), DropReason> {
-    if packet.part != Part::Whole {
-        return Err(DropReason::UnknownFragment);
-    }
     let now = gateway.now_ns();
+    let fragment = Fragment {
+        router,
+        address,
+        vni: 0,
+    };
+    let fragment_key = packet.fragment_key(vni);
+    if packet.part == Part::Later {
+        let known = gateway.nat.expected(&fragment_key, now);
+        let known = known.filter(|known| (known.router, known.address) == (router, address));
+        known.ok_or(DropReason::UnknownFragment)?;
+        packet.set_address(End::Source, address);
+        return Ok(());
+    }
     match identify(&packet.upper, Direction::Egress) {
         Identity::Tracked {
             sides,
@@ -113,6 +128,9 @@ fn source_nat(
             };
             let key = key(vni, packet.source(), packet.destination(), &sides);
             let port = gateway.nat.north(key, (router, address), &segment, begins, now)?;
+            if packet.part == Part::First {
+                gateway.nat.expect(fragment_key, fragment, now);
+            }
             packet.set_address(End::Source, address);
             packet.set_port(End::Source, port);
         }

@@ -9,16 +9,17 @@ use alcor_dataplane_abi::{
     gateway::flow_key,
     gateway_layout::{GATEWAY_TTL, VXLAN_HAS_VNI, VXLAN_OVERHEAD, VXLAN_PORT, tunnel_port},
 };
-use alcor_model::{MacAddr, net::GATEWAY_MAC};
+use alcor_model::{Id, MacAddr, Network, Router, net::GATEWAY_MAC};
 
 use super::{
     External, GatewayModel, GatewayVerdict,
+    nat::Fragment,
     north::{is_error, key},
     translate::{End, Packet, Part},
     underlay::{DESTINATION, SOURCE, is_sound, set_checksum},
 };
 use crate::{
-    DropReason, NetworkRow, choice,
+    DropReason, choice,
     packet::{
         ETH_LEN, ETHERTYPE_IPV4, Ethernet, IPV4_LEN, PROTO_UDP, array, put, replace_word, u16_at, word_sum,
     },
@@ -119,19 +120,19 @@ pub(super) fn south(
     arrived: Arrived<'_>,
     external: External,
 ) -> Verdict {
-    if let External::Router(_) = external {
-        if packet.part != Part::Whole {
-            return Err(DropReason::UnknownFragment);
-        }
-        if packet.upper.protocol == PROTO_ICMP && packet.upper.point >> 8 == ICMP_ECHO_REQUEST {
-            return echo(packet, arrived);
-        }
+    if let External::Router(_) = external
+        && packet.part == Part::Whole
+        && packet.upper.protocol == PROTO_ICMP
+        && packet.upper.point >> 8 == ICMP_ECHO_REQUEST
+    {
+        return echo(packet, arrived);
     }
     if packet.ttl() <= 1 {
-        return tell(&packet, arrived, TIME_EXCEEDED, 0).ok_or(DropReason::Loop);
+        return tell(gateway, &packet, arrived, TIME_EXCEEDED, 0).unwrap_or(Err(DropReason::Loop));
     }
     let (vni, change) = match external {
-        External::Router(_) => connection(gateway, &packet)?,
+        External::Router(router) if packet.part == Part::Later => later(gateway, &packet, router)?,
+        External::Router(router) => connection(gateway, &packet, router)?,
         External::Floating(row) => {
             let network = gateway.rows.network(row.network_id);
             let network = network.ok_or(DropReason::NoTranslation)?;
@@ -153,10 +154,13 @@ pub(super) fn south(
     if !network.admin_state_up {
         return Err(DropReason::PortDown);
     }
-    if packet.total_len > usize::from(network.mtu) {
-        let told = tell(&packet, arrived, TOO_LONG, network.mtu);
-        let told = told.filter(|_| packet.must_not_be_fragmented());
-        return told.ok_or(DropReason::Oversize);
+    let (network, mtu) = (network.id, network.mtu);
+    if packet.total_len > usize::from(mtu) {
+        let oversize = Err(DropReason::Oversize);
+        if !packet.must_not_be_fragmented() {
+            return oversize;
+        }
+        return tell(gateway, &packet, arrived, TOO_LONG, mtu).unwrap_or(oversize);
     }
     if change.is_error {
         packet.set_quoted_address(End::Source, change.address);
@@ -173,7 +177,11 @@ pub(super) fn south(
 }
 
 /// The connection of a packet to a router's own address: its network, and what is changed.
-fn connection(gateway: &mut GatewayModel, packet: &Packet) -> Result<(u32, Change), DropReason> {
+fn connection(
+    gateway: &mut GatewayModel,
+    packet: &Packet,
+    router: Id<Router>,
+) -> Result<(u32, Change), DropReason> {
     let no_translation = DropReason::NoTranslation;
     let now = gateway.now_ns();
     let is_error = is_error(packet);
@@ -201,12 +209,33 @@ fn connection(gateway: &mut GatewayModel, packet: &Packet) -> Result<(u32, Chang
         _ => None,
     };
     let back = back.ok_or(no_translation)?;
+    if packet.part == Part::First {
+        let fragment = Fragment {
+            router,
+            address: back.own.into(),
+            vni: back.vni,
+        };
+        gateway.nat.expect(packet.fragment_key(0), fragment, now);
+    }
     let change = Change {
         address: back.own.into(),
         port: Some(back.local),
         is_error,
     };
     Ok((back.vni, change))
+}
+
+/// The way of the first fragment.
+fn later(gateway: &GatewayModel, packet: &Packet, router: Id<Router>) -> Result<(u32, Change), DropReason> {
+    let known = gateway.nat.expected(&packet.fragment_key(0), gateway.now_ns());
+    let known = known.filter(|known| known.router == router);
+    let known = known.ok_or(DropReason::UnknownFragment)?;
+    let change = Change {
+        address: known.address,
+        port: None,
+        is_error: false,
+    };
+    Ok((known.vni, change))
 }
 
 /// Stage 3.
@@ -239,11 +268,33 @@ fn back(frame: &[u8], packet: &[u8]) -> GatewayVerdict {
     GatewayVerdict::Reply(reply.into())
 }
 
-/// An ICMP error about a packet, if it may be answered with one.
-fn tell(packet: &Packet, arrived: Arrived<'_>, kind: [u8; 2], mtu: u16) -> Option<GatewayVerdict> {
+/// An ICMP error about a packet from outside, if it may be answered with one.
+fn tell(
+    gateway: &mut GatewayModel,
+    packet: &Packet,
+    arrived: Arrived<'_>,
+    kind: [u8; 2],
+    mtu: u16,
+) -> Option<Verdict> {
     let Arrived::Outside(frame) = arrived else {
         return None;
     };
+    let error = error(packet, packet.destination(), kind, mtu)?;
+    Some(gateway.admit_icmp().map(|()| back(frame, &error)))
+}
+
+/// What becomes of a tenant's packet that the way to the outside does not take.
+pub(super) fn too_long(gateway: &mut GatewayModel, network: Id<Network>, packet: &Packet) -> Verdict {
+    let oversize = DropReason::Oversize;
+    let from = gateway.rows.router_address(network, packet.source());
+    let from = from.filter(|_| packet.must_not_be_fragmented());
+    let error = error(packet, from.ok_or(oversize)?, TOO_LONG, gateway.way_mtu).ok_or(oversize)?;
+    gateway.admit_icmp()?;
+    encapsulate(gateway, network, &Packet::read(&error)?)
+}
+
+/// An ICMP error about a packet, if it may be answered with one.
+fn error(packet: &Packet, from: Ipv4Addr, kind: [u8; 2], mtu: u16) -> Option<Vec<u8>> {
     let is_query = match identify(&packet.upper, Direction::Egress) {
         Identity::Tracked { .. } => true,
         Identity::Error | Identity::Single => packet.upper.protocol != PROTO_ICMP,
@@ -259,13 +310,9 @@ fn tell(packet: &Packet, arrived: Arrived<'_>, kind: [u8; 2], mtu: u16) -> Optio
     message.extend(quote);
     let checksum = csum_fold(word_sum(&message));
     put(&mut message, 2, &checksum.to_be_bytes());
-    let mut reply = header(
-        (packet.destination(), packet.source()),
-        (PROTO_ICMP, 0),
-        message.len(),
-    );
-    reply.extend(message);
-    Some(back(frame, &reply))
+    let mut error = header((from, packet.source()), (PROTO_ICMP, 0), message.len());
+    error.extend(message);
+    Some(error)
 }
 
 /// True for an address that one station may have.
@@ -289,7 +336,8 @@ fn header(ends: (Ipv4Addr, Ipv4Addr), (protocol, tos): (u8, u8), len: usize) -> 
 }
 
 /// Stage 5.
-fn encapsulate(gateway: &GatewayModel, network: &NetworkRow, packet: &Packet) -> Verdict {
+fn encapsulate(gateway: &GatewayModel, network: Id<Network>, packet: &Packet) -> Verdict {
+    let network = gateway.rows.network(network).ok_or(DropReason::NoTranslation)?;
     let destination = IpAddr::V4(packet.destination());
     let peer = gateway.rows.peer(network.id, destination);
     let peer = peer.ok_or(DropReason::UnknownDestination)?;

@@ -14,7 +14,7 @@
 //!
 //! What is *passed* is left to the node's own stack, unchanged. What is sent *into the underlay* or *to the outside* goes where the
 //! node's routes lead, out of a device of that kind only; there is no such route: `NoRoute`; the packet is longer than the way
-//! takes: `Oversize`; the next hop's MAC is not known: the node's own stack asks for it and forwards. A *reply* goes out of the device that its
+//! takes: a tenant whose packet must not be fragmented is *told* "fragmentation needed", else `Oversize`, as the gateway never fragments; the next hop's MAC is not known: the node's own stack asks for it and forwards. A *reply* goes out of the device that its
 //! question came from, to the MAC that sent it. Nothing is ever held, and nothing flooded.
 //!
 //! # Where a frame belongs
@@ -49,15 +49,18 @@
 //!    what the node would send on by anything but a device that leads to the outside only: `OutsideDenied` too. A VLAN tag of number 0, behind which the stack
 //!    sees what this text does not: `UnsupportedEtherType`. All else never reaches the node's own stack: a header with
 //!    a wrong checksum, a total length below the header's or beyond the bytes present: `Malformed`; and as "Packets that are translated" says.
-//! 3. An echo request to a router's own address: a reply with TTL 64. Fragments to it: `UnknownFragment`.
+//! 3. An echo request to a router's own address, whole: a reply with TTL 64.
 //! 4. TTL 0 or 1: *told* "time exceeded", else `Loop`. Of a floating IP: the fixed IP becomes the destination. Of a router: the connection's inside, or `NoTranslation`.
 //!    The network of it is not there: `NoTranslation`; is down: `PortDown`. Longer than the network's MTU: *told* "fragmentation needed" when it must not be fragmented, else
 //!    `Oversize`. No `peer`: `UnknownDestination`; it is on this gateway: `Loop`.
 //! 5. TTL - 1, Ethernet header from the gateway MAC to the neighbour's, VXLAN with the network's VNI and no label, UDP from [`tunnel_port`](alcor_dataplane_abi::gateway_layout::tunnel_port) of
 //!    the addresses, checksum 0, IPv4 from the tunnel address with TTL 64, the packet's TOS, not to be fragmented: into the underlay.
 //!
-//! *Told*: a reply, ICMP from the packet's destination to its source, with the header and the next 8 bytes of the packet as it came and TTL 64. Not of a hairpin, of a later
-//! fragment, of a packet of less than 28 bytes, of an ICMP message that is not a request or answer of a query, nor to a source that is no single station (0/8, 127/8, 224/3).
+//! *Told*: ICMP about a packet, with the header and the next 8 bytes of the packet as it came, TTL 64, not to be fragmented. To the outside: a reply, from the packet's
+//! destination to its source. To a tenant: from the address that the `router` of the tenant has in that block (there is none: `Oversize`), into the tunnel as stages 4
+//! and 5 say, with this TTL. Not of a hairpin, of a later fragment, of a packet of less than 28 bytes, of an ICMP message that is not a request or answer of a
+//! query, nor to a source that is no single station (0/8, 127/8, 224/3). All that are sent pass one [meter](alcor_dataplane_abi::gateway_layout::IcmpMeter): too many
+//! lately: `IcmpLimit`.
 //!
 //! # Packets that are translated
 //! A header with options: `Malformed`. A whole packet or a first fragment whose upper layer is cut short (20 bytes of TCP; 8 of UDP, UDP-Lite, SCTP, DCCP, ICMP):
@@ -67,7 +70,7 @@
 //! **Floating IPs** are one to one and remember nothing. An ICMP error quotes a packet of the other direction, in which the same address is changed; the
 //! quoted packet has no such address, or cannot be read: `NoTranslation`.
 //!
-//! **Source NAT** remembers connections (TCP, UDP, ICMP queries; other protocols: `NoTranslation`; fragments: `UnknownFragment`), as [`identify`](alcor_dataplane_abi::flow::identify) and
+//! **Source NAT** remembers connections (TCP, UDP, ICMP queries; other protocols: `NoTranslation`), as [`identify`](alcor_dataplane_abi::flow::identify) and
 //! [`step`](alcor_dataplane_abi::connection::step) say; what goes north is egress. The key is the network, both addresses, the tenant's and the other side's port or the query. From inside: a
 //! connection that is known, with the router's present address, keeps its outside port; one that has another address of before is forgotten. A new one, which not every packet may begin (an answer to a query does not), takes
 //! the first port of [`nat_port`](alcor_dataplane_abi::gateway_layout::nat_port) that no connection of this address with the same other side has, in [`NAT_PORT_TRIES`](alcor_dataplane_abi::gateway_layout::NAT_PORT_TRIES) turns: none:
@@ -75,6 +78,10 @@
 //! ([`nat_limit`](alcor_dataplane_abi::gateway_layout::nat_limit) of what is free for all routers): `NatConnectionLimit`. From outside: only what `step` passes of a connection that lives; nothing from
 //! outside begins anything, else `NoTranslation`. A connection that is over keeps its port until it is swept, which happens some time after it expired; what its
 //! beginner sends before that begins it anew, with the same port. An ICMP error belongs to the connection that it quotes, and keeps nothing alive. Connections of a
-//! network go with it, and those of a router with its last row.
+//! network go with it, and those of a router with its last row. A first fragment goes the way of its connection, and the addresses that it gets are remembered for
+//! [`FRAGMENT`](alcor_dataplane_abi::connection::FRAGMENT) by network (from outside: none), addresses as it came, identification and protocol, for the newest
+//! [`MAX_NAT_FRAGMENTS`](alcor_dataplane_abi::gateway_layout::MAX_NAT_FRAGMENTS) packets; later fragments get the same, while the router is the same one and has
+//! the same address. Those that nothing is remembered for, or that come before the first: `UnknownFragment`. The identification stays: two tenants behind one address
+//! whose packets to one station have the same one at the same time are mixed up there, and what they carry has a wrong checksum.
 //!
 //! An error (ICMP 3, 4, 11, 12) counts as one only when it is whole and quotes an IPv4 header without options that is no later fragment's, and 8 bytes more; else `NoTranslation`.

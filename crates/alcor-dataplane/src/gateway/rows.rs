@@ -7,7 +7,7 @@ use std::{
 };
 
 use alcor_model::{Id, Network, Router};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 use crate::{
@@ -259,10 +259,27 @@ impl Rows {
         self.routers.get(&router).into_iter().flatten().copied()
     }
 
-    /// The IPv4 blocks of a network that have a `router`, each with the one it has.
-    pub fn blocks(&self, network: Id<Network>) -> BTreeMap<Ipv4Net, Id<Router>> {
+    /// The IPv4 blocks of a network that have a `router`, each with the one it has and its address in that block.
+    pub fn blocks(&self, network: Id<Network>) -> BTreeMap<Ipv4Net, (Id<Router>, Ipv4Addr)> {
         let ways = ways_out(self.routers_of(network)).into_iter();
-        ways.map(|(block, router)| (block, router.id)).collect()
+        ways.map(|(block, router)| {
+            let mut here = router.interfaces.iter().filter(|at| at.network_id == network);
+            let address = here.find_map(|at| match (at.cidr, at.address) {
+                (IpNet::V4(cidr), IpAddr::V4(address)) if cidr.trunc() == block => Some(address),
+                _ => None,
+            });
+            (block, (router.id, address.unwrap_or(Ipv4Addr::UNSPECIFIED)))
+        })
+        .collect()
+    }
+
+    /// The address that the `router` of the path has in the block.
+    pub fn router_address(&self, network: Id<Network>, ip: Ipv4Addr) -> Option<Ipv4Addr> {
+        let blocks = self.blocks(network).into_iter();
+        let longest = blocks
+            .filter(|(block, _)| block.contains(&ip))
+            .max_by_key(|(block, _)| block.prefix_len());
+        longest.map(|(_, (_, address))| address)
     }
 
     /// The `router` of the path.

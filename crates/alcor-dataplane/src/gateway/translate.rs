@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use alcor_dataplane_abi::{
     csum_replace,
     flow::{PROTO_DCCP, PROTO_ICMP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Upper, has_ports},
+    gateway_layout::FragmentKey,
 };
 
 use super::underlay::{DESTINATION, FRAGMENT, FRAGMENT_OFFSET, SOURCE};
@@ -148,6 +149,18 @@ impl Packet {
 
     pub(super) fn ttl(&self) -> u8 {
         u8_at(&self.bytes, 8).unwrap_or_default()
+    }
+
+    /// What later fragments of the packet have in common with it, in the network with this VNI or outside (0).
+    pub(super) fn fragment_key(&self, vni: u32) -> FragmentKey {
+        FragmentKey {
+            vni,
+            source: self.source().octets(),
+            destination: self.destination().octets(),
+            id: u16_at(&self.bytes, 4).unwrap_or_default(),
+            protocol: self.upper.protocol,
+            pad: 0,
+        }
     }
 
     pub(super) fn must_not_be_fragmented(&self) -> bool {

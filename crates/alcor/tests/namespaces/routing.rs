@@ -125,3 +125,34 @@ fn a_rule_for_a_group_is_for_its_members_in_the_other_network_too() {
         assert!(!other.pings(&v4), "it is not in the group");
     }
 }
+
+/// The other network takes shorter packets: who must not be fragmented is told so, keeps to it, and gets through.
+#[test]
+fn a_sender_learns_what_the_other_network_takes() {
+    let cloud = cloud("troumtu");
+    let smaller = json!({"mtu": 1300});
+    cloud.region.put("network", &cloud.networks[1], smaller);
+    let here = cloud.vm("here", 0, 0);
+    let near = cloud.vm("near", 0, 1);
+    let far = cloud.vm("far", 1, 1);
+    for (to, gateways) in [
+        (&near, ["10.0.0.1", "fd00:a::"]),
+        (&far, ["10.0.0.1", "fd00:a::"]),
+    ] {
+        for (ip, gateway) in cloud.addresses(to, 1).iter().zip(gateways) {
+            here.reaches(ip);
+            let ping = |size: &str| {
+                let arguments = ["-n", "-c1", "-W2", "-M", "do", "-s", size, ip];
+                let command = [&["ping"][..], &arguments].concat();
+                here.namespace.run(&command)
+            };
+            let told = format!("From {gateway} icmp_seq=1");
+            let refused = ping("1372").unwrap_err().to_string();
+            assert!(refused.contains(&told) && refused.contains("1300"), "{refused}");
+            // The kernel of the sender keeps it.
+            let way = here.namespace.ip(&["route", "get", ip]).unwrap();
+            assert!(way.contains("mtu 1300"), "{way}");
+            ping("1200").unwrap();
+        }
+    }
+}

@@ -12,11 +12,14 @@ use aya_ebpf::{
 use crate::{
     ETH_LEN, IPV4_LEN,
     frame::{Frame, be16},
-    maps::{DEVICES, DROPS, LOAD},
+    maps::{CLOCK, DEVICES, DROPS, LOAD},
+    outside::tell_tenant,
     trace,
 };
 
 const AF_INET: u8 = 2;
+/// The kind of [`End::too_long`]; no verdict has it.
+const TOO_LONG: u32 = 0x7fff;
 
 /// What becomes of a frame: the verdict's kind in the high half, a reason in the low half. A plain number, so that functions that
 /// are not inlined can return it.
@@ -32,6 +35,8 @@ impl End {
     pub const SOUTH: Self = Self(verdict::UNDERLAY << 16 | 1);
     /// From a tenant to an external address of this gateway, and so to a host.
     pub const HAIRPIN: Self = Self(verdict::UNDERLAY << 16 | 2);
+    /// From the gateway itself to a tenant.
+    pub const TOLD: Self = Self(verdict::UNDERLAY << 16 | 3);
     pub const OUTSIDE: Self = Self(verdict::OUTSIDE << 16);
     /// Not an end: the frame goes to the outside.
     pub const NORTH: Self = Self(1);
@@ -41,6 +46,11 @@ impl End {
     #[inline(always)]
     pub const fn drop(reason: DropReason) -> Self {
         Self(verdict::DROP << 16 | reason as u32)
+    }
+
+    /// Not an end: the way takes packets of this many bytes only.
+    const fn too_long(mtu: u16) -> Self {
+        Self(TOO_LONG << 16 | mtu as u32)
     }
 
     /// As [`Self::drop`], with the reason's number.
@@ -62,9 +72,16 @@ pub fn finish(frame: Frame, bytes: usize, ifindex: u32, device: &DeviceValue, en
     let mut action = xdp_action::XDP_PASS;
     match end.kind() {
         verdict::REPLY => action = xdp_action::XDP_TX,
-        kind @ (verdict::UNDERLAY | verdict::OUTSIDE) if !trace() => {
-            let role = if kind == verdict::UNDERLAY { DEVICE_UNDERLAY } else { DEVICE_EXTERNAL };
-            let way = forward(frame, ifindex, device, role);
+        verdict::UNDERLAY | verdict::OUTSIDE => {
+            let mut way = forward(frame, ifindex, device, end.0);
+            if End(way as u32).kind() == TOO_LONG {
+                end = End(tell_tenant(frame, device, way as u32 & 0xffff));
+                way = if end == End::TOLD {
+                    forward(frame, ifindex, device, end.0)
+                } else {
+                    u64::from(end.0)
+                };
+            }
             let gone = End(way as u32);
             if gone.kind() != verdict::DROP {
                 count_load(end, bytes as u64);
@@ -113,12 +130,28 @@ fn count(reason: u32) {
     }
 }
 
-/// Sends a frame to where the node's routes lead, out of a device of this role only. When the next hop's MAC is not known, the
+/// Sends a frame that ends so to where the node's routes lead, out of a device of its kind only. When the next hop's MAC is not known, the
 /// node's own stack asks for it and forwards. The end in the low half, what the kernel shall do in the high half.
 #[inline(never)]
-fn forward(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> u64 {
-    let (end, action) = way(frame, ifindex, device, role);
+fn forward(frame: Frame, ifindex: u32, device: &DeviceValue, end: u32) -> u64 {
+    let end = End(end);
+    let (end, action) = if trace() {
+        (traced(frame, end), xdp_action::XDP_PASS)
+    } else {
+        way(frame, ifindex, device, end)
+    };
     u64::from(action) << 32 | u64::from(end.0)
+}
+
+/// What [`way`] makes of a traced frame: the test says how long packets to the outside may be.
+#[inline(always)]
+fn traced(frame: Frame, end: End) -> End {
+    let mtu = CLOCK.get(1).copied().unwrap_or_default();
+    let len = frame.be16(ETH_LEN + 2).unwrap_or_default();
+    if end == End::OUTSIDE && mtu != 0 && u64::from(len) > mtu {
+        return End::too_long(mtu as u16);
+    }
+    end
 }
 
 /// What the node's routes say of a packet of this length; 0: of any.
@@ -170,14 +203,19 @@ pub fn stack_leads_inside(frame: Frame) -> bool {
 }
 
 #[inline(always)]
-fn way(frame: Frame, ifindex: u32, device: &DeviceValue, role: u32) -> (End, u32) {
+fn way(frame: Frame, ifindex: u32, device: &DeviceValue, end: End) -> (End, u32) {
+    let is_outside = end == End::OUTSIDE;
+    let role = if is_outside { DEVICE_EXTERNAL } else { DEVICE_UNDERLAY };
     let no_way = (End::drop(DropReason::NoRoute), xdp_action::XDP_DROP);
     let Some(ip) = frame.read::<[u8; IPV4_LEN]>(ETH_LEN) else {
         return (End::drop(DropReason::Malformed), xdp_action::XDP_DROP);
     };
     let (outcome, way) = look(frame, ifindex, &ip, be16(&ip, 2));
     if outcome == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
-        return (End::drop(DropReason::Oversize), xdp_action::XDP_DROP);
+        // SAFETY: any bytes are a number; with this outcome the kernel has written it.
+        let mtu = unsafe { way.__bindgen_anon_1.mtu_result };
+        let end = if is_outside { End::too_long(mtu) } else { End::drop(DropReason::Oversize) };
+        return (end, xdp_action::XDP_DROP);
     }
     if outcome != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && outcome != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
         return no_way;

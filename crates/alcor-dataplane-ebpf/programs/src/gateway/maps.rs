@@ -4,7 +4,7 @@ use alcor_dataplane_abi::{gateway_layout::*, layout::*};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, lpm_trie::LpmTrie},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, lpm_trie::LpmTrie},
 };
 
 use crate::packet::Work;
@@ -39,9 +39,9 @@ pub static EXTERNALS: HashMap<[u8; 4], ExternalValue> =
 #[map(name = "gw_floating")]
 pub static FLOATING: HashMap<Ipv4Key, FloatingValue> =
     HashMap::with_max_entries(MAX_EXTERNAL_ADDRESSES, BPF_F_NO_PREALLOC);
-/// Numbers of routers by block of a network behind them.
+/// Routers by block of a network behind them.
 #[map(name = "gw_blocks")]
-pub static BLOCKS: LpmTrie<Ipv4Key, u32> = LpmTrie::with_max_entries(MAX_NAT_BLOCKS, BPF_F_NO_PREALLOC);
+pub static BLOCKS: LpmTrie<Ipv4Key, BlockValue> = LpmTrie::with_max_entries(MAX_NAT_BLOCKS, BPF_F_NO_PREALLOC);
 /// Translated connections by their inside.
 #[map(name = "gw_nat")]
 pub static NAT: HashMap<NatKey, NatValue> = HashMap::with_max_entries(MAX_NAT_CONNECTIONS, BPF_F_NO_PREALLOC);
@@ -58,12 +58,19 @@ pub static NAT_GONE: Array<u64> = Array::with_max_entries(MAX_GATEWAY_ROUTERS + 
 /// Connections that were refused for want of room or ports, likewise.
 #[map(name = "gw_nat_refused")]
 pub static NAT_REFUSED: Array<u64> = Array::with_max_entries(MAX_GATEWAY_ROUTERS + 1, 0);
+/// Packets behind source NAT whose later fragments are waited for.
+#[map(name = "gw_fragments")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
+    LruHashMap::with_max_entries(MAX_NAT_FRAGMENTS, 0);
+/// How many ICMP errors were sent lately.
+#[map(name = "gw_icmp")]
+pub static ICMP: Array<IcmpMeter> = Array::with_max_entries(1, 0);
 /// Where translation works: the stack is too small.
 #[map(name = "gw_work")]
 pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
-/// The clock of traced frames, in nanoseconds.
+/// Of traced frames the clock, in nanoseconds, and the most bytes of a packet that the way to the outside takes.
 #[map(name = "gw_clock")]
-pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+pub static CLOCK: Array<u64> = Array::with_max_entries(2, 0);
 /// Rows for a gateway that starts again. The program never looks here.
 #[map(name = "gw_kept")]
 pub static KEPT: HashMap<KeptKey, KeptValue> = HashMap::with_max_entries(MAX_ROW_PARTS, BPF_F_NO_PREALLOC);

@@ -2,7 +2,7 @@
 
 use alcor_dataplane_abi::{
     DropReason,
-    connection::{Connection, Direction, Segment, Step, Tracking, step},
+    connection::{Connection, Direction, FRAGMENT, Segment, Step, Tracking, step},
     flow::{Identity, Sides, Upper, identify},
     gateway_layout::*,
 };
@@ -262,5 +262,37 @@ pub fn port(work: &mut Work) -> u32 {
         return 0;
     }
     work.port = known.port;
+    1
+}
+
+/// Later fragments of the packet may follow: they get this address. Without room they are dropped.
+#[inline(never)]
+pub fn expect(work: &Work, address: [u8; 4], vni: u32, router: u32) -> u32 {
+    let value = FragmentValue {
+        expires_ns: work.now.saturating_add(FRAGMENT),
+        address,
+        vni,
+        router,
+        pad: 0,
+    };
+    let _ = FRAGMENTS.insert(&work.fragment, &value, 0);
+    0
+}
+
+/// A later fragment of a packet behind this router: `Work::address` becomes the one that it gets, `Work::vni` the network of a packet from outside. 0: no
+/// first fragment was there.
+#[inline(never)]
+pub fn expected(work: &mut Work, router: u32) -> u32 {
+    // SAFETY: as in `north`.
+    let Some(known) = (unsafe { FRAGMENTS.get(&work.fragment) }) else {
+        return 0;
+    };
+    if known.expires_ns <= work.now || known.router != router {
+        return 0;
+    }
+    work.address = known.address;
+    if known.vni != 0 {
+        work.vni = known.vni;
+    }
     1
 }

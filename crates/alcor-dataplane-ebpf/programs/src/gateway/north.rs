@@ -9,12 +9,13 @@ use alcor_dataplane_abi::{
 use aya_ebpf::{helpers::bpf_xdp_adjust_head, maps::lpm_trie::Key};
 
 use crate::{
+    ETH_LEN,
     end::End,
     frame::Frame,
     maps::*,
     nat::{self, Kind},
     outside,
-    packet::{self, DESTINATION, LATER, SOURCE, WHOLE, Work},
+    packet::{self, DESTINATION, FIRST, LATER, SOURCE, WHOLE, Work},
     tunnel_ip,
     underlay::INNER,
 };
@@ -36,6 +37,7 @@ pub fn stages(frame: Frame, device: &DeviceValue) -> End {
     if end != End::ON {
         return end;
     }
+    work.head = frame.read(ETH_LEN).unwrap_or([0; 28]);
     let end = End(translate(frame, work));
     if end != End::ON {
         return end;
@@ -66,7 +68,7 @@ fn translate(frame: Frame, work: &mut Work) -> u32 {
     let number = match floating {
         Some(floating) => floating.router,
         None => match BLOCKS.get(Key::new(IPV4_KEY_BITS, source)) {
-            Some(router) => *router,
+            Some(block) => block.router,
             None => return no_route,
         },
     };
@@ -122,7 +124,13 @@ fn one_to_one(frame: Frame, work: &mut Work) -> u32 {
 fn source_nat(frame: Frame, work: &mut Work) -> u32 {
     let no_translation = End::drop(DropReason::NoTranslation).0;
     if work.part != WHOLE {
-        return End::drop(DropReason::UnknownFragment).0;
+        work.set_fragment(work.vni);
+    }
+    if work.part == LATER {
+        if nat::expected(work, work.number) == 0 || work.address != work.router.address {
+            return End::drop(DropReason::UnknownFragment).0;
+        }
+        return done(packet::set_address::<SOURCE>(frame, work, work.address));
     }
     work.key.vni = work.vni;
     work.key.own = work.source();
@@ -133,6 +141,9 @@ fn source_nat(frame: Frame, work: &mut Work) -> u32 {
             let end = nat::north(work);
             if end != End::ON.0 {
                 return end;
+            }
+            if work.part == FIRST {
+                nat::expect(work, work.router.address, 0, work.number);
             }
             let changed = packet::set_address::<SOURCE>(frame, work, work.router.address)
                 .and_then(|()| packet::set_port::<0>(frame, work, work.port));

@@ -8,7 +8,10 @@ use alcor_dataplane_abi::{
     gateway_layout::*,
     layout::*,
 };
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use aya_ebpf::{
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    maps::lpm_trie::Key,
+};
 
 use crate::{
     ETH_LEN, ETHERTYPE_IPV4, GATEWAY_MAC, IPV4_LEN,
@@ -17,7 +20,7 @@ use crate::{
     maps::*,
     nat::{self, Kind},
     north::is_error,
-    packet::{self, DESTINATION, ICMP_CHECKSUM, LATER, SOURCE, UPPER, WHOLE, Work},
+    packet::{self, DESTINATION, FIRST, ICMP_CHECKSUM, LATER, SOURCE, UPPER, WHOLE, Work},
     tunnel_ip,
     underlay::{INNER, set_checksum, turn},
 };
@@ -211,13 +214,11 @@ fn south(frame: Frame, work: &mut Work, device: &DeviceValue) -> End {
 fn arrive(frame: Frame, work: &mut Work) -> u32 {
     let no_translation = End::drop(DropReason::NoTranslation).0;
     let is_routers = work.external.kind == EXTERNAL_ROUTER;
-    if is_routers {
-        if work.part != WHOLE {
-            return End::drop(DropReason::UnknownFragment).0;
-        }
-        if work.upper.protocol == PROTO_ICMP && work.upper.point >> 8 == ICMP_ECHO_REQUEST {
-            return echo(frame, work);
-        }
+    let is_ping = work.part == WHOLE
+        && work.upper.protocol == PROTO_ICMP
+        && work.upper.point >> 8 == ICMP_ECHO_REQUEST;
+    if is_routers && is_ping {
+        return echo(frame, work);
     }
     if work.ip[8] <= 1 {
         return tell(frame, work, u32::from_be_bytes([0, 0, TIME_EXCEEDED[0], TIME_EXCEEDED[1]]), 0, DropReason::Loop as u32);
@@ -230,7 +231,11 @@ fn arrive(frame: Frame, work: &mut Work) -> u32 {
         }
     }
     if is_routers {
-        return connection(work);
+        work.now = nat::now();
+        if work.part != WHOLE {
+            work.set_fragment(0);
+        }
+        return if work.part == LATER { later(work) } else { connection(work) };
     }
     work.vni = work.external.vni;
     work.address = work.external.fixed_ip;
@@ -241,7 +246,6 @@ fn arrive(frame: Frame, work: &mut Work) -> u32 {
 #[inline(never)]
 fn connection(work: &mut Work) -> u32 {
     let no_translation = End::drop(DropReason::NoTranslation).0;
-    work.now = nat::now();
     work.key.vni = 0;
     work.key.own = work.destination();
     let kind = if work.is_error {
@@ -256,6 +260,18 @@ fn connection(work: &mut Work) -> u32 {
     let is_other = !work.is_error && work.tracking == Tracking::Other as u32;
     if kind != Kind::Tracked || is_other || nat::south(work) == 0 {
         return no_translation;
+    }
+    if work.part == FIRST {
+        nat::expect(work, work.address, work.vni, work.external.router);
+    }
+    End::ON.0
+}
+
+/// The way of the first fragment.
+#[inline(always)]
+fn later(work: &mut Work) -> u32 {
+    if nat::expected(work, work.external.router) == 0 {
+        return End::drop(DropReason::UnknownFragment).0;
     }
     End::ON.0
 }
@@ -293,7 +309,7 @@ fn change(frame: Frame, work: &Work) -> Option<()> {
         }
     }
     packet::set_address::<DESTINATION>(frame, work, work.address)?;
-    if is_routers && !work.is_error {
+    if is_routers && !work.is_error && work.part != LATER {
         packet::set_port::<2>(frame, work, work.port)?;
     }
     packet::age(frame)
@@ -328,10 +344,9 @@ fn echo(frame: Frame, work: &mut Work) -> u32 {
     End::REPLY.0
 }
 
-/// Makes the frame an ICMP error about the packet in it, if it may be answered with one; else it is dropped for this reason.
-#[inline(never)]
-fn tell(frame: Frame, work: &mut Work, kind: u32, mtu: u32, reason: u32) -> u32 {
-    let dropped = End::drop_code(reason).0;
+/// True for a packet that may be answered with an ICMP error.
+#[inline(always)]
+fn may_tell(work: &Work) -> bool {
     let is_query = work.upper.protocol != PROTO_ICMP
         || matches!(
             identify(&work.upper, Direction::Egress),
@@ -339,41 +354,98 @@ fn tell(frame: Frame, work: &mut Work, kind: u32, mtu: u32, reason: u32) -> u32 
         );
     let first = work.ip[SOURCE];
     let is_station = first != 0 && first != 127 && first < 224;
-    let may_tell = !work.inside
-        && is_query
-        && is_station
-        && work.part != LATER
-        && work.total_len as usize >= QUOTED_LEN;
-    if !may_tell {
+    is_query && is_station && work.part != LATER && work.total_len as usize >= QUOTED_LEN
+}
+
+/// Makes the frame an ICMP error about the packet in it, if it may be answered with one; else it is dropped for this reason.
+#[inline(never)]
+fn tell(frame: Frame, work: &mut Work, kind: u32, mtu: u32, reason: u32) -> u32 {
+    let dropped = End::drop_code(reason).0;
+    if work.inside || !may_tell(work) {
         return dropped;
     }
     let Some(head) = frame.read::<[u8; QUOTED_LEN]>(ETH_LEN) else {
         return dropped;
     };
     work.head = head;
-    let tail = TOLD_LEN as i32 - frame.len() as i32;
-    // SAFETY: no pointers into the frame are held.
-    if unsafe { bpf_xdp_adjust_tail(frame.0, tail) } != 0 {
-        return dropped;
+    let source = work.destination();
+    let end = write_told(frame, work, source, kind, mtu);
+    if end != End::ON.0 {
+        return end;
     }
-    match write_told(frame, work, kind, mtu) {
-        Some(()) => {
-            count_reply();
-            End::REPLY.0
-        }
+    match turn(frame) {
+        Some(()) => End::REPLY.0,
         None => dropped,
     }
 }
 
+/// Makes the frame, which goes to the outside and is too long for the way there, an ICMP error to the tenant.
+#[inline(never)]
+pub fn tell_tenant(frame: Frame, device: &DeviceValue, mtu: u32) -> u32 {
+    let oversize = End::drop(DropReason::Oversize).0;
+    let Some(work) = WORK.get_ptr_mut(0) else {
+        return oversize;
+    };
+    // SAFETY: the entry is this CPU's own; no other frame is in this program on it until this one has left.
+    let work = unsafe { &mut *work };
+    let tenant = Ipv4Key {
+        network: work.network,
+        ip: work.source(),
+    };
+    let Some(block) = BLOCKS.get(Key::new(IPV4_KEY_BITS, tenant)) else {
+        return oversize;
+    };
+    if be16(&work.ip, 6) & DONT_FRAGMENT == 0 || !may_tell(work) {
+        return oversize;
+    }
+    let kind = u32::from_be_bytes([0, 0, TOO_LONG[0], TOO_LONG[1]]);
+    let end = write_told(frame, work, block.address, kind, mtu);
+    if end != End::ON.0 {
+        return end;
+    }
+    // What is put into the tunnel is the error now.
+    work.address = tenant.ip;
+    work.total_len = (TOLD_LEN - ETH_LEN) as u32;
+    let mut i = 0;
+    while i < 4 {
+        work.ip[SOURCE + i] = block.address[i];
+        i += 1;
+    }
+    work.ip[1] = 0;
+    let end = wrap(frame, work, device);
+    if end == End::HAIRPIN { End::TOLD.0 } else { end.0 }
+}
+
+/// Takes one of the ICMP errors that may be sent now.
 #[inline(always)]
-fn write_told(frame: Frame, work: &Work, kind: u32, mtu: u32) -> Option<()> {
-    let ip = header(
-        work.destination(),
-        work.source(),
-        PROTO_ICMP,
-        0,
-        TOLD_LEN - ETH_LEN,
-    );
+fn admit() -> bool {
+    let Some(meter) = ICMP.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the pointer is to a map entry that lives as long as the map. Two processors may take the same one: the limit is for
+    // protection, not for accounting.
+    match unsafe { *meter }.admit(nat::now()) {
+        Some(after) => {
+            // SAFETY: as above.
+            unsafe { *meter = after };
+            true
+        }
+        None => false,
+    }
+}
+
+/// Makes the frame an ICMP error, from this address to the packet's source, about the packet that began with `Work::head`.
+#[inline(never)]
+fn write_told(frame: Frame, work: &Work, source: [u8; 4], kind: u32, mtu: u32) -> u32 {
+    if !admit() {
+        return End::drop(DropReason::IcmpLimit).0;
+    }
+    let tail = TOLD_LEN as i32 - frame.len() as i32;
+    // SAFETY: no pointers into the frame are held.
+    if unsafe { bpf_xdp_adjust_tail(frame.0, tail) } != 0 {
+        return End::drop(DropReason::Internal).0;
+    }
+    let ip = header(source, work.source(), PROTO_ICMP, 0, TOLD_LEN - ETH_LEN);
     let mut sum = kind + mtu;
     let mut i = 0;
     while i < QUOTED_LEN {
@@ -385,13 +457,16 @@ fn write_told(frame: Frame, work: &Work, kind: u32, mtu: u32) -> Option<()> {
         (mtu as u16).to_be_bytes(),
         csum_fold(sum).to_be_bytes(),
     );
-    frame.write(
-        UPPER,
-        [kind[0], kind[1], sum[0], sum[1], 0, 0, mtu[0], mtu[1]],
-    )?;
-    frame.write(UPPER + 8, work.head)?;
-    frame.write(ETH_LEN, ip)?;
-    turn(frame)
+    let icmp = [kind[0], kind[1], sum[0], sum[1], 0, 0, mtu[0], mtu[1]];
+    let done = frame
+        .write(UPPER, icmp)
+        .and_then(|()| frame.write(UPPER + 8, work.head))
+        .and_then(|()| frame.write(ETH_LEN, ip));
+    if done.is_none() {
+        return End::drop(DropReason::Internal).0;
+    }
+    count_reply();
+    End::ON.0
 }
 
 /// A header of ours, not to be fragmented.

@@ -32,7 +32,7 @@ const HEADER_CHECKSUM: usize = 10;
 
 /// [`Work::part`].
 pub const WHOLE: u32 = 0;
-const FIRST: u32 = 1;
+pub const FIRST: u32 = 1;
 pub const LATER: u32 = 2;
 
 /// One packet, and what the stages found out about it.
@@ -70,17 +70,31 @@ pub struct Work {
     pub begins: bool,
     /// The packet is an ICMP error: what it quotes is changed too.
     pub is_error: bool,
-    /// The tenant's address and port.
+    /// The tenant's address and port. Of a later fragment the address that it gets.
     pub address: [u8; 4],
     pub port: u16,
-    /// The packet's first bytes, which an answer quotes.
+    /// The first bytes of a tenant's packet as it came, which an answer quotes; zeroes where there are fewer.
     pub head: [u8; 28],
+    pub fragment: FragmentKey,
 }
 
 impl Work {
     #[inline(always)]
     pub const fn source(&self) -> [u8; 4] {
         [self.ip[12], self.ip[13], self.ip[14], self.ip[15]]
+    }
+
+    /// What later fragments of the packet have in common with it, in the network with this VNI or outside (0).
+    #[inline(always)]
+    pub const fn set_fragment(&mut self, vni: u32) {
+        self.fragment = FragmentKey {
+            vni,
+            source: self.source(),
+            destination: self.destination(),
+            id: be16(&self.ip, 4),
+            protocol: self.upper.protocol,
+            pad: 0,
+        };
     }
 
     #[inline(always)]

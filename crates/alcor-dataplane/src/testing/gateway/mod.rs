@@ -66,6 +66,8 @@ pub enum Step {
     Advance(Duration),
     /// What expired is forgotten.
     Sweep,
+    /// The way to the outside takes packets of so many bytes.
+    WayMtu(u16),
 }
 
 /// A way to exercise a gateway, the same for the same seed.

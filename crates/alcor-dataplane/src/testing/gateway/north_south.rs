@@ -25,6 +25,8 @@ const ROUTERS: usize = 3;
 const FLOATING_IPS: usize = 4;
 /// Neither has ports nor asks.
 const PROTO_GRE: u8 = 47;
+/// More is to come.
+const FIRST_FRAGMENT: u16 = 0x2000;
 /// Where VXLAN's inner packet starts in an outer packet.
 const INNER: usize = 20 + 8 + 8 + ETH_LEN;
 
@@ -192,14 +194,33 @@ fn packet(rng: &mut Rng, source: Ipv4Addr, destination: Ipv4Addr) -> (u8, Ip, Ve
     if rng.chance(30) {
         ip.fragment = 0x4000;
     }
-    if rng.chance(8) {
-        ip.fragment = rng.one([0x2000, 0x2010, 0x0010]);
+    if rng.chance(10) {
+        ip.fragment = rng.one([FIRST_FRAGMENT, FIRST_FRAGMENT, 0x2010, 0x0010]);
     }
     if rng.chance(3) {
         ip.options = vec![1; 4];
     }
     let (protocol, upper) = upper(rng, &ip);
+    if upper.len() > 80 && rng.chance(60) {
+        ip.fragment |= 0x4000;
+    }
     (protocol, ip, upper)
+}
+
+/// Later fragments of the packet in a frame, if that is a first one.
+fn later(rng: &mut Rng, frame: &[u8]) -> Vec<Vec<u8>> {
+    let is_tunnel = array::<4>(frame, ETH_LEN + 16) == Some(TUNNEL_IP.octets());
+    let at = ETH_LEN + if is_tunnel { INNER } else { 0 };
+    if u16_at(frame, at + 6) != Some(FIRST_FRAGMENT) {
+        return Vec::new();
+    }
+    let fragments = [0x2010u16, 0x0020].into_iter().take(rng.below(3));
+    let of = |fragment| {
+        let mut later = frame.to_vec();
+        replace_word(&mut later, at + 6, at + 10, fragment);
+        later
+    };
+    fragments.map(of).collect()
 }
 
 /// From a tenant, in the tunnel.
@@ -307,7 +328,10 @@ fn back(rng: &mut Rng, packet: &[u8]) -> Option<(u8, Ip, Vec<u8>)> {
         let (protocol, error) = ip.icmp(rng.one([3, 11, 12]), rng.one([0, 4]), &body);
         return Some((protocol, ip, error));
     }
-    let ip = Ip::new(destination.into(), source.into(), 60);
+    let mut ip = Ip::new(destination.into(), source.into(), 60);
+    if rng.chance(30) {
+        ip.fragment = rng.one([FIRST_FRAGMENT, FIRST_FRAGMENT, 0x2010, 0x0010]);
+    }
     let ports = (u16_at(layer, 2)?, u16_at(layer, 0)?);
     let upper = match protocol {
         PROTO_TCP => {
@@ -327,35 +351,39 @@ fn back(rng: &mut Rng, packet: &[u8]) -> Option<(u8, Ip, Vec<u8>)> {
     Some((protocol, ip, upper))
 }
 
+/// A network whose tenants hide behind a router.
+fn hidden_network(number: u8) -> Vec<RowChange> {
+    let network = usize::from(number);
+    let external = ExternalRow {
+        network_id: network_id(99),
+        address: Some([203, 0, 113, number + 1].into()),
+        enable_snat: true,
+        gateways: vec![TUNNEL_IP.into()],
+    };
+    let interface = InterfaceRow {
+        network_id: network_id(network),
+        cidr: IpNet::from(Ipv4Net::new_assert([10, number, 0, 0].into(), 24)),
+        address: [10, number, 0, 254].into(),
+    };
+    let router = RouterRow {
+        id: router_id(network),
+        network_id: network_id(network),
+        admin_state_up: true,
+        interfaces: vec![interface],
+        routes: Vec::new(),
+        external: Some(external),
+    };
+    let rows = network_row(&mut Rng::new(0), network).into_iter().map(up);
+    rows.chain([Row::Router(router)]).map(RowChange::Put).collect()
+}
+
 impl GatewayScenario {
     /// A tenant of one router begins so many connections, then one of another router so many.
     pub fn crowd(first: u16, second: u16) -> Self {
-        let rng = &mut Rng::new(0);
         let mut steps = Vec::new();
         for (number, connections) in [(0u8, first), (1, second)] {
             let network = usize::from(number);
-            let external = ExternalRow {
-                network_id: network_id(99),
-                address: Some([203, 0, 113, number + 1].into()),
-                enable_snat: true,
-                gateways: vec![TUNNEL_IP.into()],
-            };
-            let interface = InterfaceRow {
-                network_id: network_id(network),
-                cidr: IpNet::from(Ipv4Net::new_assert([10, number, 0, 0].into(), 24)),
-                address: [10, number, 0, 254].into(),
-            };
-            let router = RouterRow {
-                id: router_id(network),
-                network_id: network_id(network),
-                admin_state_up: true,
-                interfaces: vec![interface],
-                routes: Vec::new(),
-                external: Some(external),
-            };
-            let rows = network_row(rng, network).into_iter().map(up);
-            let rows = rows.chain([Row::Router(router)]).map(RowChange::Put);
-            steps.push(Step::Apply(rows.collect()));
+            steps.push(Step::Apply(hidden_network(number)));
             let source = Ipv4Addr::new(10, number, 0, 1);
             let ip = Ip::new(source.into(), [198, 51, 100, 1].into(), 63);
             for port in 0..connections {
@@ -364,6 +392,19 @@ impl GatewayScenario {
                 let host = Ipv4Addr::new(192, 0, 2, 1);
                 steps.push(Step::Frame(UNDERLAY, in_tunnel(host, vni(network), &inner)));
             }
+        }
+        Self { steps }
+    }
+
+    /// So many packets from outside whose time ends at the gateway, and after half a second as many again.
+    pub fn expiring(packets: u64) -> Self {
+        let mut steps = vec![Step::Apply(hidden_network(0))];
+        let ip = Ip::new([198, 51, 100, 1].into(), [203, 0, 113, 1].into(), 1);
+        let datagram = ip.udp((2000, 53), b"?");
+        let frame = ip.frame(NEXT_HOP, DEVICE_MAC, PROTO_UDP, &datagram);
+        for _ in 0..2 {
+            steps.extend((0..packets).map(|_| Step::Frame(OUTSIDE, frame.clone())));
+            steps.push(Step::Advance(Duration::from_millis(500)));
         }
         Self { steps }
     }
@@ -383,7 +424,7 @@ impl GatewayScenario {
         }
         first.extend((0..5).filter_map(|_| router_row(rng).map(RowChange::Put)));
         first.extend((0..2).map(|_| RowChange::Put(floating_row(rng))));
-        let mut steps = vec![Step::Apply(first)];
+        let mut steps = vec![Step::Apply(first), Step::WayMtu(rng.one([100, u16::MAX]))];
         for _ in 0..120 {
             let mut frame = match rng.below(20) {
                 0 => {
@@ -395,7 +436,10 @@ impl GatewayScenario {
                     continue;
                 }
                 2 => {
-                    steps.push(Step::Sweep);
+                    steps.push(match rng.chance(50) {
+                        true => Step::Sweep,
+                        false => Step::WayMtu(rng.one([68, 100, 100, 120, 1500, u16::MAX])),
+                    });
                     continue;
                 }
                 3..=9 => {
@@ -411,7 +455,9 @@ impl GatewayScenario {
             // Where it came from shows in where it goes.
             let is_tunnel = array::<4>(&frame, ETH_LEN + 16) == Some(TUNNEL_IP.octets());
             let side = if is_tunnel { UNDERLAY } else { OUTSIDE };
+            let later = later(rng, &frame);
             steps.push(Step::Frame(if rng.chance(10) { BOTH } else { side }, frame));
+            steps.extend(later.into_iter().map(|frame| Step::Frame(side, frame)));
         }
         Self { steps }
     }

@@ -6,7 +6,7 @@ use alcor_dataplane_abi::gateway::key;
 use alcor_lab::{Namespace, eventually};
 use serde_json::{Value, json};
 
-use super::{Cloud, FAR, OUTSIDE, assert_none_missing};
+use super::{Cloud, FAR, OUTSIDE, assert_none_missing, words};
 use crate::region::{PATIENCE, Vm, interrupt, more_answers};
 
 /// A network with a way out, and what is needed to be reached from there.
@@ -153,4 +153,38 @@ fn a_gateway_that_starts_again_loses_no_packet_and_one_that_dies_is_replaced() {
     north.cloud.power_off(owner);
     more_answers(&mut ping, 20);
     interrupt(&mut ping);
+}
+
+/// What is longer than a link takes comes in fragments, or is told so; the time that packets live shows who is on the way.
+#[test]
+fn long_packets_and_short_lives_are_as_behind_any_router() {
+    let north = North::start(Cloud::start("tgwlong"));
+    let vm = north.cloud.region.vm("vm", 0, &[&north.subnet]);
+    vm.reaches(FAR);
+    let ping = |arguments: &[&str]| {
+        let command = [&["ping", "-n", "-c1", "-W2"][..], arguments, &[FAR]].concat();
+        vm.namespace.run(&command).map_err(|error| error.to_string())
+    };
+    // The outside answers in fragments that the network takes.
+    let narrow = format!("route replace 203.0.113.0/24 dev eth0 src {OUTSIDE} mtu lock 1400");
+    words(&north.cloud.outside, &narrow);
+    ping(&["-s", "4000"]).unwrap();
+    for gateway in &north.cloud.gateways {
+        words(&gateway.namespace, "link set eth1 mtu 1300");
+    }
+    let told = ping(&["-M", "do", "-s", "1372"]).unwrap_err();
+    assert!(
+        told.contains("From 10.0.0.1 icmp_seq=1 Frag needed and DF set (mtu = 1300)"),
+        "{told}"
+    );
+    let way = words(&vm.namespace, &format!("route get {FAR}"));
+    assert!(way.contains("mtu 1300"), "{way}");
+    ping(&["-M", "do", "-s", "1200"]).unwrap();
+    // One hop is the router, which the host speaks for; the next one is outside.
+    let first = ping(&["-t", "1"]).unwrap_err();
+    assert!(
+        first.contains("From 10.0.0.1 icmp_seq=1 Time to live exceeded"),
+        "{first}"
+    );
+    ping(&["-t", "2"]).unwrap();
 }
