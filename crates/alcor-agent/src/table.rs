@@ -26,17 +26,14 @@ pub(crate) struct Entry {
     pub(crate) row: Option<Row>,
     /// What the data plane said.
     pub(crate) state: State,
-    /// A neighbour that was given up, though nobody said that it is gone: it may come again as it was.
-    lapsed: bool,
     /// Which decision the data plane's answer must be about.
     token: u64,
 }
 
 impl Entry {
-    /// Whether news of this revision replaces it. What was given up yields to every word: an NCM that was started again may know the
-    /// same row by an older revision (that it had been told once more is forgotten), and deltas that are on their way end with the newest.
+    /// Whether news of this revision replaces it.
     fn yields_to(&self, revision: Revision) -> bool {
-        self.lapsed || self.revision.is_none_or(|known| revision > known)
+        self.revision.is_none_or(|known| revision > known)
     }
 }
 
@@ -121,7 +118,6 @@ impl Table {
                 revision: None,
                 row: Some(row),
                 state: State::InForce,
-                lapsed: false,
                 token: 0,
             };
             table
@@ -268,18 +264,13 @@ impl Table {
         self.finish(draft).changes
     }
 
-    /// Gives neighbours up that nobody said are gone.
+    /// Gives neighbours up that nobody said are gone, with their revisions: whatever is said of them next counts. An NCM that was started
+    /// again may know a row by an older revision than it told before, and deltas that are on their way end with the newest.
     pub(crate) fn lapse(&mut self, keys: impl IntoIterator<Item = RowKey>) -> Vec<Planned> {
         let mut draft = Draft::default();
         for key in keys {
-            if let Some(entry) = self.entry(&key).filter(|entry| entry.row.is_some()) {
-                let revision = entry.revision;
-                self.set(key, revision, RowChange::Remove(key), None, &mut draft);
-                if let Some(network) = self.networks.get_mut(&key.network_id())
-                    && let Some(entry) = network.rows.get_mut(&key)
-                {
-                    entry.lapsed = true;
-                }
+            if self.entry(&key).is_some_and(|entry| entry.row.is_some()) {
+                self.set(key, None, RowChange::Remove(key), None, &mut draft);
             }
         }
         self.finish(draft).changes
@@ -394,7 +385,6 @@ impl Table {
                 revision,
                 row,
                 state,
-                lapsed: false,
                 token: self.tokens,
             },
         );
