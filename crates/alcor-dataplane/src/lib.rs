@@ -60,13 +60,20 @@ pub trait Dataplane: Send {
     /// # Errors
     /// When the device is not there, is tied to another port or cannot be programmed; the port then has no
     /// device.
-    fn attach(&mut self, port: Id<Port>, device: &str) -> Result<(), DataplaneError>;
+    fn attach(&mut self, _port: Id<Port>, _device: &str) -> Result<(), DataplaneError> {
+        Err(DataplaneError::Unsupported {
+            dataplane: self.name(),
+            what: "ports",
+        })
+    }
 
     /// Unties the port's device. Nothing happens when there is none.
     ///
     /// # Errors
     /// When the kernel refuses; the device may still carry packets then.
-    fn detach(&mut self, port: Id<Port>) -> Result<(), DataplaneError>;
+    fn detach(&mut self, _port: Id<Port>) -> Result<(), DataplaneError> {
+        Ok(())
+    }
 
     /// The rows in force and the devices attached: what an agent that starts again finds.
     ///
@@ -78,31 +85,41 @@ pub trait Dataplane: Send {
     ///
     /// # Errors
     /// [`DataplaneError::NoDevice`] when the port has none.
-    fn inject(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError>;
+    fn inject(&mut self, port: Id<Port>, _frame: &[u8]) -> Result<(), DataplaneError> {
+        Err(DataplaneError::NoDevice(port))
+    }
 
     /// Sends a frame that was held ([`Event::Unresolved`]) on its way, from the beginning, as if the port sent it now. One
     /// that still goes to an unknown address is dropped (`UnknownDestination`): nothing is held twice.
     ///
     /// # Errors
     /// [`DataplaneError::NoDevice`] when the port has none.
-    fn release(&mut self, port: Id<Port>, frame: &[u8]) -> Result<(), DataplaneError>;
+    fn release(&mut self, port: Id<Port>, _frame: &[u8]) -> Result<(), DataplaneError> {
+        Err(DataplaneError::NoDevice(port))
+    }
 
     /// For each address: whether a packet, or an answer to ARP or neighbour discovery, has used its neighbour row since
     /// the last call about it, or since the row came. False for addresses without a row.
     ///
     /// # Errors
     /// When the state in the kernel cannot be read.
-    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError>;
+    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
+        Ok(vec![false; keys.len()])
+    }
 
     /// The event stream; the first call gets it, later calls get `None`.
-    fn events(&mut self) -> Option<mpsc::Receiver<Event>>;
+    fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
+        None
+    }
 
     /// The connections of a port that are tracked now, sorted, at most [`MAX_LISTED_CONNECTIONS`]; none for a port that
     /// is not filtered or not here. For people who look at a host; reading them all takes milliseconds.
     ///
     /// # Errors
     /// When the tables in the kernel cannot be read.
-    fn connections(&mut self, port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError>;
+    fn connections(&mut self, _port: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
+        Ok(Vec::new())
+    }
 
     /// What a gateway says of itself; `None` from a host's data plane, which is none.
     ///

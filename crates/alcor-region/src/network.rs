@@ -64,15 +64,49 @@ impl Managed for Network {
     type Update = NetworkUpdate;
     const QUOTA: Option<&'static str> = Some("network");
 
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// A taken or exhausted identifier, an MTU that does not fit, attributes that only an admin may set.
     fn create(
         tx: &mut Tx<'_, RegionState>,
         env: &Env,
         caller: &Caller,
         create: Self::Create,
     ) -> Result<Arc<Self>, RegionError> {
-        self::create(tx, env, caller, create)
+        let mtu = match create.mtu {
+            // Neutron's 0 stands for the default.
+            None | Some(0) => env.config.network_mtu_max(),
+            Some(mtu) => check_mtu(env, mtu)?,
+        };
+        host::check_zones(tx.state(), &create.availability_zone_hints)?;
+        let id = env.new_id();
+        let standard = env.standard(caller, create.standard)?;
+        let network = Network {
+            id,
+            revision: tx.revision(),
+            segmentation_id: vni_for(tx.state(), env, &standard.project_id, create.segmentation_id)?,
+            standard,
+            admin_state_up: create.admin_state_up.unwrap_or(true),
+            mtu,
+            port_security_enabled: create.port_security_enabled.unwrap_or(true),
+            external: create.external.unwrap_or(false),
+            is_default: create.is_default.unwrap_or(false),
+            availability_zone_hints: create.availability_zone_hints,
+        };
+        external::check_default(tx.state(), &network)?;
+        let (owner, external) = (network.standard.project_id.clone(), network.external);
+        tx.put(Resource::Network(Arc::new(network)));
+        segment::make_for(tx, env, id)?;
+        rbac::set_shared(tx, env, id, &owner, create.shared.unwrap_or(false));
+        rbac::set_external(tx, env, id, &owner, external);
+        written(tx, id)
     }
 
+    /// Changes a network.
+    ///
+    /// # Errors
+    /// Not found, not the caller's, `If-Match`, an MTU that does not fit.
     fn update(
         tx: &mut Tx<'_, RegionState>,
         env: &Env,
@@ -81,9 +115,43 @@ impl Managed for Network {
         update: Self::Update,
         if_match: Option<u64>,
     ) -> Result<Arc<Self>, RegionError> {
-        self::update(tx, env, caller, *id, update, if_match)
+        let id = *id;
+        let mut network = Network::clone(visible(tx.state(), caller, id)?);
+        let was_shared = rbac::is_shared(tx.state(), id);
+        env.update_standard(&mut network.standard, update.standard, if_match)?;
+        let owner = network.standard.project_id.clone();
+        if was_shared && update.shared == Some(false) {
+            check_nobody_loses(tx.state(), id, &owner)?;
+        }
+        if let Some(mtu) = update.mtu {
+            let has_ipv6 = tx
+                .state()
+                .subnets_of(id)
+                .any(|subnet| subnet.cidr.addr().is_ipv6());
+            network.mtu = check_mtu(env, mtu)?;
+            if tx.state().subnets_of(id).next().is_some() {
+                check_mtu_for(id, mtu, has_ipv6)?;
+            }
+        }
+        network.admin_state_up = update.admin_state_up.unwrap_or(network.admin_state_up);
+        network.port_security_enabled = update
+            .port_security_enabled
+            .unwrap_or(network.port_security_enabled);
+        external::change(tx.state(), &mut network, update.external, update.is_default)?;
+        tx.put(Resource::Network(Arc::new(network)));
+        if let Some(external) = update.external {
+            rbac::set_external(tx, env, id, &owner, external);
+        }
+        if let Some(shared) = update.shared {
+            rbac::set_shared(tx, env, id, &owner, shared);
+        }
+        written(tx, id)
     }
 
+    /// Deletes a network, its subnets and floating IPs of it that lead nowhere.
+    ///
+    /// # Errors
+    /// Not found, not the caller's, `If-Match`, ports left.
     fn delete(
         tx: &mut Tx<'_, RegionState>,
         env: &Env,
@@ -91,95 +159,27 @@ impl Managed for Network {
         id: &Id<Self>,
         if_match: Option<u64>,
     ) -> Result<(), RegionError> {
-        self::delete(tx, env, caller, *id, if_match)
+        let id = *id;
+        let network = visible(tx.state(), caller, id)?;
+        check_if_match(&network.standard, if_match)?;
+        floating_ip::remove_unused(tx, env, id)?;
+        if tx.state().has_ports(id) {
+            return Err(RegionError::NetworkInUse(id));
+        }
+        let subnets: Vec<_> = tx.state().subnets_of(id).map(|subnet| subnet.id).collect();
+        for subnet in subnets {
+            tx.delete(ResourceKey::Subnet(subnet));
+        }
+        rbac::forget(tx, id);
+        label::forget_network(tx, id);
+        segment::forget(tx, id);
+        tx.delete(ResourceKey::Network(id));
+        Ok(())
     }
 
     fn visible(&self, caller: &Caller, state: &RegionState) -> bool {
         state.sees_network(caller, self)
     }
-}
-
-/// Makes a network.
-///
-/// # Errors
-/// A taken or exhausted identifier, an MTU that does not fit, attributes that only an admin may set.
-fn create(
-    tx: &mut Tx<'_, RegionState>,
-    env: &Env,
-    caller: &Caller,
-    create: NetworkCreate,
-) -> Result<Arc<Network>, RegionError> {
-    let mtu = match create.mtu {
-        // Neutron's 0 stands for the default.
-        None | Some(0) => env.config.network_mtu_max(),
-        Some(mtu) => check_mtu(env, mtu)?,
-    };
-    host::check_zones(tx.state(), &create.availability_zone_hints)?;
-    let id = env.new_id();
-    let standard = env.standard(caller, create.standard)?;
-    let network = Network {
-        id,
-        revision: tx.revision(),
-        segmentation_id: vni_for(tx.state(), env, &standard.project_id, create.segmentation_id)?,
-        standard,
-        admin_state_up: create.admin_state_up.unwrap_or(true),
-        mtu,
-        port_security_enabled: create.port_security_enabled.unwrap_or(true),
-        external: create.external.unwrap_or(false),
-        is_default: create.is_default.unwrap_or(false),
-        availability_zone_hints: create.availability_zone_hints,
-    };
-    external::check_default(tx.state(), &network)?;
-    let (owner, external) = (network.standard.project_id.clone(), network.external);
-    tx.put(Resource::Network(Arc::new(network)));
-    segment::make_for(tx, env, id)?;
-    rbac::set_shared(tx, env, id, &owner, create.shared.unwrap_or(false));
-    rbac::set_external(tx, env, id, &owner, external);
-    written(tx, id)
-}
-
-/// Changes a network.
-///
-/// # Errors
-/// Not found, not the caller's, `If-Match`, an MTU that does not fit.
-fn update(
-    tx: &mut Tx<'_, RegionState>,
-    env: &Env,
-    caller: &Caller,
-    id: Id<Network>,
-    update: NetworkUpdate,
-    if_match: Option<u64>,
-) -> Result<Arc<Network>, RegionError> {
-    let mut network = Network::clone(visible(tx.state(), caller, id)?);
-    let was_shared = rbac::is_shared(tx.state(), id);
-    env.update_standard(&mut network.standard, update.standard, if_match)?;
-    let owner = network.standard.project_id.clone();
-    if was_shared && update.shared == Some(false) {
-        check_nobody_loses(tx.state(), id, &owner)?;
-    }
-    if let Some(mtu) = update.mtu {
-        let has_ipv6 = tx
-            .state()
-            .subnets_of(id)
-            .any(|subnet| subnet.cidr.addr().is_ipv6());
-        network.mtu = check_mtu(env, mtu)?;
-        if tx.state().subnets_of(id).next().is_some() {
-            check_mtu_for(id, mtu, has_ipv6)?;
-        }
-    }
-    network.admin_state_up = update.admin_state_up.unwrap_or(network.admin_state_up);
-    network.port_security_enabled = update
-        .port_security_enabled
-        .unwrap_or(network.port_security_enabled);
-    external::change(tx.state(), &mut network, update.external, update.is_default)?;
-    tx.put(Resource::Network(Arc::new(network)));
-    if let Some(external) = update.external {
-        rbac::set_external(tx, env, id, &owner, external);
-    }
-    if let Some(shared) = update.shared {
-        rbac::set_shared(tx, env, id, &owner, shared);
-    }
-    written(tx, id)
 }
 
 /// Refuses to take a network from everybody while a project that was not given it by name has ports or subnets there.
@@ -196,34 +196,6 @@ fn check_nobody_loses(state: &RegionState, id: Id<Network>, owner: &str) -> Resu
         Some(_) => Err(RegionError::InvalidSharedSetting(id)),
         None => Ok(()),
     }
-}
-
-/// Deletes a network, its subnets and floating IPs of it that lead nowhere.
-///
-/// # Errors
-/// Not found, not the caller's, `If-Match`, ports left.
-fn delete(
-    tx: &mut Tx<'_, RegionState>,
-    env: &Env,
-    caller: &Caller,
-    id: Id<Network>,
-    if_match: Option<u64>,
-) -> Result<(), RegionError> {
-    let network = visible(tx.state(), caller, id)?;
-    check_if_match(&network.standard, if_match)?;
-    floating_ip::remove_unused(tx, env, id)?;
-    if tx.state().has_ports(id) {
-        return Err(RegionError::NetworkInUse(id));
-    }
-    let subnets: Vec<_> = tx.state().subnets_of(id).map(|subnet| subnet.id).collect();
-    for subnet in subnets {
-        tx.delete(ResourceKey::Subnet(subnet));
-    }
-    rbac::forget(tx, id);
-    label::forget_network(tx, id);
-    segment::forget(tx, id);
-    tx.delete(ResourceKey::Network(id));
-    Ok(())
 }
 
 /// Notes in a network that one of its subnets changed: clients see by the network's revision number that something did.

@@ -78,15 +78,70 @@ impl Managed for Subnet {
     type Update = SubnetUpdate;
     const QUOTA: Option<&'static str> = Some("subnet");
 
+    /// Makes a subnet. Ports that are there already get an address of it when it forms addresses by EUI-64, as in
+    /// Neutron.
+    ///
+    /// # Errors
+    /// Whatever Neutron refuses: an overlap, a gateway or pool outside, a mode that does not fit.
     fn create(
         tx: &mut Tx<'_, RegionState>,
         env: &Env,
         caller: &Caller,
         create: Self::Create,
     ) -> Result<Arc<Self>, RegionError> {
-        self::create(tx, env, caller, create)
+        let network = Arc::clone(network::visible(tx.state(), caller, create.network_id)?);
+        let standard = env.standard(caller, create.standard)?;
+        let request = BlockRequest {
+            ip_version: create.ip_version,
+            cidr: create.cidr,
+            prefixlen: create.prefixlen,
+            pool: create.subnetpool_id,
+            use_default_pool: create.use_default_subnetpool,
+            has_ranges: create.allocation_pools.is_some(),
+        };
+        let (cidr, subnetpool_id) =
+            choose_block(tx.state(), caller, &network, &standard.project_id, request)?;
+        check_block(tx.state(), &network, cidr)?;
+        let enable_dhcp = create.enable_dhcp.unwrap_or(true);
+        check_modes(cidr, create.ipv6_address_mode, create.ipv6_ra_mode, enable_dhcp)?;
+        let gateway_ip = match create.gateway_ip {
+            None => default_gateway(cidr, create.cidr.is_some()),
+            Some(given) => given,
+        };
+        let subnet = Subnet {
+            id: env.new_id(),
+            revision: tx.revision(),
+            standard,
+            network_id: network.id,
+            cidr,
+            gateway_ip,
+            allocation_pools: match create.allocation_pools {
+                Some(given) => check_pools(cidr, given)?,
+                None => default_pools(cidr, gateway_ip),
+            },
+            dns_nameservers: create.dns_nameservers,
+            host_routes: create.host_routes,
+            enable_dhcp,
+            ipv6_address_mode: create.ipv6_address_mode,
+            ipv6_ra_mode: create.ipv6_ra_mode,
+            subnetpool_id,
+            service_types: sorted(create.service_types),
+            dns_publish_fixed_ip: create.dns_publish_fixed_ip.unwrap_or(false),
+        };
+        check_whole(&subnet)?;
+        let (id, auto) = (subnet.id, subnet.is_auto_address());
+        tx.put(Resource::Subnet(Arc::new(subnet)));
+        network::revise(tx, env, network.id);
+        if auto {
+            add_auto_addresses(tx, env, id, network.id)?;
+        }
+        written(tx, id)
     }
 
+    /// Changes a subnet.
+    ///
+    /// # Errors
+    /// As creation; also when a port has the new gateway's address.
     fn update(
         tx: &mut Tx<'_, RegionState>,
         env: &Env,
@@ -95,9 +150,44 @@ impl Managed for Subnet {
         update: Self::Update,
         if_match: Option<u64>,
     ) -> Result<Arc<Self>, RegionError> {
-        self::update(tx, env, caller, *id, update, if_match)
+        let id = *id;
+        let mut subnet = Subnet::clone(visible(tx.state(), caller, id)?);
+        env.update_standard(&mut subnet.standard, update.standard, if_match)?;
+        if let Some(gateway) = update.gateway_ip {
+            check_gateway_unused(tx.state(), &subnet, gateway)?;
+            if let Some(ip) = gateway
+                && gateway != subnet.gateway_ip
+                && tx.state().port_with_ip(id, ip).is_some()
+            {
+                return Err(RegionError::IpAddressInUse { ip, subnet: id });
+            }
+            subnet.gateway_ip = gateway;
+        }
+        if let Some(pools) = update.allocation_pools {
+            subnet.allocation_pools = check_pools(subnet.cidr, pools)?;
+        }
+        subnet.dns_nameservers = update.dns_nameservers.unwrap_or(subnet.dns_nameservers);
+        subnet.host_routes = update.host_routes.unwrap_or(subnet.host_routes);
+        subnet.enable_dhcp = update.enable_dhcp.unwrap_or(subnet.enable_dhcp);
+        subnet.service_types = update.service_types.map_or(subnet.service_types, sorted);
+        subnet.dns_publish_fixed_ip = update.dns_publish_fixed_ip.unwrap_or(subnet.dns_publish_fixed_ip);
+        check_modes(
+            subnet.cidr,
+            subnet.ipv6_address_mode,
+            subnet.ipv6_ra_mode,
+            subnet.enable_dhcp,
+        )?;
+        check_whole(&subnet)?;
+        let network = subnet.network_id;
+        tx.put(Resource::Subnet(Arc::new(subnet)));
+        network::revise(tx, env, network);
+        written(tx, id)
     }
 
+    /// Deletes a subnet. Addresses formed by EUI-64 leave their ports; any other address is a refusal.
+    ///
+    /// # Errors
+    /// Not found, not the caller's, `If-Match`, addresses in use.
     fn delete(
         tx: &mut Tx<'_, RegionState>,
         env: &Env,
@@ -105,71 +195,36 @@ impl Managed for Subnet {
         id: &Id<Self>,
         if_match: Option<u64>,
     ) -> Result<(), RegionError> {
-        self::delete(tx, env, caller, *id, if_match)
+        let id = *id;
+        let subnet = Arc::clone(visible(tx.state(), caller, id)?);
+        check_if_match(&subnet.standard, if_match)?;
+        let users: Vec<_> = tx.state().addresses_of(id).map(|(_, port)| port).collect();
+        let is_router = |port: &Id<Port>| {
+            let port = tx.state().ports().get(port);
+            port.is_some_and(|port| port.device_owner == ROUTER_INTERFACE)
+        };
+        if !users.is_empty() && (!subnet.is_auto_address() || users.iter().any(is_router)) {
+            return Err(RegionError::SubnetInUse {
+                subnet: id,
+                reason: "One or more ports have an IP allocation from this subnet".into(),
+            });
+        }
+        for port_id in users {
+            if let Some(port) = tx.state().ports().get(&port_id) {
+                let mut port = Port::clone(port);
+                port.fixed_ips.retain(|fixed| fixed.subnet_id != id);
+                env.touch(&mut port.standard);
+                tx.put(Resource::Port(Arc::new(port)));
+            }
+        }
+        tx.delete(ResourceKey::Subnet(id));
+        network::revise(tx, env, subnet.network_id);
+        Ok(())
     }
 
     fn visible(&self, caller: &Caller, state: &RegionState) -> bool {
         state.sees_subnet(caller, self)
     }
-}
-
-/// Makes a subnet. Ports that are there already get an address of it when it forms addresses by EUI-64, as in
-/// Neutron.
-///
-/// # Errors
-/// Whatever Neutron refuses: an overlap, a gateway or pool outside, a mode that does not fit.
-fn create(
-    tx: &mut Tx<'_, RegionState>,
-    env: &Env,
-    caller: &Caller,
-    create: SubnetCreate,
-) -> Result<Arc<Subnet>, RegionError> {
-    let network = Arc::clone(network::visible(tx.state(), caller, create.network_id)?);
-    let standard = env.standard(caller, create.standard)?;
-    let request = BlockRequest {
-        ip_version: create.ip_version,
-        cidr: create.cidr,
-        prefixlen: create.prefixlen,
-        pool: create.subnetpool_id,
-        use_default_pool: create.use_default_subnetpool,
-        has_ranges: create.allocation_pools.is_some(),
-    };
-    let (cidr, subnetpool_id) = choose_block(tx.state(), caller, &network, &standard.project_id, request)?;
-    check_block(tx.state(), &network, cidr)?;
-    let enable_dhcp = create.enable_dhcp.unwrap_or(true);
-    check_modes(cidr, create.ipv6_address_mode, create.ipv6_ra_mode, enable_dhcp)?;
-    let gateway_ip = match create.gateway_ip {
-        None => default_gateway(cidr, create.cidr.is_some()),
-        Some(given) => given,
-    };
-    let subnet = Subnet {
-        id: env.new_id(),
-        revision: tx.revision(),
-        standard,
-        network_id: network.id,
-        cidr,
-        gateway_ip,
-        allocation_pools: match create.allocation_pools {
-            Some(given) => check_pools(cidr, given)?,
-            None => default_pools(cidr, gateway_ip),
-        },
-        dns_nameservers: create.dns_nameservers,
-        host_routes: create.host_routes,
-        enable_dhcp,
-        ipv6_address_mode: create.ipv6_address_mode,
-        ipv6_ra_mode: create.ipv6_ra_mode,
-        subnetpool_id,
-        service_types: sorted(create.service_types),
-        dns_publish_fixed_ip: create.dns_publish_fixed_ip.unwrap_or(false),
-    };
-    check_whole(&subnet)?;
-    let (id, auto) = (subnet.id, subnet.is_auto_address());
-    tx.put(Resource::Subnet(Arc::new(subnet)));
-    network::revise(tx, env, network.id);
-    if auto {
-        add_auto_addresses(tx, env, id, network.id)?;
-    }
-    written(tx, id)
 }
 
 /// Which block a new subnet is to have.
@@ -247,51 +302,6 @@ fn sorted(mut service_types: Vec<String>) -> Vec<String> {
     service_types
 }
 
-/// Changes a subnet.
-///
-/// # Errors
-/// As creation; also when a port has the new gateway's address.
-fn update(
-    tx: &mut Tx<'_, RegionState>,
-    env: &Env,
-    caller: &Caller,
-    id: Id<Subnet>,
-    update: SubnetUpdate,
-    if_match: Option<u64>,
-) -> Result<Arc<Subnet>, RegionError> {
-    let mut subnet = Subnet::clone(visible(tx.state(), caller, id)?);
-    env.update_standard(&mut subnet.standard, update.standard, if_match)?;
-    if let Some(gateway) = update.gateway_ip {
-        check_gateway_unused(tx.state(), &subnet, gateway)?;
-        if let Some(ip) = gateway
-            && gateway != subnet.gateway_ip
-            && tx.state().port_with_ip(id, ip).is_some()
-        {
-            return Err(RegionError::IpAddressInUse { ip, subnet: id });
-        }
-        subnet.gateway_ip = gateway;
-    }
-    if let Some(pools) = update.allocation_pools {
-        subnet.allocation_pools = check_pools(subnet.cidr, pools)?;
-    }
-    subnet.dns_nameservers = update.dns_nameservers.unwrap_or(subnet.dns_nameservers);
-    subnet.host_routes = update.host_routes.unwrap_or(subnet.host_routes);
-    subnet.enable_dhcp = update.enable_dhcp.unwrap_or(subnet.enable_dhcp);
-    subnet.service_types = update.service_types.map_or(subnet.service_types, sorted);
-    subnet.dns_publish_fixed_ip = update.dns_publish_fixed_ip.unwrap_or(subnet.dns_publish_fixed_ip);
-    check_modes(
-        subnet.cidr,
-        subnet.ipv6_address_mode,
-        subnet.ipv6_ra_mode,
-        subnet.enable_dhcp,
-    )?;
-    check_whole(&subnet)?;
-    let network = subnet.network_id;
-    tx.put(Resource::Subnet(Arc::new(subnet)));
-    network::revise(tx, env, network);
-    written(tx, id)
-}
-
 /// A gateway stays as long as a router's interface has its address.
 fn check_gateway_unused(
     state: &RegionState,
@@ -308,43 +318,6 @@ fn check_gateway_unused(
         Some(port) => Err(SubnetError::GatewayInUse { ip, port: port.id }),
         None => Ok(()),
     }
-}
-
-/// Deletes a subnet. Addresses formed by EUI-64 leave their ports; any other address is a refusal.
-///
-/// # Errors
-/// Not found, not the caller's, `If-Match`, addresses in use.
-fn delete(
-    tx: &mut Tx<'_, RegionState>,
-    env: &Env,
-    caller: &Caller,
-    id: Id<Subnet>,
-    if_match: Option<u64>,
-) -> Result<(), RegionError> {
-    let subnet = Arc::clone(visible(tx.state(), caller, id)?);
-    check_if_match(&subnet.standard, if_match)?;
-    let users: Vec<_> = tx.state().addresses_of(id).map(|(_, port)| port).collect();
-    let is_router = |port: &Id<Port>| {
-        let port = tx.state().ports().get(port);
-        port.is_some_and(|port| port.device_owner == ROUTER_INTERFACE)
-    };
-    if !users.is_empty() && (!subnet.is_auto_address() || users.iter().any(is_router)) {
-        return Err(RegionError::SubnetInUse {
-            subnet: id,
-            reason: "One or more ports have an IP allocation from this subnet".into(),
-        });
-    }
-    for port_id in users {
-        if let Some(port) = tx.state().ports().get(&port_id) {
-            let mut port = Port::clone(port);
-            port.fixed_ips.retain(|fixed| fixed.subnet_id != id);
-            env.touch(&mut port.standard);
-            tx.put(Resource::Port(Arc::new(port)));
-        }
-    }
-    tx.delete(ResourceKey::Subnet(id));
-    network::revise(tx, env, subnet.network_id);
-    Ok(())
 }
 
 /// The pools of an IPv4 subnet as offsets from its base.

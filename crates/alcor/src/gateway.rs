@@ -9,7 +9,7 @@ use tabled::builder::Builder;
 use crate::{
     cli::{GatewayAsked, OutputFlags},
     client::{Client, path_segment},
-    show::{ago, print_json, print_table, text, took, yes},
+    show::{ago, or_dash, print_json, print_table, text, took, yes},
 };
 
 const PATH: &str = "/alcor/v1/gateways";
@@ -126,8 +126,7 @@ async fn state(client: &Client, gateway: &str, output: &OutputFlags) -> anyhow::
             row.network_id.to_string(),
             row.intended.to_string(),
             row.intended_revision.to_string(),
-            row.applied_revision
-                .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            or_dash(row.applied_revision),
             took(row.timing),
             if current { "in force" } else { "pending" }.into(),
         ]);

@@ -139,7 +139,7 @@ fn print_hosts(hosts: &[HostSummary]) {
 fn summary_cells(host: &HostSummary, now: Timestamp) -> [String; 7] {
     [
         host.name.clone(),
-        host.tunnel_ip.map_or_else(|| "-".into(), |ip| ip.to_string()),
+        or_dash(host.tunnel_ip),
         match host.stale {
             true => "not known",
             false => yes(host.alive),
@@ -168,13 +168,15 @@ pub(crate) fn ago(at: Option<Timestamp>, now: Timestamp) -> String {
     )
 }
 
+/// A cell of a table: what is not known is a dash.
+pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
 /// From the commit to packets seeing it.
 pub(crate) fn took(timing: Option<Timing>) -> String {
     let took = timing.map(|timing| timing.visible_us.saturating_sub(timing.committed_us));
-    took.map_or_else(
-        || "-".into(),
-        |us| format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
-    )
+    or_dash(took.map(|us| format!("{}.{} ms", us / 1_000, us % 1_000 / 100)))
 }
 
 async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::Result<()> {
@@ -207,8 +209,7 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
             row.kind.clone(),
             row.id.clone(),
             row.intended_revision.to_string(),
-            row.applied_revision
-                .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            or_dash(row.applied_revision),
             took(row.timing),
             condition,
         ]);
@@ -219,8 +220,7 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
             format!("{} neighbours", row.intended),
             row.network_id.to_string(),
             row.intended_revision.to_string(),
-            row.applied_revision
-                .map_or_else(|| "-".into(), |revision| revision.to_string()),
+            or_dash(row.applied_revision),
             took(row.timing),
             if current { "in force" } else { "pending" }.into(),
         ]);

@@ -17,11 +17,10 @@ use uuid::Uuid;
 
 use super::{
     MAX_TEXT,
-    handlers::{object_of, pairs},
     plain::{self, Collection},
 };
 use crate::{
-    attributes::{Attribute, Given, Kind, Verb},
+    attributes::{Attribute, Kind},
     auth::Who,
     authorize::authorize_on,
     body::JsonBody,
@@ -182,9 +181,7 @@ async fn show(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let pairs = pairs(&uri)?;
-    query::check_show(AGENTS.table, &pairs)?;
-    let fields = Fields::from_query(AGENTS.table, &pairs);
+    let fields = AGENTS.fields(&uri)?;
     AGENTS.answer_one(StatusCode::OK, &view(&api, &who, &id).await?, &fields)
 }
 
@@ -194,10 +191,7 @@ async fn update(
     Path(id): Path<String>,
     JsonBody(mut body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let Some(value) = body.remove(AGENTS.singular) else {
-        return Err(ApiError::bad_request("Unable to find 'agent' in request body"));
-    };
-    let mut given = Given::check(AGENTS.table, Verb::Put, object_of(value, AGENTS.singular)?)?;
+    let mut given = AGENTS.given(&mut body)?;
     let mut view = view(&api, &who, &id).await?;
     authorize_on(&api, &who, "update_agent", &())?;
     let update = HostUpdate {

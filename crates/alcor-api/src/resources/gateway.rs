@@ -22,12 +22,11 @@ use uuid::Uuid;
 
 use super::{
     MAX_TEXT,
-    handlers::{object_of, pairs},
     plain::{self, Collection},
 };
 use crate::{
     admin::RULE,
-    attributes::{Attribute, Given, Kind, Verb},
+    attributes::{Attribute, Kind},
     auth::Who,
     authorize::authorize_on,
     body::JsonBody,
@@ -143,9 +142,7 @@ async fn show(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let pairs = pairs(&uri)?;
-    query::check_show(GATEWAYS.table, &pairs)?;
-    let fields = Fields::from_query(GATEWAYS.table, &pairs);
+    let fields = GATEWAYS.fields(&uri)?;
     GATEWAYS.answer_one(StatusCode::OK, &view(&api, &who, &id).await?, &fields)
 }
 
@@ -155,10 +152,7 @@ async fn update(
     Path(id): Path<String>,
     JsonBody(mut body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let Some(value) = body.remove(GATEWAYS.singular) else {
-        return Err(ApiError::bad_request("Unable to find 'gateway' in request body"));
-    };
-    let mut given = Given::check(GATEWAYS.table, Verb::Put, object_of(value, GATEWAYS.singular)?)?;
+    let mut given = GATEWAYS.given(&mut body)?;
     let mut view = view(&api, &who, &id).await?;
     let update = GatewayUpdate {
         draining: given.get("draining"),

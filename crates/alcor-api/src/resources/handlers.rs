@@ -11,7 +11,7 @@ use serde::{
     Serialize, Serializer,
     ser::{SerializeMap, SerializeSeq},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -245,7 +245,18 @@ pub(crate) async fn show<R: Resource>(
     one(StatusCode::OK, &view, &Shown::new(&api, &who, fields))
 }
 
-pub(super) fn object_of(value: Value, name: &str) -> Result<serde_json::Map<String, Value>, ApiError> {
+/// The object of this name in a request's body.
+///
+/// # Errors
+/// 400 when there is none, as Neutron says it.
+pub(super) fn named(body: &mut Map<String, Value>, name: &str) -> Result<Map<String, Value>, ApiError> {
+    let value = body
+        .remove(name)
+        .ok_or_else(|| ApiError::bad_request(format!("Unable to find '{name}' in request body")))?;
+    object_of(value, name)
+}
+
+pub(super) fn object_of(value: Value, name: &str) -> Result<Map<String, Value>, ApiError> {
     match value {
         Value::Object(object) => Ok(object),
         _ => Err(ApiError::bad_request(format!(
@@ -278,13 +289,7 @@ pub(crate) async fn update<R: Resource>(
 ) -> Result<Response, ApiError> {
     let uuid = uuid::<R>(&id)?;
     let if_match = query::if_match(headers.get(header::IF_MATCH))?;
-    let Some(value) = body.remove(R::SINGULAR) else {
-        return Err(ApiError::bad_request(format!(
-            "Unable to find '{}' in request body",
-            R::SINGULAR
-        )));
-    };
-    let object = object_of(value, R::SINGULAR)?;
+    let object = named(&mut body, R::SINGULAR)?;
     let before = match view::<R>(&api, &who.caller, &id) {
         Ok(before) => before,
         // What no row could be changed to is said first, as in Neutron; it tells nothing of this one.

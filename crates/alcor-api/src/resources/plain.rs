@@ -6,9 +6,9 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::handlers::{pairs, respond};
+use super::handlers::{named, pairs, respond};
 use crate::{
-    attributes::Attribute,
+    attributes::{Attribute, Given, Verb},
     discovery::base_url,
     error::ApiError,
     query::{self, Fields, ListQuery},
@@ -52,6 +52,24 @@ impl<V> Collection<V> {
     /// 400 for what the collection does not have.
     pub fn query(&self, uri: &Uri) -> Result<ListQuery<V>, ApiError> {
         ListQuery::parse(self.table, &pairs(uri)?)
+    }
+
+    /// Which attributes the query of a single one asks for.
+    ///
+    /// # Errors
+    /// 400 for what the collection does not have.
+    pub fn fields(&self, uri: &Uri) -> Result<Fields<V>, ApiError> {
+        let pairs = pairs(uri)?;
+        query::check_show(self.table, &pairs)?;
+        Ok(Fields::from_query(self.table, &pairs))
+    }
+
+    /// What the body of a change gives, under the singular name.
+    ///
+    /// # Errors
+    /// 400 for what cannot be changed, or not to that.
+    pub fn given(&self, body: &mut Map<String, Value>) -> Result<Given, ApiError> {
+        Given::check(self.table, Verb::Put, named(body, self.singular)?)
     }
 
     /// Answers a list with one page of `views`, which come in whatever order.

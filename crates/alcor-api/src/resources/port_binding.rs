@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{
     MAX_TEXT, View,
-    handlers::{object_of, pairs, respond, view},
+    handlers::{named, pairs, respond, view},
     plain::PlainJson,
     port::MAX_PROFILE_BYTES,
 };
@@ -139,12 +139,7 @@ fn allowed(api: &ApiState, who: &Who, action: &str, id: &str) -> Result<View<Por
 }
 
 fn given(body: &mut serde_json::Map<String, serde_json::Value>, verb: Verb) -> Result<Given, ApiError> {
-    let Some(value) = body.remove(SINGULAR) else {
-        return Err(ApiError::bad_request(format!(
-            "Unable to find '{SINGULAR}' in request body"
-        )));
-    };
-    let mut object = object_of(value, SINGULAR)?;
+    let mut object = named(body, SINGULAR)?;
     // Whose it is, is the port's business; Neutron takes the name of the host, which the path says, in a change.
     object.remove("project_id");
     if verb == Verb::Put {

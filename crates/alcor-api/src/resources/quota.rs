@@ -11,7 +11,10 @@ use axum::{
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{MAX_TEXT, handlers::respond};
+use super::{
+    MAX_TEXT,
+    handlers::{named, respond},
+};
 use crate::{
     attributes::Kind,
     auth::Who,
@@ -234,11 +237,7 @@ struct Wanted {
 }
 
 fn wanted(mut body: Map<String, Value>) -> Result<Wanted, ApiError> {
-    let mut given = match body.remove("quota") {
-        Some(Value::Object(given)) => given,
-        Some(_) => return Err(ApiError::bad_request("Object 'quota' contains invalid data")),
-        None => return Err(ApiError::bad_request("Unable to find 'quota' in request body")),
-    };
+    let mut given = named(&mut body, "quota")?;
     let force = given.remove("force") == Some(Value::Bool(true));
     given.remove("check_limit");
     let unknown: Vec<&str> = given

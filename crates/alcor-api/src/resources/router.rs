@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Resource, View, attribute_table,
     availability_zone::{HINTS, zones_of},
-    handlers::{one, respond, view},
+    handlers::{named, one, respond, view},
     standard_create, standard_update,
 };
 use crate::{
@@ -383,9 +383,7 @@ async fn remove_interface(
 
 /// The routes of `{"router": {"routes": [...]}}`.
 fn named_routes(mut body: Map<String, Value>) -> Result<Vec<HostRoute>, ApiError> {
-    let Some(router) = body.remove("router") else {
-        return Err(ApiError::bad_request("Unable to find 'router' in request body"));
-    };
+    let router = named(&mut body, "router")?;
     match router.get("routes") {
         Some(routes) => parse::routes("routes", routes, MAX_ROUTES),
         None => Err(ApiError::bad_request(

@@ -15,13 +15,13 @@ mod trace;
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use alcor_dataplane::{
-    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, Row, RowChange, RowKey, Snapshot,
+    Dataplane, DataplaneError, DropReason, Drops, Row, RowChange, RowKey, Snapshot,
     gateway::{GatewayDevice, GatewayReport, NatLimits, RouterNat, Rows},
 };
 /// The usual [`GatewayConfig::max_neighbours`].
@@ -30,7 +30,7 @@ use alcor_dataplane_abi::{
     gateway_layout::{DEVICE_EXTERNAL, DEVICE_UNDERLAY, DeviceValue, GATEWAY_LAYOUT, Load, nat_limit},
     layout::Counters,
 };
-use alcor_model::{Id, MacAddr, Network, Port, Router};
+use alcor_model::{Id, MacAddr, Network, Router};
 pub use attach::Attachment;
 use aya::{
     Ebpf,
@@ -42,7 +42,6 @@ use peers::Peers;
 use presence::Presence;
 pub use presence::ROUTE_PROTOCOL;
 use tables::Tables;
-use tokio::sync::mpsc;
 
 use crate::{
     device, error,
@@ -508,13 +507,6 @@ impl XdpGateway {
     }
 }
 
-const fn no_ports<T>() -> Result<T, DataplaneError> {
-    Err(DataplaneError::Unsupported {
-        dataplane: NAME,
-        what: "ports",
-    })
-}
-
 const fn is_neighbour(change: &RowChange) -> bool {
     matches!(
         change,
@@ -548,14 +540,6 @@ impl Dataplane for XdpGateway {
         outcomes
     }
 
-    fn attach(&mut self, _: Id<Port>, _: &str) -> Result<(), DataplaneError> {
-        no_ports()
-    }
-
-    fn detach(&mut self, _: Id<Port>) -> Result<(), DataplaneError> {
-        Ok(())
-    }
-
     fn snapshot(&mut self) -> Result<Snapshot, DataplaneError> {
         let mut rows: Vec<Row> = self.rows.all().cloned().collect();
         let neighbours = self.peers.rows(|handle| self.handles.id(handle))?;
@@ -565,27 +549,6 @@ impl Dataplane for XdpGateway {
             rows,
             ..Snapshot::default()
         })
-    }
-
-    fn inject(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
-        Err(DataplaneError::NoDevice(port))
-    }
-
-    fn release(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
-        Err(DataplaneError::NoDevice(port))
-    }
-
-    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
-        // A gateway has all neighbours of its networks, used or not.
-        Ok(vec![false; keys.len()])
-    }
-
-    fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
-        None
-    }
-
-    fn connections(&mut self, _: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
-        Ok(Vec::new())
     }
 
     fn gateway(&self) -> Result<Option<GatewayReport>, DataplaneError> {

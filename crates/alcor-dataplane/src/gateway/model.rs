@@ -1,18 +1,13 @@
 //! The model of a gateway: frames in, verdicts out.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use alcor_dataplane_abi::gateway_layout::IcmpMeter;
-use alcor_model::{Id, Network, Port, Router};
-use tokio::sync::mpsc;
+use alcor_model::{Id, Router};
 
 use super::{External, GatewayVerdict, NatLimits, Rows, Side, nat::Nat, outside, underlay};
 use crate::{
-    ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, Event, RowChange, Snapshot,
+    Dataplane, DataplaneError, DropReason, Drops, RowChange, Snapshot,
     packet::{
         ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, Ethernet, array,
     },
@@ -134,13 +129,6 @@ impl GatewayModel {
     }
 }
 
-const fn no_ports<T>() -> Result<T, DataplaneError> {
-    Err(DataplaneError::Unsupported {
-        dataplane: NAME,
-        what: "ports",
-    })
-}
-
 impl Dataplane for GatewayModel {
     fn name(&self) -> &'static str {
         NAME
@@ -163,40 +151,11 @@ impl Dataplane for GatewayModel {
         changes.iter().map(apply).collect()
     }
 
-    fn attach(&mut self, _: Id<Port>, _: &str) -> Result<(), DataplaneError> {
-        no_ports()
-    }
-
-    fn detach(&mut self, _: Id<Port>) -> Result<(), DataplaneError> {
-        Ok(())
-    }
-
     fn snapshot(&mut self) -> Result<Snapshot, DataplaneError> {
         Ok(Snapshot {
             rows: self.rows.all().cloned().collect(),
             devices: BTreeMap::new(),
         })
-    }
-
-    fn inject(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
-        Err(DataplaneError::NoDevice(port))
-    }
-
-    fn release(&mut self, port: Id<Port>, _: &[u8]) -> Result<(), DataplaneError> {
-        Err(DataplaneError::NoDevice(port))
-    }
-
-    fn take_used(&mut self, keys: &[(Id<Network>, IpAddr)]) -> Result<Vec<bool>, DataplaneError> {
-        // A gateway has all neighbours of its networks, used or not.
-        Ok(vec![false; keys.len()])
-    }
-
-    fn events(&mut self) -> Option<mpsc::Receiver<Event>> {
-        None
-    }
-
-    fn connections(&mut self, _: Id<Port>) -> Result<Vec<ConnectionEntry>, DataplaneError> {
-        Ok(Vec::new())
     }
 
     fn drops(&mut self) -> Result<Drops, DataplaneError> {

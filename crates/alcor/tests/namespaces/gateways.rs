@@ -228,6 +228,20 @@ impl Cloud {
         })
         .unwrap();
     }
+
+    /// A network that both gateways forward for, with two VMs on each host (VM `n` on host `n % 3`), and their addresses.
+    fn six_vms(&self) -> (Value, Vec<Vm>, Vec<String>) {
+        let network = self.region.network();
+        let subnet = self.region.subnet(&network, "10.0.0.0/24");
+        let vms: Vec<Vm> = (0..6)
+            .map(|n| self.region.vm(&format!("vm{n}"), n % 3, &[&subnet]))
+            .collect();
+        for host in 0..3 {
+            self.forwarded_by(host, &network, &[0, 1]);
+        }
+        let ips = vms.iter().map(|vm| vm.ip(&subnet)).collect();
+        (network, vms, ips)
+    }
 }
 
 impl Drop for Cloud {
@@ -255,15 +269,7 @@ fn first_packet(from: &Vm, to: &str) {
 #[test]
 fn first_packets_go_by_a_gateway_and_later_ones_directly() {
     let mut cloud = Cloud::start("tgwfirst");
-    let network = cloud.region.network();
-    let subnet = cloud.region.subnet(&network, "10.0.0.0/24");
-    let vms: Vec<Vm> = (0..6)
-        .map(|n| cloud.region.vm(&format!("vm{n}"), n % 3, &[&subnet]))
-        .collect();
-    for host in 0..3 {
-        cloud.forwarded_by(host, &network, &[0, 1]);
-    }
-    let ips: Vec<String> = vms.iter().map(|vm| vm.ip(&subnet)).collect();
+    let (_, vms, ips) = cloud.six_vms();
     first_packet(&vms[0], &ips[1]);
     first_packet(&vms[0], &ips[2]);
     let learning = cloud.learning(0);
@@ -291,15 +297,7 @@ fn first_packets_go_by_a_gateway_and_later_ones_directly() {
 #[test]
 fn a_gateway_that_dies_under_traffic_is_not_missed() {
     let mut cloud = Cloud::start("tgwdies");
-    let network = cloud.region.network();
-    let subnet = cloud.region.subnet(&network, "10.0.0.0/24");
-    let vms: Vec<Vm> = (0..6)
-        .map(|n| cloud.region.vm(&format!("vm{n}"), n % 3, &[&subnet]))
-        .collect();
-    for host in 0..3 {
-        cloud.forwarded_by(host, &network, &[0, 1]);
-    }
-    let ips: Vec<String> = vms.iter().map(|vm| vm.ip(&subnet)).collect();
+    let (network, vms, ips) = cloud.six_vms();
     vms[0].reaches(&ips[1]);
     cloud.learned(0, 1);
     let mut direct = cloud
