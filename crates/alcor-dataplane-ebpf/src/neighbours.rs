@@ -7,7 +7,7 @@
 mod bulk;
 mod filter;
 
-use std::{collections::HashMap, io, net::IpAddr};
+use std::{io, net::IpAddr};
 
 use alcor_dataplane::{DataplaneError, NeighbourRow};
 use alcor_dataplane_abi::layout::{IpKey, MacKey, NEIGHBOUR_FORWARD, NeighbourValue, RemoteMac};
@@ -16,6 +16,7 @@ use aya::{
     Ebpf,
     maps::{Array, MapData, MapError},
 };
+use foldhash::HashMap;
 
 use self::filter::Filter;
 use crate::{
@@ -84,10 +85,10 @@ impl Neighbours {
             known: Filter::new(by_ip.limit()),
             by_ip,
             by_mac: take(object, BY_MAC)?,
-            uses: HashMap::new(),
+            uses: HashMap::default(),
             count: 0,
             now: take(object, "use_time")?,
-            told: HashMap::new(),
+            told: HashMap::default(),
         };
         if table.time()? == 0 {
             // 0 is never.

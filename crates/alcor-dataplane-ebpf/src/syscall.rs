@@ -7,6 +7,8 @@ use std::{
     marker::PhantomData,
     mem,
     os::fd::{AsFd, AsRawFd},
+    panic::resume_unwind,
+    thread,
 };
 
 use aya::{
@@ -17,6 +19,10 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 
 /// Entries of one call that changes or reads many.
 pub(crate) const BATCH: usize = 4096;
+/// Entries that are worth a thread of their own. Nearly all of the time that an entry takes is waiting for memory.
+const PART_MIN: usize = 512;
+/// Threads that put the parts of a batch.
+const THREADS_MAX: usize = 4;
 /// What the kernel says of a map that has no such command; user space has no name for it.
 const ENOTSUPP: i32 = 524;
 
@@ -96,6 +102,8 @@ pub(crate) fn clear(array_of_maps: &MapData, place: u32) -> io::Result<bool> {
 pub(crate) struct Table<K, V> {
     map: MapData,
     limit: u32,
+    /// That put a batch together.
+    threads: usize,
     entry: PhantomData<(K, V)>,
 }
 
@@ -112,6 +120,7 @@ impl<K: Pod, V: Pod> TryFrom<Map> for Table<K, V> {
         Ok(Self {
             limit: info.max_entries(),
             map,
+            threads: thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS_MAX)),
             entry: PhantomData,
         })
     }
@@ -184,8 +193,40 @@ impl<K: Pod, V: Pod> Table<K, V> {
         attr
     }
 
-    /// Puts entries, in this order; where a key stands twice, the last one stays.
-    pub(crate) fn put_all(&self, keys: &[K], values: &[V]) -> Result<(), Stopped> {
+    /// Puts entries; no key stands twice. Many are put by several threads at once.
+    pub(crate) fn put_all(&self, keys: &[K], values: &[V]) -> Result<(), Stopped>
+    where
+        K: Sync,
+        V: Sync,
+    {
+        let part = keys.len().div_ceil(self.threads).max(PART_MIN);
+        let mut parts = keys.chunks(part).zip(values.chunks(part)).enumerate();
+        let Some((_, (keys, values))) = parts.next() else {
+            return Ok(());
+        };
+        let put = |(number, (keys, values))| {
+            self.put_part(keys, values).map_err(|stopped| Stopped {
+                done: number * part + stopped.done,
+                error: stopped.error,
+            })
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = parts
+                .map(|some| {
+                    let thread = thread::Builder::new().name("neighbours".to_owned());
+                    thread.spawn_scoped(scope, move || put(some)).map_err(|_| some)
+                })
+                .collect();
+            put((0, (keys, values)))?;
+            // The first that stopped says how far all before it came.
+            others.into_iter().try_for_each(|other| match other {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(some) => put(some),
+            })
+        })
+    }
+
+    fn put_part(&self, keys: &[K], values: &[V]) -> Result<(), Stopped> {
         let count = keys.len().min(values.len());
         let mut attr = self.batch(count);
         attr.batch.keys = keys.as_ptr() as u64;

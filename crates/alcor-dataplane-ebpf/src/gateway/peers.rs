@@ -1,6 +1,6 @@
 //! Neighbours of a gateway: the only large tables. The kernel's maps are the tables; this side keeps nothing of them.
 
-use std::{io, net::IpAddr};
+use std::{hash::Hash, io, net::IpAddr};
 
 use alcor_dataplane::{DataplaneError, NeighbourRow};
 use alcor_dataplane_abi::{
@@ -9,6 +9,7 @@ use alcor_dataplane_abi::{
 };
 use alcor_model::{Id, MacAddr, Network};
 use aya::{Ebpf, Pod};
+use foldhash::HashSet;
 
 use crate::{
     error,
@@ -141,6 +142,8 @@ struct Run<K> {
     places: Vec<usize>,
     keys: Vec<Plain<K>>,
     values: Vec<Plain<PeerValue>>,
+    /// Each key stands once.
+    seen: HashSet<K>,
 }
 
 impl<K> Default for Run<K> {
@@ -149,11 +152,12 @@ impl<K> Default for Run<K> {
             places: Vec::new(),
             keys: Vec::new(),
             values: Vec::new(),
+            seen: HashSet::default(),
         }
     }
 }
 
-impl<K: Copy> Run<K>
+impl<K: Copy + Eq + Hash + Sync> Run<K>
 where
     Plain<K>: Pod,
 {
@@ -168,9 +172,10 @@ where
         let is_removal = change.is_none();
         // A run puts, or removes.
         let fits = self.keys.is_empty() || self.values.is_empty() == is_removal;
-        if !fits || self.keys.len() == BATCH {
+        if !fits || self.keys.len() == BATCH || self.seen.contains(&key) {
             self.flush(table, outcomes);
         }
+        self.seen.insert(key);
         self.places.push(place);
         self.keys.push(Plain(key));
         self.values.extend(change.map(Plain));

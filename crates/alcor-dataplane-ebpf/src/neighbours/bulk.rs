@@ -1,9 +1,8 @@
 //! Many rows at once: new ones go into the kernel in batches, without a question about each. What changes goes one by one.
 
-use std::collections::{HashMap, HashSet};
-
 use alcor_dataplane::{DataplaneError, NeighbourRow};
 use alcor_dataplane_abi::layout::{IpKey, MacKey, NeighbourValue, RemoteMac};
+use foldhash::{HashMap, HashSet};
 
 use super::{Neighbours, neighbour, remote_mac};
 use crate::{

@@ -5,9 +5,10 @@
 //! Nothing is taken out of it: rows that have gone make it say "maybe" more often until it is emptied with the table, or built
 //! anew by the next start.
 
-use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::hash::BuildHasher as _;
 
 use alcor_dataplane_abi::layout::IpKey;
+use foldhash::quality::RandomState;
 
 /// Bits for each row that there is room for.
 const BITS_PER_ROW: u64 = 16;
@@ -17,6 +18,7 @@ const PROBES: u64 = 4;
 /// Addresses that may be in the table.
 pub(super) struct Filter {
     words: Vec<u64>,
+    hashes: RandomState,
     /// Of the number of bits, which is a power of two.
     mask: u64,
 }
@@ -27,15 +29,14 @@ impl Filter {
         let bits = (u64::from(limit) * BITS_PER_ROW).next_power_of_two().max(64);
         Self {
             words: vec![0; usize::try_from(bits / 64).unwrap_or(1)],
+            hashes: RandomState::default(),
             mask: bits - 1,
         }
     }
 
     /// Word and bit of each probe.
     fn places(&self, key: &IpKey) -> impl Iterator<Item = (usize, u64)> + use<> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.hashes.hash_one(key);
         // Two halves of one hash are as good as many hashes.
         let (first, step, mask) = (hash, (hash >> 32) | 1, self.mask);
         (0..PROBES).map(move |probe| {
