@@ -1,7 +1,12 @@
 //! Floating IPs and port forwardings over HTTP: where they lead, what frees them, and every refusal.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
+
 mod common;
 
+use std::sync::Arc;
+
+use alcor_model::{FloatingIp, Id, resource::FloatingIpWord};
 use common::{Answer, Api, PROJECT, assert_refused, text};
 use serde_json::{Value, json};
 
@@ -602,4 +607,46 @@ async fn port_forwardings_that_cannot_be_are_refused() {
         "FloatingIPPortAlreadyAssociated",
         "already has a floating IP",
     );
+}
+
+/// What an NCM says of a floating IP counts for the association that it is about.
+#[tokio::test]
+async fn a_floating_ip_is_active_while_it_is_in_force() {
+    let cloud = Cloud::start().await;
+    let (port, other) = (cloud.port().await, cloud.port().await);
+    let made = cloud.make(json!({"port_id": port["id"]})).await;
+    let id = text(&made["id"]);
+    let region = &cloud.api.region;
+    let key: Id<FloatingIp> = id.parse().unwrap();
+    let row = || Arc::clone(region.snapshot().state.floating_ips().get(&key).unwrap());
+    let note = async |revision, in_force| {
+        let word = FloatingIpWord {
+            id: key,
+            revision,
+            in_force,
+        };
+        region.note_floating_ips(vec![word]).await.unwrap()
+    };
+    let numbers = (made["revision_number"].clone(), made["updated_at"].clone());
+    let first = row().revision;
+    assert_eq!(note(first, true).await, 1);
+    let shown = cloud.show(&id).await;
+    assert_eq!(shown["status"], "ACTIVE");
+    assert_eq!(
+        (shown["revision_number"].clone(), shown["updated_at"].clone()),
+        numbers
+    );
+    assert_eq!(note(first, false).await, 0, "of a row that is another one now");
+    assert_eq!(note(row().revision, true).await, 0, "no news");
+    // A name is no other association, another port is, and nowhere is never in force.
+    for (attributes, status) in [
+        (json!({"description": "d"}), "ACTIVE"),
+        (json!({"port_id": other["id"]}), "DOWN"),
+        (json!({"port_id": null}), "DOWN"),
+    ] {
+        let (code, body) = cloud.update(&id, attributes).await;
+        assert_eq!((code, &body["floatingip"]["status"]), (200, &json!(status)));
+    }
+    assert_eq!(note(row().revision, true).await, 0);
+    assert_eq!(cloud.show(&id).await["status"], "DOWN");
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use alcor_model::{
     Change, HostRuntime, Id, Kind, Label, Port, Resource, ResourceKey, Revision,
-    resource::{EXTERNAL_NETWORKS_MAX, HostWord, PortStatus},
+    resource::{EXTERNAL_NETWORKS_MAX, FloatingIpWord, HostWord, PortStatus},
 };
 use alcor_ncm::core::{KINDS, PortReport};
 use alcor_proto::link;
@@ -197,6 +197,27 @@ pub fn decode_gateway(
     check_name("set of gateways", &set)?;
     let tunnel_ip = decode_ip("the tunnel address", &tunnel_ip).map_err(value)?;
     Ok((name, set, tunnel_ip))
+}
+
+/// What is known of a floating IP as it travels.
+pub fn encode_floating_ip_word(word: &FloatingIpWord) -> link::FloatingIpWord {
+    link::FloatingIpWord {
+        id: encode_id(word.id),
+        revision: word.revision.0,
+        in_force: word.in_force,
+    }
+}
+
+/// What is known of a floating IP.
+///
+/// # Errors
+/// When it names none.
+pub fn decode_floating_ip_word(word: &link::FloatingIpWord) -> Result<FloatingIpWord, ConvertError> {
+    Ok(FloatingIpWord {
+        id: decode_id("floating IP", &word.id).map_err(value)?,
+        revision: Revision(word.revision),
+        in_force: word.in_force,
+    })
 }
 
 /// A report as it travels.

@@ -5,7 +5,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use alcor_model::{HostRuntime, Id, Label, Revision, resource::HostWord};
+use alcor_model::{
+    HostRuntime, Id, Label, Revision,
+    resource::{FloatingIpWord, HostWord},
+};
 use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_proto::link::{self, feed_client::FeedClient};
 use thiserror::Error;
@@ -15,7 +18,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     CALL_BYTES_MAX, FEED_MESSAGE_BYTES_MAX, PART_BYTES,
-    convert::{encode_gateway, encode_note, encode_registration, encode_release, encode_report},
+    convert::{
+        encode_floating_ip_word, encode_gateway, encode_note, encode_registration, encode_release,
+        encode_report,
+    },
     intake::{Intake, IntakeError, Taken},
 };
 
@@ -224,6 +230,17 @@ impl RegionLink for Controller {
             for labels in labels.chunks(WORDS_MAX) {
                 let labels = labels.iter().copied().map(encode_release).collect();
                 answered(client.release_labels(link::LabelReleases { labels })).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
+        let mut client = self.0.clone();
+        Box::pin(async move {
+            for words in words.chunks(WORDS_MAX) {
+                let words = words.iter().map(encode_floating_ip_word).collect();
+                answered(client.note_floating_ips(link::FloatingIpWords { words })).await?;
             }
             Ok(())
         })

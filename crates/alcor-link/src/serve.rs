@@ -26,8 +26,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     CALL_BYTES_MAX, PART_BYTES,
     convert::{
-        ConvertError, decode_gateway, decode_note, decode_registration, decode_release, decode_report,
-        encode_change, encode_row, size_of,
+        ConvertError, decode_floating_ip_word, decode_gateway, decode_note, decode_registration,
+        decode_release, decode_report, encode_change, encode_row, size_of,
     },
     source::{Changes, Source},
 };
@@ -165,6 +165,15 @@ impl Feed for Service {
         let labels = request.into_inner().labels;
         let labels: Result<Vec<_>, _> = labels.iter().map(decode_release).collect();
         taken(self.region.release_labels(labels.map_err(invalid)?).await)
+    }
+
+    async fn note_floating_ips(
+        &self,
+        request: Request<link::FloatingIpWords>,
+    ) -> Result<Response<link::Taken>, Status> {
+        let words = request.into_inner().words;
+        let words: Result<Vec<_>, _> = words.iter().map(decode_floating_ip_word).collect();
+        taken(self.region.note_floating_ips(words.map_err(invalid)?).await)
     }
 }
 

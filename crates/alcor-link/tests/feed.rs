@@ -18,7 +18,7 @@ use alcor_link::{
 };
 use alcor_model::{
     Change, Host, HostRuntime, Id, Label, Port, Resource, Revision,
-    resource::{HostWord, PortStatus},
+    resource::{FloatingIpWord, HostWord, PortStatus},
 };
 use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_proto::link::{self, feed_client::FeedClient, feed_server::Feed, feed_server::FeedServer};
@@ -181,6 +181,9 @@ impl RegionLink for Fake {
     fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
         self.note(format!("{labels:?}"))
     }
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
+        self.note(format!("{words:?}"))
+    }
 }
 
 /// A controller with this region, until the token says stop. Gives its URL.
@@ -325,6 +328,12 @@ impl Feed for Holed {
     async fn release_labels(&self, _: Request<link::LabelReleases>) -> Result<Response<link::Taken>, Status> {
         Err(Status::unimplemented("none"))
     }
+    async fn note_floating_ips(
+        &self,
+        _: Request<link::FloatingIpWords>,
+    ) -> Result<Response<link::Taken>, Status> {
+        Err(Status::unimplemented("none"))
+    }
 }
 
 #[tokio::test]
@@ -372,6 +381,12 @@ async fn words_go_back_whole_and_refusals_are_told() {
     link.note_hosts(vec![known.clone(); 3]).await.unwrap();
     let label = (Id::<Label>::generate(), Revision(4));
     link.release_labels(vec![label]).await.unwrap();
+    let floating = FloatingIpWord {
+        id: Id::generate(),
+        revision: Revision(5),
+        in_force: true,
+    };
+    link.note_floating_ips(vec![floating]).await.unwrap();
     assert_eq!(
         *fake.0.reported.lock().unwrap(),
         [
@@ -380,6 +395,7 @@ async fn words_go_back_whole_and_refusals_are_told() {
             format!("{:?}", [report]),
             format!("{:?}", vec![known; 3]),
             format!("{:?}", [label]),
+            format!("{:?}", [floating]),
         ]
     );
     // What cannot be a host's name is refused at the edge.

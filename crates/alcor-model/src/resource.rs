@@ -37,7 +37,7 @@ pub use port::{
 pub use quota::Quota;
 pub use rbac::{Access, RbacPolicy, SharedType};
 pub use router::{
-    Association, FLOATING_IP, FloatingIp, Gateway, PortForwarding, PortRange, ROUTER_GATEWAY,
+    Association, FLOATING_IP, FloatingIp, FloatingIpWord, Gateway, PortForwarding, PortRange, ROUTER_GATEWAY,
     ROUTER_INTERFACE, Router, RouterInterface,
 };
 pub use security_group::{

@@ -6,6 +6,7 @@ mod event;
 mod external;
 mod gateways;
 mod hello;
+mod in_force;
 mod labels;
 mod learned;
 mod memory;
@@ -728,6 +729,10 @@ impl Ncm {
         let forgotten = self.forgotten_labels();
         if !forgotten.is_empty() {
             actions.push(Action::ReleaseLabels(forgotten));
+        }
+        let words = self.floating_ip_words();
+        if !words.is_empty() {
+            actions.push(Action::NoteFloatingIps(words));
         }
         let due = self.due_host_runtimes(now);
         if !due.is_empty() {

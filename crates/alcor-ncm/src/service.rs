@@ -15,7 +15,7 @@ use alcor_metrics::{NCM_HELLOS, NCM_QUEUE_REPORTS, NCM_QUEUE_REQUESTS, NCM_SESSI
 use alcor_model::{
     Change, HostRuntime, Id, Label, Port, Resource, Revision,
     effective::{HostState, HostSummary, PortState},
-    resource::HostWord,
+    resource::{FloatingIpWord, HostWord},
     trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_proto::v1;
@@ -68,6 +68,8 @@ pub trait RegionLink: Send + Sync + 'static {
     fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>>;
     /// Lets labels have new meanings, each if it was last changed at its revision. It is told again as long as they rest.
     fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>>;
+    /// Keeps what is known of floating IPs. It is told again as long as the region has another word of it.
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>>;
 }
 
 enum Request {
@@ -339,6 +341,11 @@ impl Shell {
                 Action::NoteHosts(hosts) => {
                     let known = hosts.into_iter().map(|host| (host.name.clone(), host));
                     self.outbox.waiting.lock().await.known.extend(known);
+                    filled = true;
+                }
+                Action::NoteFloatingIps(words) => {
+                    let words = words.into_iter().map(|word| (word.id, word));
+                    self.outbox.waiting.lock().await.floating_ips.extend(words);
                     filled = true;
                 }
                 Action::ReleaseLabels(labels) => {

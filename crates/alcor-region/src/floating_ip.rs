@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use alcor_model::{
     FloatingIp, Id, Network, Port, Resource, ResourceKey, Router, Subnet,
-    resource::{Association, FLOATING_IP, FixedIp},
+    resource::{Association, FLOATING_IP, FixedIp, FloatingIpWord},
 };
 use alcor_store::Tx;
 pub use error::FloatingIpError;
@@ -100,6 +100,7 @@ impl Managed for FloatingIp {
             floating_port_id: port.id,
             association: None,
             router_id: None,
+            in_force: false,
             dns_name: create.dns_name,
             dns_domain: create.dns_domain,
         };
@@ -115,9 +116,12 @@ impl Managed for FloatingIp {
         update: Self::Update,
         if_match: Option<u64>,
     ) -> Result<Arc<Self>, RegionError> {
-        let mut floating_ip = Self::clone(visible(tx.state(), caller, *id)?);
+        let known = visible(tx.state(), caller, *id)?;
+        let mut floating_ip = Self::clone(known);
         env.update_standard(&mut floating_ip.standard, update.standard, if_match)?;
         associate(tx.state(), caller, &mut floating_ip, update.association)?;
+        let leads = |floating_ip: &Self| (floating_ip.association, floating_ip.router_id);
+        floating_ip.in_force &= leads(known) == leads(&floating_ip);
         Ok(put(tx, floating_ip))
     }
 
@@ -201,9 +205,34 @@ pub(crate) fn disassociate_all(tx: &mut Tx<'_, RegionState>, env: &Env, port: Id
         let mut floating_ip = FloatingIp::clone(&floating_ip);
         floating_ip.association = None;
         floating_ip.router_id = None;
+        floating_ip.in_force = false;
         env.touch(&mut floating_ip.standard);
         put(tx, floating_ip);
     }
+}
+
+/// Takes what an NCM knows of floating IPs. A word about a row that is another one meanwhile is ignored. Gives how many were news.
+pub fn note(tx: &mut Tx<'_, RegionState>, words: &[FloatingIpWord]) -> usize {
+    let mut news = 0;
+    for word in words {
+        let known = tx.state().floating_ips().get(&word.id);
+        let is_news = |known: &&Arc<FloatingIp>| {
+            known.revision == word.revision
+                && known.in_force != word.in_force
+                && (known.association.is_some() || !word.in_force)
+        };
+        let Some(known) = known.filter(is_news) else {
+            continue;
+        };
+        let floating_ip = FloatingIp {
+            in_force: word.in_force,
+            revision: tx.revision(),
+            ..FloatingIp::clone(known)
+        };
+        put(tx, floating_ip);
+        news += 1;
+    }
+    news
 }
 
 fn bad_request<T>(words: impl Into<String>) -> Result<T, RegionError> {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alcor_model::{GatewayNode, Host, HostRuntime, Id, Label, Revision, resource::HostWord};
+use alcor_model::{
+    GatewayNode, Host, HostRuntime, Id, Label, Revision,
+    resource::{FloatingIpWord, HostWord},
+};
 use alcor_store::{
     Engine, EngineError, FeedReader, Shard, ShardOptions, Snapshot, StoreError, Tx, WriteError,
 };
@@ -11,6 +14,7 @@ use crate::{
     Env, RegionConfig, RegionError, RegionState,
     command::{Caller, PortReport},
     env::{Source, SystemSource},
+    floating_ip,
     gateway::{self, GatewayRegistration},
     host, host_runtime, label,
     managed::Managed,
@@ -243,5 +247,13 @@ impl Region {
     /// [`RegionError::StoreUnavailable`] only.
     pub async fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> Result<usize, RegionError> {
         self.write(move |tx, _| Ok(label::release(tx, &labels))).await
+    }
+
+    /// Keeps what an NCM knows of floating IPs. Gives how many were news; see [`floating_ip::note`].
+    ///
+    /// # Errors
+    /// [`RegionError::StoreUnavailable`] only.
+    pub async fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> Result<usize, RegionError> {
+        self.write(move |tx, _| Ok(floating_ip::note(tx, &words))).await
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use alcor_model::{
     Change, Host, HostRuntime, Id, Label, Network, Port, Resource, Revision, Subnet, Vni,
-    resource::{AllocationPool, Binding, BindingState, FixedIp, HostWord, Standard},
+    resource::{AllocationPool, Binding, BindingState, FixedIp, FloatingIpWord, HostWord, Standard},
 };
 use alcor_ncm::{
     core::PortReport,
@@ -34,6 +34,9 @@ impl RegionLink for Region {
         Box::pin(async { Ok(()) })
     }
     fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn note_floating_ips(&self, _: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 }

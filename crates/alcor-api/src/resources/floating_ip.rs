@@ -134,8 +134,11 @@ impl Resource for FloatingIp {
             ))
             .writable()
             .listed(),
-            // No data plane translates addresses yet, so none works; see the compatibility table.
-            Attribute::new("status", Kind::Text(16), |_: &V| Field::Text("DOWN")).listed(),
+            Attribute::new("status", Kind::Text(16), |v: &V| Field::Text(match v.row.in_force {
+                true => "ACTIVE",
+                false => "DOWN",
+            }))
+            .listed(),
             Attribute::new("port_details", Kind::Custom(&PORT_DETAILS), |v: &V| Field::Json(
                 port_details(&v.row, &v.snapshot.state)
             )),

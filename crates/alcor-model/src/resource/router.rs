@@ -106,10 +106,24 @@ pub struct FloatingIp {
     pub association: Option<Association>,
     /// The router that translates: that of the association, or of the port forwardings.
     pub router_id: Option<Id<Router>>,
+    /// Who translates it has said that it is in force as it is.
+    #[serde(default)]
+    pub in_force: bool,
     /// Name for the DNS, or empty.
     pub dns_name: String,
     /// Domain for the DNS, or empty.
     pub dns_domain: String,
+}
+
+/// What an NCM knows of a floating IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloatingIpWord {
+    /// Which.
+    pub id: Id<FloatingIp>,
+    /// The row that it is about.
+    pub revision: Revision,
+    /// As [`FloatingIp::in_force`].
+    pub in_force: bool,
 }
 
 /// Where a floating IP leads.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use alcor_model::{
     Change, HostRuntime, Id, Label, Port, Resource, Revision,
     effective::Timing,
-    resource::{HostWord, PortStatus},
+    resource::{FloatingIpWord, HostWord, PortStatus},
 };
 use alcor_proto::v1;
 use alcor_southbound::frame::FromNcm;
@@ -92,6 +92,8 @@ pub enum Action {
     ReportPort(PortReport),
     /// Have the region keep what is known of hosts.
     NoteHosts(Vec<HostRuntime>),
+    /// Have the region keep whether floating IPs are in force.
+    NoteFloatingIps(Vec<FloatingIpWord>),
     /// Every host has forgotten what these labels meant at these revisions: the region may give them a new meaning.
     ReleaseLabels(Vec<(Id<Label>, Revision)>),
 }

@@ -21,38 +21,42 @@ use super::{
 
 /// What is told of a floating IP.
 #[derive(Clone, Debug)]
-struct Told {
-    row: FloatingIpRow,
+pub(super) struct Told {
+    pub row: FloatingIpRow,
     /// The host that answers.
-    host: Option<String>,
+    pub host: Option<String>,
     /// Since when it is so.
-    revision: Revision,
+    pub revision: Revision,
 }
 
 impl Told {
-    fn key(&self) -> RowKey {
+    pub(super) fn key(&self) -> RowKey {
         Row::FloatingIp(self.row).key()
     }
 }
 
 /// One floating IP.
 #[derive(Debug)]
-struct Known {
-    row: Arc<FloatingIp>,
+pub(super) struct Known {
+    pub row: Arc<FloatingIp>,
     /// Nothing while it leads nowhere.
-    told: Option<Told>,
+    pub told: Option<Told>,
 }
 
 /// Floating IPs, and what they depend on.
 #[derive(Debug, Default)]
 pub(super) struct FloatingView {
-    known: BTreeMap<Id<FloatingIp>, Known>,
+    pub known: BTreeMap<Id<FloatingIp>, Known>,
     /// Those that lead to a port.
     by_port: BTreeMap<Id<Port>, BTreeSet<Id<FloatingIp>>>,
     /// Those that are told in a network.
-    by_network: BTreeMap<Id<Network>, BTreeSet<Id<FloatingIp>>>,
+    pub by_network: BTreeMap<Id<Network>, BTreeSet<Id<FloatingIp>>>,
     /// Those of an external network.
     by_external: BTreeMap<Id<Network>, BTreeSet<Id<FloatingIp>>>,
+    /// Those of which something has happened since it was last looked whether they are in force.
+    pub unjudged: BTreeSet<Id<FloatingIp>>,
+    /// The state of the region that was loaded.
+    pub loaded_at: Revision,
 }
 
 /// Puts a value under a key, or takes it away.
@@ -113,6 +117,8 @@ impl FloatingView {
         for told in self.known.values_mut().filter_map(|known| known.told.as_mut()) {
             told.revision = revision;
         }
+        self.unjudged = self.known.keys().copied().collect();
+        self.loaded_at = revision;
     }
 }
 
@@ -206,6 +212,7 @@ impl Ncm {
 
     /// Something that a floating IP depends on may have changed: tells those whom it concerns.
     fn review_floating_ip(&mut self, id: Id<FloatingIp>, old: Option<Told>, revision: Revision) {
+        self.floating.unjudged.insert(id);
         let row = self.floating.known.get(&id).map(|known| Arc::clone(&known.row));
         let new = row.and_then(|row| self.floating_ip_row(&row));
         let same =

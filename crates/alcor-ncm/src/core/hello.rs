@@ -336,6 +336,7 @@ impl Ncm {
         let Some(entry) = self.hosts.get_mut(host) else {
             return;
         };
+        let keys: Vec<RowKey> = rows.iter().map(|row| row.key).collect();
         entry.status.complete.insert(network, held);
         if let Some(timing) = entry.status.kept_timing(network, held) {
             entry.status.last_delta.insert(network, timing);
@@ -353,6 +354,7 @@ impl Ncm {
                 timing,
             });
         }
+        self.heard_of_floating_ips(keys.into_iter());
         self.completed(host, network);
     }
 

@@ -88,7 +88,6 @@ impl RoutingView {
     }
 
     /// The gateways that lead a router to the outside.
-    #[cfg(test)]
     pub(super) fn ways(&self, id: Id<Router>) -> &[IpAddr] {
         self.routers.get(&id).map_or(&[], |known| &known.ways)
     }

@@ -152,6 +152,7 @@ impl Ncm {
                 false => session.settle(network, now.since_start + self.options.limits.kept()),
             }
         }
+        let keys: Vec<RowKey> = sent.own.iter().map(|own| own.key).collect();
         let reports = entry.status.receipted(host, sent, receipt);
         let forgets = |session: &Session| session.forgets(network);
         if entry.is_gateway && entry.session.as_ref().is_some_and(forgets) {
@@ -165,6 +166,7 @@ impl Ncm {
         {
             entry.status.is_told(network);
         }
+        self.heard_of_floating_ips(keys.into_iter());
         self.completed(host, network);
         actions.extend(reports.into_iter().map(Action::ReportPort));
         self.pump(now, host, actions);

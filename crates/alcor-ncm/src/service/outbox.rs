@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use alcor_model::{HostRuntime, Id, Label, Port, Revision, resource::HostWord};
+use alcor_model::{
+    FloatingIp, HostRuntime, Id, Label, Port, Revision,
+    resource::{FloatingIpWord, HostWord},
+};
 use tokio::{
     sync::{Mutex, Notify},
     task::JoinSet,
@@ -33,6 +36,7 @@ pub(super) struct Waiting {
     pub(super) reports: BTreeMap<Id<Port>, PortReport>,
     pub(super) labels: BTreeMap<Id<Label>, Revision>,
     pub(super) known: BTreeMap<String, HostRuntime>,
+    pub(super) floating_ips: BTreeMap<Id<FloatingIp>, FloatingIpWord>,
 }
 
 impl Waiting {
@@ -53,6 +57,7 @@ impl Waiting {
             && self.reports.is_empty()
             && self.labels.is_empty()
             && self.known.is_empty()
+            && self.floating_ips.is_empty()
     }
 }
 
@@ -86,6 +91,7 @@ async fn carry(outbox: &Outbox, region: &Arc<dyn RegionLink>, taken: Waiting) ->
         reports,
         labels,
         known,
+        floating_ips,
     } = taken;
     for (gateway, (set, tunnel_ip)) in gateways {
         // One that is refused delays nobody: the core asks again as long as it is here.
@@ -112,6 +118,17 @@ async fn carry(outbox: &Outbox, region: &Arc<dyn RegionLink>, taken: Waiting) ->
         && let Err(error) = region.release_labels(labels.into_iter().collect()).await
     {
         tracing::warn!(error, "labels could not be released; they are told again");
+        done = false;
+    }
+    if !floating_ips.is_empty()
+        && let Err(error) = region
+            .note_floating_ips(floating_ips.into_values().collect())
+            .await
+    {
+        tracing::warn!(
+            error,
+            "what is known of floating IPs could not be stored; it is told again"
+        );
         done = false;
     }
     done & note_hosts(outbox, region.as_ref(), known).await

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use alcor_model::{
     HostRuntime, Id, Label, Network, Resource, Revision, Vni,
-    resource::{HostWord, Standard},
+    resource::{FloatingIpWord, HostWord, Standard},
 };
 use alcor_ncm::{NcmHandle, Options, RegionLink, core::PortReport, service::BoxFuture};
 use alcor_proto::v1::{self, agent_message::Body};
@@ -35,6 +35,9 @@ impl RegionLink for Nowhere {
     }
 
     fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn note_floating_ips(&self, _: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 }

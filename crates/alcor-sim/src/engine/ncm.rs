@@ -384,6 +384,7 @@ impl Sim {
                 self.ncm.waiting.known.extend(hosts);
                 self.outbox_soon();
             }
+            Action::NoteFloatingIps(words) => self.violate(format!("nobody has floating IPs: {words:?}")),
             Action::ReleaseLabels(labels) => {
                 self.ncm.waiting.labels.extend(labels);
                 self.outbox_soon();

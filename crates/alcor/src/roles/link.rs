@@ -4,7 +4,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use alcor_link::source::{Changes, Rows, Source};
-use alcor_model::{HostRuntime, Id, Label, Resource, Revision, resource::HostWord};
+use alcor_model::{
+    HostRuntime, Id, Label, Resource, Revision,
+    resource::{FloatingIpWord, HostWord},
+};
 use alcor_ncm::{
     NcmHandle, RegionLink,
     core::{KINDS, PortReport},
@@ -79,6 +82,16 @@ impl RegionLink for Link {
         Box::pin(async move {
             self.0
                 .release_labels(labels)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            self.0
+                .note_floating_ips(words)
                 .await
                 .map(drop)
                 .map_err(|error| error.to_string())

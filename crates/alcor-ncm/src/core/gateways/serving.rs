@@ -284,6 +284,7 @@ impl Ncm {
             let ways = self.ways_out(router);
             if self.routing.set_ways(router, ways) {
                 self.tell_router(router);
+                self.judge_floating_ips_of(router);
             }
         }
     }

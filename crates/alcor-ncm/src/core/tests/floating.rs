@@ -241,6 +241,81 @@ fn a_host_that_was_away_when_its_port_left_answers_no_more() {
     assert_eq!(told(&sim, 1), None);
 }
 
+/// A host that goes on where it was is told to forget what it answers for no more.
+#[test]
+fn a_host_that_comes_back_is_told_what_it_answers_for_no_more() {
+    let mut sim = sim();
+    sim.disconnect(1);
+    let change = sim.world.floating_ip(1, 1, None);
+    sim.untold.push(change);
+    sim.tell();
+    sim.connect(1);
+    let resyncs = sim.ncm.host_state("h1").unwrap().resyncs;
+    sim.quiet();
+    assert_eq!(told(&sim, 1), None);
+    assert_eq!(
+        sim.ncm.host_state("h1").unwrap().resyncs,
+        resyncs,
+        "from where it was"
+    );
+    let change = sim.world.floating_ip(1, 1, Some(0));
+    sim.untold.push(change);
+    sim.arrive();
+    assert_answered_by(&sim, Some(1));
+}
+
+/// The region is told that a floating IP is in force when who translates it has said so, and not before.
+#[test]
+fn a_floating_ip_is_in_force_when_who_translates_it_has_said_so() {
+    let mut sim = sim();
+    let in_force = |sim: &Sim| sim.world.floating_ips[&id(50_001)].in_force;
+    assert!(in_force(&sim));
+    let ticks = |sim: &mut Sim| {
+        for _ in 0..3 {
+            sim.step(Event::Tick);
+            sim.tell();
+        }
+    };
+    // On its way to another host that takes nothing, and taken there.
+    moves_to(&mut sim, 2);
+    ticks(&mut sim);
+    assert!(!in_force(&sim));
+    while sim.deliver(2) {}
+    ticks(&mut sim);
+    assert!(in_force(&sim));
+    // Refused.
+    sim.arrive();
+    let change = sim.world.outside(Some(3));
+    sim.untold.push(change);
+    sim.tell();
+    sim.deliver_and_refuse(2, vec![0]);
+    ticks(&mut sim);
+    assert!(!in_force(&sim));
+    // With gateways: all that may translate it have it.
+    moves_to(&mut sim, 3);
+    let gateways = serving(&sim);
+    for gateway in &gateways {
+        ticks(&mut sim);
+        assert!(!in_force(&sim), "{} has it not", name(*gateway));
+        while sim.deliver(*gateway) {}
+    }
+    ticks(&mut sim);
+    assert!(in_force(&sim));
+    // Nobody is there who says so, and an NCM that starts does not say otherwise.
+    sim.arrive();
+    sim.restart_ncm();
+    let work = sim.step(Event::Tick);
+    assert!(sim.untold.is_empty(), "{work:?}");
+    assert!(in_force(&sim));
+    sim.arrive();
+    assert!(in_force(&sim));
+    // It leads nowhere.
+    let change = sim.world.floating_ip(1, 1, None);
+    sim.untold.push(change);
+    sim.arrive();
+    assert!(!in_force(&sim));
+}
+
 #[test]
 fn a_hello_names_external_networks_within_bounds() {
     let mut ncm = Ncm::new(Options::default());

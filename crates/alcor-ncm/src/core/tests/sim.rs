@@ -143,6 +143,10 @@ impl Sim {
                     self.untold.push(change);
                 }
                 Action::ReportPort(_) | Action::NoteHosts(_) => {}
+                Action::NoteFloatingIps(words) => {
+                    let changes = self.world.note(words);
+                    self.untold.extend(changes);
+                }
                 Action::ReleaseLabels(labels) => self.release(&labels),
             }
         }
@@ -399,6 +403,9 @@ impl Sim {
                 rows.collect::<Vec<_>>()
             };
             let expected = self.world.answers(row);
+            if expected.is_some() || row.association.is_none() {
+                assert_eq!(row.in_force, expected.is_some(), "{row:?}");
+            }
             let expected = (
                 expected.map(|host| host.tunnel_ip),
                 expected.map(|host| &host.name),

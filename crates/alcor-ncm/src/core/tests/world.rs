@@ -9,7 +9,8 @@ use alcor_dataplane::{Row, RowKey};
 use alcor_model::{
     FloatingIp, GatewayNode, Label, MacAddr, SecurityGroup, SecurityGroupRule, Vni,
     resource::{
-        self, Binding, BindingState, Direction, Ethertype, FixedIp, HostWord, Protocol, RuleMatch, Standard,
+        self, Binding, BindingState, Direction, Ethertype, FixedIp, FloatingIpWord, HostWord, Protocol,
+        RuleMatch, Standard,
     },
 };
 
@@ -358,6 +359,7 @@ impl World {
                 fixed_ip_address: port.fixed_ips[0].ip_address,
             }),
             router_id: port.map(|_| id(u128::from(router) + 30_000)),
+            in_force: false,
             dns_name: String::new(),
             dns_domain: String::new(),
         });
@@ -421,6 +423,27 @@ impl World {
             subnet.map(|subnet| subnet.cidr.to_string()),
             subnet.and_then(|subnet| subnet.gateway_ip),
         )
+    }
+
+    /// The region takes what it is told of floating IPs.
+    pub(super) fn note(&mut self, words: Vec<FloatingIpWord>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for word in words {
+            let known = self.floating_ips.get(&word.id);
+            let Some(known) = known.filter(|row| row.revision == word.revision) else {
+                continue;
+            };
+            assert_ne!(known.in_force, word.in_force, "it is told what it does not know");
+            self.revision = self.revision.next();
+            let row = Arc::new(FloatingIp {
+                in_force: word.in_force,
+                revision: self.revision,
+                ..FloatingIp::clone(known)
+            });
+            self.floating_ips.insert(row.id, Arc::clone(&row));
+            changes.push(Change::Put(Resource::FloatingIp(row)));
+        }
+        changes
     }
 
     /// The external network's only subnet gets another gateway, or goes.
