@@ -18,10 +18,10 @@
 mod hosts;
 mod meter;
 mod resolve;
+mod shard;
 mod writer;
 
 use std::{
-    collections::{BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
@@ -32,9 +32,12 @@ use std::{
 };
 
 use alcor_model::{MacAddr, Revision};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use self::hosts::Hosts;
+use self::{
+    hosts::Hosts,
+    shard::{Place, Shard},
+};
 pub use self::{
     resolve::{Asked, Asker},
     writer::{Entry, Known, Writer},
@@ -109,6 +112,15 @@ impl NetworkIndex {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostIndex(u32);
 
+impl HostIndex {
+    /// Hosts that one run of an NCM can number.
+    const MAX: u32 = u32::MAX - 2;
+    /// No host.
+    const NONE: Self = Self(u32::MAX);
+    /// More than one host.
+    const SEVERAL: Self = Self(u32::MAX - 1);
+}
+
 /// An address in a network, in 20 bytes: the network's number, its highest bit set for IPv6, and the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key([u32; 5]);
@@ -154,6 +166,14 @@ struct Stored {
 }
 
 impl Stored {
+    /// No row.
+    const NONE: Self = Self {
+        host: HostIndex::NONE,
+        revision: [0; 2],
+        mac: MacAddr([0; 6]),
+        label: 0,
+    };
+
     fn revision(&self) -> Revision {
         Revision(u64::from(self.revision[0]) << 32 | u64::from(self.revision[1]))
     }
@@ -166,24 +186,6 @@ struct Moment(u32);
 impl Moment {
     fn of(since_start: Duration) -> Self {
         Self(u32::try_from(since_start.as_millis().div_ceil(100)).unwrap_or(u32::MAX))
-    }
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    rows: HashMap<Key, Stored>,
-    /// Hosts that were given a row and are told of its changes.
-    learners: HashMap<Key, BTreeSet<HostIndex>>,
-}
-
-impl Shard {
-    fn unlearn(&mut self, key: &Key, host: HostIndex) {
-        if let Some(learners) = self.learners.get_mut(key) {
-            learners.remove(&host);
-            if learners.is_empty() {
-                self.learners.remove(key);
-            }
-        }
     }
 }
 
@@ -218,12 +220,19 @@ impl Directory {
 
     /// Rows that there are; looks at every shard.
     pub fn rows(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().rows.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().rows()).sum()
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        let number = self.hasher.hash_one(key) as usize % SHARDS;
-        self.shards[number].lock()
+    fn place(&self, key: Key) -> Place<'_> {
+        let hash = self.hasher.hash_one(key);
+        // Bits that do not find the place in the table: its keys would all begin at few places.
+        let number = (hash >> 40) as usize % SHARDS;
+        Place {
+            shard: self.shards[number].lock(),
+            hasher: &self.hasher,
+            hash,
+            key,
+        }
     }
 
     fn is_loading(&self) -> bool {

@@ -6,7 +6,7 @@ use alcor_dataplane::NeighbourRow;
 use alcor_southbound::convert::resolve::{Answer, Question, Verdict};
 
 use super::{
-    Directory, HostIndex, Key, Moment, Stored,
+    Directory, Key, Moment,
     hosts::{Host, HostState},
 };
 use crate::core::SessionId;
@@ -15,6 +15,8 @@ use crate::core::SessionId;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest.
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Questions of one host that are answered while the core waits for what the host may ask.
+const AT_ONCE: usize = 16;
 
 /// A session that may ask.
 #[derive(Clone)]
@@ -75,18 +77,28 @@ impl Directory {
     /// given.
     pub fn resolve(&self, now: Duration, asker: &Asker, questions: &[Question]) -> (Vec<Answer>, Asked) {
         let mut asked = Asked::default();
-        let answer = |question: &Question| {
-            let answer = self.answer(now, asker, question, &mut asked);
-            asked.count(&answer.verdict);
-            answer
-        };
-        (questions.iter().map(answer).collect(), asked)
+        let mut answers = Vec::with_capacity(questions.len());
+        for questions in questions.chunks(AT_ONCE) {
+            let mut state = asker.host.state.lock();
+            for question in questions {
+                let answer = self.answer(now, asker, &mut state, question, &mut asked);
+                asked.count(&answer.verdict);
+                answers.push(answer);
+            }
+        }
+        (answers, asked)
     }
 
-    fn answer(&self, now: Duration, asker: &Asker, question: &Question, asked: &mut Asked) -> Answer {
+    fn answer(
+        &self,
+        now: Duration,
+        asker: &Asker,
+        state: &mut HostState,
+        question: &Question,
+        asked: &mut Asked,
+    ) -> Answer {
         let limits = &self.limits;
-        let mut state = asker.host.state.lock();
-        let key = match self.admitted(now, asker, question, &mut state) {
+        let key = match self.admitted(now, asker, question, state) {
             Ok(key) => key,
             Err(refused) => return refused,
         };
@@ -95,7 +107,8 @@ impl Directory {
             verdict: Verdict::Unknown,
             lease: limits.negative_lease,
         };
-        let Some(stored) = self.learn(&key, asker.host.index) else {
+        // The host is noted and gets the row in one step. Its own ports are none of its neighbours.
+        let Some(stored) = self.place(key).ask(asker.host.index) else {
             return unknown;
         };
         state.learn(key, Moment::of(now + limits.kept()));
@@ -140,27 +153,20 @@ impl Directory {
             verdict: Verdict::Deny,
             lease: limits.negative_lease,
         })?;
+        let known = state.learned.contains_key(&key);
         if let Some(port) = question.port {
             let meters = state.port_meters.entry(port).or_default();
             let burst = limits.port_questions.saturating_mul(2);
             let questions = meters.questions.take(now, limits.port_questions, burst);
             questions.map_err(busy)?;
-            if !state.learned.contains_key(&key) {
+            if !known {
                 let (rate, burst) = limits.port_new();
                 meters.new.take(now, rate, burst).map_err(busy)?;
             }
         }
-        match state.learned.len() < limits.learned_max || state.learned.contains_key(&key) {
+        match known || state.learned.len() < limits.learned_max {
             true => Ok(key),
             false => Err(busy(RETRY_MAX)),
         }
-    }
-
-    /// Notes a host as a learner of an address and gives its row, in one step. The host's own ports are none of its neighbours.
-    fn learn(&self, key: &Key, host: HostIndex) -> Option<Stored> {
-        let mut shard = self.shard(key);
-        let row = shard.rows.get(key).copied().filter(|row| row.host != host)?;
-        shard.learners.entry(*key).or_default().insert(host);
-        Some(row)
     }
 }

@@ -98,7 +98,9 @@ impl Writer {
         if let Some(index) = self.by_name.get(name) {
             return *index;
         }
-        let index = HostIndex(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX));
+        // Four thousand million hosts later the last ones share a number.
+        let index = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+        let index = HostIndex(index.min(HostIndex::MAX));
         let name: Arc<str> = Arc::from(name);
         let host = Arc::new(Host {
             index,
@@ -166,29 +168,19 @@ impl Writer {
             mac: entry.mac,
             label: entry.label,
         };
-        let mut shard = self.directory.shard(&key);
-        shard.rows.insert(key, stored);
-        let learners = shard.learners.get(&key);
-        learners
-            .map(|hosts| hosts.iter().copied().collect())
-            .unwrap_or_default()
+        let mut place = self.directory.place(key);
+        place.put(stored);
+        place.learners()
     }
 
     /// Nobody has an address any more; gives who had learned it. They are not learners any more.
     pub fn remove(&self, network: NetworkIndex, ip: IpAddr) -> Vec<HostIndex> {
-        let key = Key::new(network, ip);
-        let mut shard = self.directory.shard(&key);
-        shard.rows.remove(&key);
-        let learners = shard.learners.remove(&key);
-        learners
-            .map(|hosts| hosts.into_iter().collect())
-            .unwrap_or_default()
+        self.directory.place(Key::new(network, ip)).take()
     }
 
     /// An address's row, when its host is registered.
     pub fn row(&self, network: NetworkIndex, ip: IpAddr) -> Option<Known> {
-        let key = Key::new(network, ip);
-        let stored = self.directory.shard(&key).rows.get(&key).copied()?;
+        let stored = *self.directory.place(Key::new(network, ip)).row()?;
         let (tunnel, host_revision) = self.directory.hosts.tunnel(stored.host)?;
         Some(Known {
             owner: stored.host,
@@ -201,32 +193,18 @@ impl Writer {
 
     /// The host that an address is on, registered or not.
     pub fn owner(&self, network: NetworkIndex, ip: IpAddr) -> Option<HostIndex> {
-        let key = Key::new(network, ip);
-        self.directory
-            .shard(&key)
-            .rows
-            .get(&key)
-            .map(|stored| stored.host)
+        let place = self.directory.place(Key::new(network, ip));
+        place.row().map(|stored| stored.host)
     }
 
     /// Who has learned an address.
     pub fn learners(&self, network: NetworkIndex, ip: IpAddr) -> Vec<HostIndex> {
-        let key = Key::new(network, ip);
-        let shard = self.directory.shard(&key);
-        let learners = shard.learners.get(&key);
-        learners
-            .map(|hosts| hosts.iter().copied().collect())
-            .unwrap_or_default()
+        self.directory.place(Key::new(network, ip)).learners()
     }
 
     /// Whether a host has learned an address.
     pub fn has_learned(&self, host: HostIndex, network: NetworkIndex, ip: IpAddr) -> bool {
-        let key = Key::new(network, ip);
-        let shard = self.directory.shard(&key);
-        shard
-            .learners
-            .get(&key)
-            .is_some_and(|hosts| hosts.contains(&host))
+        self.directory.place(Key::new(network, ip)).has_learned(host)
     }
 
     /// A host with a session has an address's row without having asked, or is told of it: it is told of its changes for at
@@ -236,16 +214,14 @@ impl Writer {
         self.with(host, |state| {
             if state.session.is_some() {
                 state.learn(key, Moment::of(until));
-                let mut shard = self.directory.shard(&key);
-                shard.learners.entry(key).or_default().insert(host);
+                self.directory.place(key).learn(host);
             }
         });
     }
 
     /// A host has an address's row no more.
     pub fn unlearn(&self, host: HostIndex, network: NetworkIndex, ip: IpAddr) {
-        let key = Key::new(network, ip);
-        self.directory.shard(&key).unlearn(&key, host);
+        self.directory.place(Key::new(network, ip)).unlearn(host);
     }
 
     /// What a host may have learned in a network. What is gone is part of it until its lease is over.
@@ -271,7 +247,7 @@ impl Writer {
         });
         // Nobody asks for it until it has a new session, which the writer gives it.
         for key in learned.into_keys() {
-            self.directory.shard(&key).unlearn(&key, host);
+            self.directory.place(key).unlearn(host);
         }
     }
 
@@ -286,7 +262,7 @@ impl Writer {
             state.due.retain(|(_, key)| key.network() != network);
             for key in keys {
                 state.learned.remove(&key);
-                self.directory.shard(&key).unlearn(&key, host);
+                self.directory.place(key).unlearn(host);
             }
         });
     }
@@ -297,7 +273,7 @@ impl Writer {
         self.with(host, |state| {
             let mut budget = SWEEP;
             while let Some(key) = state.expired(now, &mut budget) {
-                self.directory.shard(&key).unlearn(&key, host);
+                self.directory.place(key).unlearn(host);
             }
         });
     }
@@ -306,7 +282,7 @@ impl Writer {
     pub fn load(&mut self) {
         self.directory.loading.store(true, Ordering::Release);
         for shard in &self.directory.shards {
-            shard.lock().rows.clear();
+            shard.lock().clear_rows();
         }
         for host in &self.hosts {
             host.state.lock().leave_all();
