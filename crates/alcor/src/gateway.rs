@@ -9,7 +9,8 @@ use tabled::builder::Builder;
 use crate::{
     cli::{GatewayAsked, OutputFlags},
     client::{Client, path_segment},
-    show::{ago, or_dash, print_json, print_table, text, took, yes},
+    show::{ago, or_dash, text, took, yes},
+    stdout,
 };
 
 const PATH: &str = "/alcor/v1/gateways";
@@ -47,14 +48,14 @@ async fn drain(client: &Client, gateway: &str, draining: bool, output: &OutputFl
     let change = json!({"gateway": {"draining": draining}});
     let body = client.put(&path, &change).await?;
     match output.json {
-        true => print_json(&body["gateway"]),
+        true => stdout::json(&body["gateway"]),
         false => print_gateways(output, std::slice::from_ref(&body["gateway"])),
     }
 }
 
 fn print_gateways(output: &OutputFlags, gateways: &[Value]) -> anyhow::Result<()> {
     if output.json {
-        return print_json(&gateways);
+        return stdout::json(&gateways);
     }
     let now = Timestamp::now();
     let mut table = Builder::default();
@@ -74,15 +75,14 @@ fn print_gateways(output: &OutputFlags, gateways: &[Value]) -> anyhow::Result<()
             use_word.into(),
         ]);
     }
-    print_table(table);
-    Ok(())
+    stdout::table(table)
 }
 
 async fn state(client: &Client, gateway: &str, output: &OutputFlags) -> anyhow::Result<()> {
     let path = path_of(client, gateway).await?;
     let body = client.get(&format!("{path}/state")).await?;
     if output.json {
-        return print_json(&body);
+        return stdout::json(&body);
     }
     let state: GatewayState = serde_json::from_value(body).context("the gateway's state is not readable")?;
     let alive = match (state.stale, state.alive) {
@@ -90,34 +90,34 @@ async fn state(client: &Client, gateway: &str, output: &OutputFlags) -> anyhow::
         (false, true) => "alive",
         (false, false) => "not alive",
     };
-    println!(
+    stdout::line(format_args!(
         "{} of set {} at {}: {alive}{}, heard {}",
         state.name,
         state.set,
         state.tunnel_ip,
         if state.draining { ", draining" } else { "" },
         ago(state.last_seen_at, Timestamp::now()),
-    );
+    ))?;
     match (&state.usage.reason, state.usage.in_use) {
-        (Some(reason), _) => println!("not in use: {reason}"),
-        (None, true) => println!(
+        (Some(reason), _) => stdout::line(format_args!("not in use: {reason}"))?,
+        (None, true) => stdout::line(format_args!(
             "in use: it has all of {} of {} networks",
             state.usage.complete,
             state.networks.len()
-        ),
+        ))?,
         (None, false) => {}
     }
     for ip in &state.usage.unreachable {
-        println!("it cannot reach {ip}");
+        stdout::line(format_args!("it cannot reach {ip}"))?;
     }
-    println!(
+    stdout::line(format_args!(
         "data plane {}, {} pending, {} refused, {} deltas queued, {} resyncs",
         state.dataplane.as_deref().unwrap_or("unknown"),
         state.pending,
         state.errors,
         state.queued,
         state.resyncs
-    );
+    ))?;
     let mut table = Builder::default();
     table.push_record(["network", "neighbours", "intended", "applied", "took", "state"]);
     for row in &state.networks {
@@ -131,6 +131,5 @@ async fn state(client: &Client, gateway: &str, output: &OutputFlags) -> anyhow::
             if current { "in force" } else { "pending" }.into(),
         ]);
     }
-    print_table(table);
-    Ok(())
+    stdout::table(table)
 }

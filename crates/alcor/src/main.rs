@@ -10,6 +10,7 @@ mod gateway;
 mod logging;
 mod roles;
 mod show;
+mod stdout;
 mod trace;
 
 use std::process::ExitCode;
@@ -36,8 +37,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(&cli)?;
     if cli.print_config {
-        print!("{}", config.to_toml()?);
-        return Ok(());
+        return stdout::line(config.to_toml()?.trim_end());
     }
     let Some(command) = cli.command else {
         anyhow::bail!(

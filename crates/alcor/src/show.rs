@@ -2,17 +2,16 @@
 
 mod local;
 
-use std::io::Write as _;
-
 use alcor_model::effective::{HostState, HostSummary, Timing};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
-use tabled::{builder::Builder, settings::Style};
+use tabled::builder::Builder;
 
 use crate::{
     cli::{HostShown, OutputFlags, Shown},
     client::{Client, path_segment},
+    stdout,
 };
 
 /// `alcor show ...`
@@ -54,11 +53,11 @@ pub async fn show(what: Shown, output: &OutputFlags) -> anyhow::Result<()> {
         Shown::Hosts => {
             let body = client.get("/alcor/v1/hosts").await?;
             if output.json {
-                return print_json(&body["hosts"]);
+                return stdout::json(&body["hosts"]);
             }
             let hosts: Vec<HostSummary> =
                 serde_json::from_value(body["hosts"].clone()).context("the list of hosts is not readable")?;
-            print_hosts(&hosts);
+            print_hosts(&hosts)?;
             Ok(())
         }
         Shown::Host { id } => host_state(&client, &id, output).await,
@@ -78,26 +77,14 @@ type Column = fn(&Value) -> String;
 
 fn print_rows(output: &OutputFlags, rows: &[Value], columns: &[(&str, Column)]) -> anyhow::Result<()> {
     if output.json {
-        return print_json(&rows);
+        return stdout::json(&rows);
     }
     let mut table = Builder::default();
     table.push_record(columns.iter().map(|(title, _)| *title));
     for row in rows {
         table.push_record(columns.iter().map(|(_, column)| column(row)));
     }
-    print_table(table);
-    Ok(())
-}
-
-pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
-}
-
-pub(crate) fn print_table(table: Builder) {
-    let mut table = table.build();
-    // Whoever has closed the other end of a pipe wants no more: no reason to panic.
-    drop(writeln!(std::io::stdout(), "{}", table.with(Style::sharp())));
+    stdout::table(table)
 }
 
 pub(crate) fn text(value: &Value) -> String {
@@ -118,7 +105,7 @@ fn addresses(port: &Value) -> String {
     list.join(" ")
 }
 
-fn print_hosts(hosts: &[HostSummary]) {
+fn print_hosts(hosts: &[HostSummary]) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let mut table = Builder::default();
     table.push_record([
@@ -133,7 +120,7 @@ fn print_hosts(hosts: &[HostSummary]) {
     for host in hosts {
         table.push_record(summary_cells(host, now));
     }
-    print_table(table);
+    stdout::table(table)
 }
 
 fn summary_cells(host: &HostSummary, now: Timestamp) -> [String; 7] {
@@ -184,11 +171,11 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
         .get(&format!("/alcor/v1/hosts/{}", path_segment(id)))
         .await?;
     if output.json {
-        return print_json(&body);
+        return stdout::json(&body);
     }
     let state: HostState = serde_json::from_value(body).context("the host's state is not readable")?;
-    print_hosts(std::slice::from_ref(&state.summary));
-    println!(
+    print_hosts(std::slice::from_ref(&state.summary))?;
+    stdout::line(format_args!(
         "data plane {}, incarnation {}, {} deltas queued, {} resyncs",
         state.summary.dataplane.as_deref().unwrap_or("unknown"),
         state
@@ -196,7 +183,7 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
             .map_or_else(|| "unknown".into(), |n| n.to_string()),
         state.queued,
         state.resyncs
-    );
+    ))?;
     let mut table = Builder::default();
     table.push_record(["kind", "id", "intended", "applied", "took", "state"]);
     for row in &state.resources {
@@ -225,6 +212,5 @@ async fn host_state(client: &Client, id: &str, output: &OutputFlags) -> anyhow::
             if current { "in force" } else { "pending" }.into(),
         ]);
     }
-    print_table(table);
-    Ok(())
+    stdout::table(table)
 }

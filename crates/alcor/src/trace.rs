@@ -9,6 +9,7 @@ use tabled::{builder::Builder, settings::Style};
 use crate::{
     cli::{OutputFlags, TraceFlags},
     client::{Client, path_segment},
+    stdout,
 };
 
 /// Asks and prints.
@@ -18,12 +19,10 @@ use crate::{
 pub async fn trace(packet: &TraceFlags, output: &OutputFlags) -> anyhow::Result<()> {
     let body = Client::new(&output.api)?.get(&path(packet)).await?;
     if output.json {
-        println!("{}", serde_json::to_string_pretty(&body)?);
-        return Ok(());
+        return stdout::json(&body);
     }
     let trace: Trace = serde_json::from_value(body).context("the trace is not readable")?;
-    print!("{}", shown(&trace));
-    Ok(())
+    stdout::line(shown(&trace).trim_end())
 }
 
 fn path(packet: &TraceFlags) -> String {

@@ -12,7 +12,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tabled::builder::Builder;
 
-use super::{print_json, print_table, text};
+use super::text;
+use crate::stdout;
 
 /// How long the agent may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ pub fn connections(port: Id<Port>, socket: &Path, as_json: bool) -> anyhow::Resu
     let answer = ask(socket, &json!({"connections": {"port_id": port}}))?;
     let connections = &answer["connections"];
     if as_json {
-        return print_json(connections);
+        return stdout::json(connections);
     }
     let columns = [
         "protocol",
@@ -44,8 +45,7 @@ pub fn connections(port: Id<Port>, socket: &Path, as_json: bool) -> anyhow::Resu
     for line in connections.as_array().into_iter().flatten() {
         table.push_record(connection(line));
     }
-    print_table(table);
-    Ok(())
+    stdout::table(table)
 }
 
 fn connection(line: &Value) -> [String; 8] {
@@ -92,7 +92,7 @@ pub fn drops(port: Option<Id<Port>>, socket: &Path, as_json: bool) -> anyhow::Re
         lines.retain(|line| line["port_id"] == json!(port));
     }
     if as_json {
-        return print_json(&lines);
+        return stdout::json(&lines);
     }
     let mut table = Builder::default();
     table.push_record(["port", "reason", "packets"]);
@@ -103,8 +103,7 @@ pub fn drops(port: Option<Id<Port>>, socket: &Path, as_json: bool) -> anyhow::Re
             text(&line["packets"]),
         ]);
     }
-    print_table(table);
-    Ok(())
+    stdout::table(table)
 }
 
 /// `alcor show gateway`
@@ -115,7 +114,7 @@ pub fn gateway(socket: &Path, as_json: bool) -> anyhow::Result<()> {
     let answer = ask(socket, &json!({"gateway": {}}))?;
     let gateway = &answer["gateway"];
     if as_json {
-        return print_json(gateway);
+        return stdout::json(gateway);
     }
     let lines = |list: &str, columns: &[&str]| {
         let mut table = Builder::default();
@@ -123,18 +122,17 @@ pub fn gateway(socket: &Path, as_json: bool) -> anyhow::Result<()> {
         for line in gateway[list].as_array().into_iter().flatten() {
             table.push_record(columns.iter().map(|column| text(&line[*column])));
         }
-        print_table(table);
+        stdout::table(table)
     };
-    lines("devices", &["device", "mode"]);
+    lines("devices", &["device", "mode"])?;
     let mut table = Builder::default();
     table.push_record(["through", "packets", "bytes"]);
     for way in ["east_west", "north", "south"] {
         let count = |what: &str| text(&gateway["load"][format!("{way}_{what}")]);
         table.push_record([way.to_owned(), count("packets"), count("bytes")]);
     }
-    print_table(table);
-    lines("nat", &["router", "connections", "limit", "refused"]);
-    Ok(())
+    stdout::table(table)?;
+    lines("nat", &["router", "connections", "limit", "refused"])
 }
 
 /// One line to the agent, one back.
