@@ -6,7 +6,7 @@
 use crate::{connection::Direction, gateway::MAX_GATEWAYS};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
@@ -24,6 +24,8 @@ pub const MAX_PORTS: u32 = 4096;
 pub const MAX_NEIGHBOURS: u32 = 1 << 20;
 /// Fixed IPs of all local ports.
 pub const MAX_FIXED_IPS: u32 = 65_536;
+/// Floating IPs that the host translates.
+pub const MAX_FLOATING_IPS: u32 = 65_536;
 /// Allowed address pairs of all local ports.
 pub const MAX_PAIRS: u32 = 65_536;
 /// Parts of rows kept for the agent that starts again: all rows but neighbours.
@@ -90,6 +92,9 @@ pub const NETWORK_UNDERLAY: u32 = 1 << 1;
 /// [`NetworkValue::flags`]: addresses that no row tells are asked for.
 pub const NETWORK_ON_DEMAND: u32 = 1 << 2;
 
+/// [`FloatingOut::flags`]: it has a block.
+pub const FLOATING_NEAR: u32 = 1;
+
 /// [`NeighbourValue::flags`], [`RemoteMac::flags`]: the port was on this host; what still comes for it is passed on.
 pub const NEIGHBOUR_FORWARD: u16 = 1;
 
@@ -140,6 +145,10 @@ pub mod verdict {
     pub const TUNNEL: u32 = 6;
     /// Into the tunnel again, to where the receiver went.
     pub const FORWARD: u32 = 7;
+    /// Out of a device that leads to an external network.
+    pub const EXTERNAL: u32 = 8;
+    /// Left to the host's own stack.
+    pub const PASS: u32 = 9;
 }
 
 macro_rules! layouts {
@@ -222,6 +231,39 @@ layouts! {
         owner: [u8; 16],
         /// Family of that; 0: it has no gateways.
         family: u32,
+    }
+    /// How packets of a fixed IP leave from its floating IP; the key is its address in its network.
+    FloatingOut(24) {
+        /// Interface index of the device that they leave by.
+        ifindex: u32,
+        /// The floating IP.
+        address: [u8; 4],
+        /// With [`FLOATING_NEAR`]: the block whose addresses are neighbours there.
+        block: [u8; 4],
+        /// Which bits of the block count.
+        mask: [u8; 4],
+        /// Where all else goes; zeroes: nowhere.
+        nexthop: [u8; 4],
+        /// [`FLOATING_NEAR`].
+        flags: u32,
+    }
+    /// A floating IP, as the device that leads to its external network meets it.
+    FloatingKey(8) {
+        /// Interface index of the device.
+        ifindex: u32,
+        /// The floating IP.
+        address: [u8; 4],
+    }
+    /// Where a floating IP leads.
+    FloatingIn(16) {
+        /// Handle of its network.
+        network: u32,
+        /// The fixed IP.
+        fixed_ip: [u8; 4],
+        /// MAC of the device.
+        mac: [u8; 6],
+        /// Zero.
+        pad: [u8; 2],
     }
     /// A gateway of a set.
     GatewayMember(32) {

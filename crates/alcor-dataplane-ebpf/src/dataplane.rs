@@ -6,9 +6,10 @@ use alcor_dataplane::{
     ConnectionEntry, Dataplane, DataplaneError, DropReason, Drops, EVENT_QUEUE, Event, NeighbourRow, Row,
     RowChange, RowKey, Snapshot,
     rules::{InForce, Sets},
+    uplinks::MAX_UPLINKS,
 };
 use alcor_dataplane_abi::{DROP_REASONS, layout::Counters};
-use alcor_model::{Id, Network, Port};
+use alcor_model::{Id, MacAddr, Network, Port};
 use aya::{
     Ebpf,
     maps::{PerCpuValues, RingBuf},
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     EbpfConfig,
+    announce::Announcer,
     device::{self, Device},
     entry::{Entries, Key, Value},
     error,
@@ -25,7 +27,7 @@ use crate::{
     kernel::{KernelTables, take},
     layout::{self, Plain},
     neighbours::Neighbours,
-    object::{self, FROM_PORT, FROM_TUNNEL},
+    object::{self, FROM_EXTERNAL, FROM_PORT, FROM_TUNNEL},
     pins::{Owner, Pins},
     release, sets,
     tables::{Devices, Scope, Tables},
@@ -41,6 +43,8 @@ pub struct EbpfDataplane {
     pub(crate) devices: Devices,
     handles: Handles,
     injector: Injector,
+    /// None where nothing is sent.
+    announcer: Option<Announcer>,
     events: Option<mpsc::Receiver<Event>>,
     /// The clock of traced packets, in nanoseconds; `None`: the kernel's.
     pub(crate) clock_ns: Option<u64>,
@@ -56,13 +60,11 @@ impl EbpfDataplane {
     /// When this build has no kernel programs, the kernel refuses, or another process has the instance open.
     pub fn open(config: &EbpfConfig) -> Result<Self, DataplaneError> {
         let pins = Pins::open(config)?;
-        for device in config.uplinks.devices.values() {
-            device::look(device)?;
-        }
+        let externals = external_devices(config)?;
         let tunnel_ifindex = device::tunnel(&config.tunnel_device)?;
         let mut ebpf = object::load(&pins, tunnel_ifindex, config)?;
         let mut kernel = KernelTables::take(&mut ebpf)?;
-        let tables = found_tables(&mut kernel)?;
+        let tables = found_tables(&mut kernel, config, externals)?;
         let neighbours = Neighbours::take(&mut ebpf, |handle| tables.network_of_handle(handle).is_some())?;
         let ring: RingBuf<_> = take(&mut ebpf, "events")?;
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
@@ -70,6 +72,7 @@ impl EbpfDataplane {
         let mut dataplane = Self {
             _reader: Reader::start(ring, Handles::clone(&handles), sender)?,
             injector: Injector::open().map_err(|source| error::kernel("opening a packet socket", source))?,
+            announcer: announcer(config)?,
             ebpf,
             pins,
             kernel,
@@ -120,14 +123,36 @@ impl EbpfDataplane {
             }
         }
         self.kernel.replace(&found, &wanted)?;
+        self.tell_neighbours(&found, &wanted);
         let handles = self.tables.port_handles();
         self.kernel
             .memories
             .retain(|handle| handles.contains_key(&handle))?;
 
+        self.adopt_links(links, tunnel_device, tunnel_ifindex)
+    }
+
+    /// Brings this build's programs onto the links found, and makes those that are missing.
+    fn adopt_links(
+        &mut self,
+        links: Vec<(Owner, u32)>,
+        tunnel_device: &str,
+        tunnel_ifindex: u32,
+    ) -> Result<(), DataplaneError> {
+        let mut missing: BTreeMap<u32, String> = BTreeMap::new();
+        for device in self.tables.external_devices() {
+            missing.insert(device.ifindex, device.name.clone());
+        }
         let mut has_tunnel = false;
         for (owner, ifindex) in links {
             match owner {
+                Owner::External if !missing.contains_key(&ifindex) => self.pins.remove(owner, ifindex)?,
+                Owner::External => {
+                    let program = object::program(&mut self.ebpf, FROM_EXTERNAL)?;
+                    if self.pins.adopt(program, owner, ifindex)? {
+                        missing.remove(&ifindex);
+                    }
+                }
                 Owner::Tunnel => {
                     let program = object::program(&mut self.ebpf, FROM_TUNNEL)?;
                     let adopted = self.pins.adopt(program, owner, ifindex)?;
@@ -145,6 +170,10 @@ impl EbpfDataplane {
             let program = object::program(&mut self.ebpf, FROM_TUNNEL)?;
             self.pins
                 .attach(program, Owner::Tunnel, tunnel_device, tunnel_ifindex)?;
+        }
+        for (ifindex, name) in missing {
+            let program = object::program(&mut self.ebpf, FROM_EXTERNAL)?;
+            self.pins.attach(program, Owner::External, &name, ifindex)?;
         }
         Ok(())
     }
@@ -258,7 +287,28 @@ impl EbpfDataplane {
         if self.kernel.last_epoch()? < self.tables.last_epoch() {
             self.kernel.set_last_epoch(self.tables.last_epoch())?;
         }
-        self.kernel.replace(&old, &new)
+        self.kernel.replace(&old, &new)?;
+        self.tell_neighbours(&old, &new);
+        Ok(())
+    }
+
+    /// Tells external networks of the floating IPs that became this host's, and of those that are not any more nothing.
+    fn tell_neighbours(&self, before: &Entries, after: &Entries) {
+        let Some(announcer) = &self.announcer else { return };
+        let floating = |(key, value): (&Key, &Value)| match (key, value) {
+            (Key::FloatingIn(key), Value::FloatingIn(value)) => Some((*key, value.mac)),
+            _ => None,
+        };
+        for (key, _) in before.iter().filter_map(floating) {
+            if !after.contains_key(&Key::FloatingIn(key)) {
+                announcer.cease(key.ifindex, key.address.into());
+            }
+        }
+        for (key, mac) in after.iter().filter_map(floating) {
+            if !before.contains_key(&Key::FloatingIn(key)) {
+                announcer.announce(key.ifindex, MacAddr(mac), key.address.into());
+            }
+        }
     }
 
     /// Puts back what was in force before a row that the kernel refused. Best effort: the refusal is what the
@@ -383,6 +433,17 @@ const fn neighbour(change: &RowChange) -> Option<&NeighbourRow> {
     }
 }
 
+/// Who tells external networks; nobody where there are none, or nothing is sent.
+fn announcer(config: &EbpfConfig) -> Result<Option<Announcer>, DataplaneError> {
+    if config.trace || config.uplinks.devices.is_empty() {
+        return Ok(None);
+    }
+    let announcer = Injector::open().and_then(Announcer::start);
+    announcer
+        .map(Some)
+        .map_err(|source| error::kernel("starting to announce addresses", source))
+}
+
 /// The clock of the programs, in nanoseconds.
 fn kernel_clock() -> Result<u64, DataplaneError> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
@@ -397,9 +458,37 @@ struct Look {
     sets: Sets,
 }
 
+/// The devices that lead to external networks, by name.
+fn external_devices(config: &EbpfConfig) -> Result<BTreeMap<String, Device>, DataplaneError> {
+    let names = &config.uplinks.devices;
+    if names.len() > MAX_UPLINKS {
+        return Err(DataplaneError::Full {
+            what: "external network",
+            limit: MAX_UPLINKS,
+        });
+    }
+    let mut devices = BTreeMap::new();
+    for name in names.values() {
+        let device = device::look(name)?;
+        if device.mac == [0; 6] {
+            return Err(error::device(
+                name,
+                "it has no MAC, so nobody can ask for an address there",
+            ));
+        }
+        devices.insert(name.clone(), device);
+    }
+    Ok(devices)
+}
+
 /// The rows that an earlier process left.
-fn found_tables(kernel: &mut KernelTables) -> Result<Tables, DataplaneError> {
+fn found_tables(
+    kernel: &mut KernelTables,
+    config: &EbpfConfig,
+    externals: BTreeMap<String, Device>,
+) -> Result<Tables, DataplaneError> {
     let mut tables = Tables::default();
+    tables.set_uplinks(config.uplinks.clone(), externals);
     tables.set_last_epoch(kernel.last_epoch()?);
     for (number, list) in kernel.gateway_lists()? {
         tables.lists_mut().adopt(number, list);

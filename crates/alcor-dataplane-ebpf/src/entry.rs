@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use alcor_dataplane_abi::layout::{
-    BitsKey, FilterValue, GatewaySet, IpKey, LabelKey, LocalIp, LocalMac, MacKey, NetworkValue, PairKey,
-    PortValue, PrefixKey, RouteValue, ServiceKey, TranslationKey, WayOut,
+    BitsKey, FilterValue, FloatingIn, FloatingKey, FloatingOut, GatewaySet, IpKey, LabelKey, LocalIp,
+    LocalMac, MacKey, NetworkValue, PairKey, PortValue, PrefixKey, RouteValue, ServiceKey, TranslationKey,
+    WayOut,
 };
 
 /// Bits of an [`IpKey`] before the address.
@@ -38,12 +39,14 @@ pub(crate) enum Key {
     Routed(u32, IpKey),
     /// Prefix length in bits of the whole key.
     WayOut(u32, IpKey),
+    FloatingOut(IpKey),
     Translation(TranslationKey),
     /// A set of gateways: before the networks that name it.
     Gateways(u32),
     Network(u32),
     LocalMac(MacKey),
     LocalIp(IpKey),
+    FloatingIn(FloatingKey),
     Port(u32),
     Vni(u32),
 }
@@ -71,6 +74,8 @@ pub(crate) enum Value {
     Filter(FilterValue),
     Route(RouteValue),
     WayOut(WayOut),
+    FloatingOut(FloatingOut),
+    FloatingIn(FloatingIn),
     /// Number of a row of bits, or of a class; a label.
     Number(u32),
     Word(u64),

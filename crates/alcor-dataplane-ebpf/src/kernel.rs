@@ -8,10 +8,11 @@ use std::{
 
 use alcor_dataplane::DataplaneError;
 use alcor_dataplane_abi::layout::{
-    BitsKey, Counters, FilterValue, GatewaySet, IpKey, LabelKey, LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS,
-    MAX_GATEWAY_SETS, MAX_LABELS, MAX_NETWORKS, MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MAX_SERVICES,
-    MAX_SUBNETS, MAX_TRANSLATIONS, MAX_UNDERLAY, MacKey, NetworkValue, PairKey, PortValue, PrefixKey,
-    RouteValue, ServiceKey, TranslationKey, WayOut,
+    BitsKey, Counters, FilterValue, FloatingIn, FloatingKey, FloatingOut, GatewaySet, IpKey, LabelKey,
+    LocalIp, LocalMac, MAX_BITS, MAX_FIXED_IPS, MAX_FLOATING_IPS, MAX_GATEWAY_SETS, MAX_LABELS, MAX_NETWORKS,
+    MAX_PAIRS, MAX_PORTS, MAX_PREFIXES, MAX_ROUTES, MAX_SERVICES, MAX_SUBNETS, MAX_TRANSLATIONS,
+    MAX_UNDERLAY, MacKey, NetworkValue, PairKey, PortValue, PrefixKey, RouteValue, ServiceKey,
+    TranslationKey, WayOut,
 };
 use aya::{
     Ebpf, Pod,
@@ -43,6 +44,8 @@ pub(crate) const PINNED: &[&str] = &[
     "gateways",
     "routed",
     "ways_out",
+    "floating_out",
+    "floating_in",
     "subnets",
     "gateway_sets",
     "translations",
@@ -80,6 +83,8 @@ pub(crate) struct KernelTables {
     gateways: Hash<Plain<IpKey>, u32>,
     routed: LpmTrie<MapData, Plain<IpKey>, Plain<RouteValue>>,
     ways_out: LpmTrie<MapData, Plain<IpKey>, Plain<WayOut>>,
+    floating_out: Hash<Plain<IpKey>, Plain<FloatingOut>>,
+    floating_in: Hash<Plain<FloatingKey>, Plain<FloatingIn>>,
     subnets: Trie<IpKey>,
     gateway_sets: Hash<u32, Plain<GatewaySet>>,
     translations: Hash<Plain<TranslationKey>, u32>,
@@ -130,6 +135,8 @@ impl KernelTables {
             gateways: take(object, "gateways")?,
             routed: take(object, "routed")?,
             ways_out: take(object, "ways_out")?,
+            floating_out: take(object, "floating_out")?,
+            floating_in: take(object, "floating_in")?,
             subnets: take(object, "subnets")?,
             gateway_sets: take(object, "gateway_sets")?,
             translations: take(object, "translations")?,
@@ -194,6 +201,12 @@ impl KernelTables {
         read(&mut entries, self.ways_out.iter(), |key, value| {
             let way = Value::WayOut(value.0);
             (Key::WayOut(key.prefix_len(), key.data().0), way)
+        })?;
+        read(&mut entries, self.floating_out.iter(), |key, value| {
+            (Key::FloatingOut(key.0), Value::FloatingOut(value.0))
+        })?;
+        read(&mut entries, self.floating_in.iter(), |key, value| {
+            (Key::FloatingIn(key.0), Value::FloatingIn(value.0))
         })?;
         read(&mut entries, self.subnets.iter(), |key, _| {
             (Key::Subnet(key.prefix_len(), key.data().0), Value::Present)
@@ -313,6 +326,12 @@ impl KernelTables {
                 self.ways_out
                     .insert(&TrieKey::new(bits, Plain(key)), Plain(value), 0)
             }
+            (Key::FloatingOut(key), Value::FloatingOut(value)) => {
+                self.floating_out.insert(Plain(key), Plain(value), 0)
+            }
+            (Key::FloatingIn(key), Value::FloatingIn(value)) => {
+                self.floating_in.insert(Plain(key), Plain(value), 0)
+            }
             (Key::Subnet(bits, key), _) => self.subnets.insert(&TrieKey::new(bits, Plain(key)), PRESENT, 0),
             (Key::Gateways(number), Value::Gateways(set)) => self.gateway_sets.insert(number, Plain(*set), 0),
             (Key::Translation(key), Value::Number(label)) => self.translations.insert(Plain(key), label, 0),
@@ -347,6 +366,8 @@ impl KernelTables {
             Key::Gateway(key) => self.gateways.remove(&Plain(key)),
             Key::Routed(bits, key) => self.routed.remove(&TrieKey::new(bits, Plain(key))),
             Key::WayOut(bits, key) => self.ways_out.remove(&TrieKey::new(bits, Plain(key))),
+            Key::FloatingOut(key) => self.floating_out.remove(&Plain(key)),
+            Key::FloatingIn(key) => self.floating_in.remove(&Plain(key)),
             Key::Subnet(bits, key) => self.subnets.remove(&TrieKey::new(bits, Plain(key))),
             Key::Gateways(number) => self.gateway_sets.remove(&number),
             Key::Translation(key) => self.translations.remove(&Plain(key)),
@@ -369,6 +390,7 @@ fn refused(key: &Key, source: MapError) -> DataplaneError {
         Key::FixedIp(_) | Key::LocalIp(_) => ("fixed IP", MAX_FIXED_IPS),
         Key::Pair(..) | Key::PairMac(_) => ("allowed address pair", MAX_PAIRS),
         Key::Gateway(_) | Key::Routed(..) | Key::WayOut(..) => ("subnet or route", MAX_ROUTES),
+        Key::FloatingOut(_) | Key::FloatingIn(_) => ("floating IP", MAX_FLOATING_IPS),
         Key::Subnet(..) => ("subnet", MAX_SUBNETS),
         Key::Gateways(_) => ("set of gateways", MAX_GATEWAY_SETS),
         Key::Translation(_) => ("label of another network", MAX_TRANSLATIONS),

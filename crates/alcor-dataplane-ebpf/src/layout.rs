@@ -10,9 +10,10 @@ use alcor_dataplane_abi::{
         Load, NatBack, NatKey, NatValue, PeerValue, RouterValue, VniValue,
     },
     layout::{
-        BitsKey, ConnectionKey, Counters, FilterValue, GatewaySet, IPV4, IPV6, IpKey, KeptKey, KeptValue,
-        LabelKey, LocalIp, LocalMac, MacKey, NeighbourValue, NetworkValue, PairKey, PortValue, PrefixKey,
-        RemoteMac, RouteValue, ServiceKey, TranslationKey, WayOut,
+        BitsKey, ConnectionKey, Counters, FilterValue, FloatingIn, FloatingKey, FloatingOut, GatewaySet,
+        IPV4, IPV6, IpKey, KeptKey, KeptValue, LabelKey, LocalIp, LocalMac, MacKey, NeighbourValue,
+        NetworkValue, PairKey, PortValue, PrefixKey, RemoteMac, RouteValue, ServiceKey, TranslationKey,
+        WayOut,
     },
 };
 use aya::Pod;
@@ -41,6 +42,9 @@ plain!(
     DeviceValue,
     ExternalValue,
     FilterValue,
+    FloatingIn,
+    FloatingKey,
+    FloatingOut,
     FloatingValue,
     FragmentKey,
     FragmentValue,

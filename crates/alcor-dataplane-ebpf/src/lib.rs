@@ -5,6 +5,7 @@
 //! again. The path of a packet is [`alcor_dataplane::path`]. Not here: which row is newer, DHCP, anything
 //! that waits for somebody else.
 
+mod announce;
 mod checksum;
 mod dataplane;
 mod device;

@@ -22,6 +22,8 @@ const LOAD_TRIES: u32 = 5;
 pub(crate) const FROM_PORT: &str = "from_port";
 /// On the ingress of the tunnel device.
 pub(crate) const FROM_TUNNEL: &str = "from_tunnel";
+/// On the ingress of devices that lead to external networks.
+pub(crate) const FROM_EXTERNAL: &str = "from_external";
 /// For frames that were held; on no device.
 pub(crate) const RELEASED: &str = "released";
 
@@ -45,7 +47,7 @@ pub(crate) fn load(pins: &Pins, tunnel_ifindex: u32, config: &EbpfConfig) -> Res
     let mut ebpf = loader
         .load(object)
         .map_err(|source| error::kernel("loading the kernel programs", source))?;
-    for name in [FROM_PORT, FROM_TUNNEL, RELEASED] {
+    for name in [FROM_PORT, FROM_TUNNEL, FROM_EXTERNAL, RELEASED] {
         let program = program(&mut ebpf, name)?;
         in_spite_of_signals(|| program.load())
             .map_err(|source| error::kernel(format!("loading the kernel program {name}"), source))?;

@@ -26,11 +26,14 @@ use crate::{EbpfConfig, error};
 /// Where locks lie. Not on the BPF file system, which holds kernel objects only.
 const LOCK_DIR: &str = "/run/alcor";
 const TUNNEL: &str = "tunnel";
+const EXTERNAL: &str = "external";
 
 /// Whose link a pin is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Tunnel,
+    /// A device that leads to an external network.
+    External,
     Port(Id<Port>),
 }
 
@@ -97,6 +100,7 @@ impl Pins {
     fn link(&self, owner: Owner, ifindex: u32) -> PathBuf {
         let name = match owner {
             Owner::Tunnel => format!("{TUNNEL}_{ifindex}"),
+            Owner::External => format!("{EXTERNAL}_{ifindex}"),
             Owner::Port(port) => format!("{port}_{ifindex}"),
         };
         self.link_folder().join(name)
@@ -188,6 +192,7 @@ fn parse(name: &str) -> Option<(Owner, u32)> {
     let (owner, ifindex) = name.rsplit_once('_')?;
     let owner = match owner {
         TUNNEL => Owner::Tunnel,
+        EXTERNAL => Owner::External,
         port => Owner::Port(port.parse().ok()?),
     };
     Some((owner, ifindex.parse().ok()?))

@@ -11,9 +11,9 @@ use alcor_dataplane::{
     rules::{Groups, InForce, Rules, Sets, groups},
 };
 use alcor_dataplane_abi::layout::{
-    FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_NETWORKS, MAX_PORTS, MAX_SUBNETS,
-    NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS, PORT_PEER,
-    PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, WayOut,
+    FILTER_STATEFUL, FilterValue, IPV4, IPV6, LocalIp, LocalMac, MAX_FLOATING_IPS, MAX_NETWORKS, MAX_PORTS,
+    MAX_SUBNETS, NETWORK_ON_DEMAND, NETWORK_UNDERLAY, NETWORK_UP, NetworkValue, PORT_DHCP4, PORT_PAIRS,
+    PORT_PEER, PORT_RA, PORT_SECURITY, PORT_UP, PairKey, PortValue, RouteValue, WayOut,
 };
 use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 use ipnet::IpNet;
@@ -25,6 +25,7 @@ use crate::{
     lists::{self, List, Lists},
 };
 
+mod floating;
 mod translations;
 
 /// Devices of ports.
@@ -50,6 +51,7 @@ pub(crate) struct Tables {
     port_handles: BTreeMap<u32, Id<Port>>,
     network_handles: BTreeMap<u32, Id<Network>>,
     subnet_homes: HashMap<Id<Subnet>, Id<Network>>,
+    floating: floating::Floating,
     /// Lists of gateways that networks have.
     lists: Lists,
     /// Networks with a router, up or down, that leads to a network.
@@ -71,6 +73,7 @@ pub(crate) struct Scope {
     /// Lists of gateways that may come or go.
     lists: BTreeSet<List>,
     ports: BTreeSet<Id<Port>>,
+    floating: floating::Touched,
 }
 
 impl Scope {
@@ -90,10 +93,13 @@ impl Tables {
     pub(crate) fn check(&self, row: &Row) -> Result<(), DataplaneError> {
         match row {
             Row::Router(row) => self.network(row.network_id).map(drop).and_then(|()| row.fits()),
-            Row::FloatingIp(_) => Err(DataplaneError::Unsupported {
-                dataplane: "ebpf",
-                what: "floating IPs: gateways have them",
-            }),
+            Row::FloatingIp(row) => {
+                self.network(row.network_id)?;
+                match self.floating.get((row.network_id, row.id)) {
+                    Some(_) => Ok(()),
+                    None => room("floating IP", self.floating.count(), MAX_FLOATING_IPS),
+                }
+            }
             Row::Policy(row) => self.network(row.network_id).map(drop),
             Row::Label(row) => self.network(row.network_id).map(drop),
             Row::Network(row) => row.fits().and_then(|()| match self.vnis.get(&row.vni.get()) {
@@ -159,7 +165,10 @@ impl Tables {
             RowKey::Port(_, id) => network.ports.get(id).map(|(_, row)| Row::Port(row.clone())),
             RowKey::Policy(_, id) => network.rules.policies().get(id).cloned().map(Row::Policy),
             RowKey::Label(_, label) => network.rules.labels().get(label).cloned().map(Row::Label),
-            RowKey::Neighbour(..) | RowKey::FloatingIp(..) => None,
+            RowKey::FloatingIp(network, id) => {
+                self.floating.get((*network, *id)).copied().map(Row::FloatingIp)
+            }
+            RowKey::Neighbour(..) => None,
         }
     }
 
@@ -210,6 +219,8 @@ impl Tables {
             rows.push(Row::Network(network.row.clone()));
             rows.extend(network.subnets.values().cloned().map(Row::Subnet));
             rows.extend(network.routers.values().cloned().map(Row::Router));
+            let floating = self.floating.of_network(network.row.id);
+            rows.extend(floating.copied().map(Row::FloatingIp));
             rows.extend(network.rules.policies().values().cloned().map(Row::Policy));
             rows.extend(network.rules.labels().values().cloned().map(Row::Label));
             rows.extend(network.ports.values().map(|(_, row)| Row::Port(row.clone())));
@@ -229,7 +240,14 @@ impl Tables {
         let policies = network.rules.policies().keys();
         let policies = policies.map(|group| RowKey::Policy(id, *group));
         let routers = network.routers.keys().map(|router| RowKey::Router(id, *router));
-        let within = ports.chain(routers).chain(subnets).chain(labels).chain(policies);
+        let floating = self.floating.of_network(id);
+        let floating = floating.map(|row| RowKey::FloatingIp(id, row.id));
+        let within = ports
+            .chain(floating)
+            .chain(routers)
+            .chain(subnets)
+            .chain(labels)
+            .chain(policies);
         within.chain([RowKey::Network(id)]).collect()
     }
 
@@ -279,8 +297,19 @@ impl Tables {
             scope.routes.insert(network_id);
         }
         match key {
-            RowKey::Router(..) => {
+            RowKey::Router(_, id) => {
                 scope.translations.insert((network_id, None));
+                scope.floating = self.floating.touched_by_router(network_id, Some(*id));
+            }
+            RowKey::FloatingIp(_, id) => {
+                let new = row.and_then(|row| {
+                    if let Row::FloatingIp(row) = row {
+                        Some(row)
+                    } else {
+                        None
+                    }
+                });
+                scope.floating = self.floating.touched((network_id, *id), new);
             }
             RowKey::Subnet(_, id) => {
                 let lies_in = |row: &PortRow| row.fixed_ips.iter().any(|fixed| fixed.subnet_id == *id);
@@ -315,7 +344,7 @@ impl Tables {
                     .filter(|(_, (_, row))| row.filter().is_some());
                 scope.ports.extend(filtered.map(|(port, _)| *port));
             }
-            RowKey::Network(_) | RowKey::Neighbour(..) | RowKey::FloatingIp(..) => {}
+            RowKey::Network(_) | RowKey::Neighbour(..) => {}
         }
         scope
     }
@@ -338,6 +367,7 @@ impl Tables {
             sets: None,
             lists: BTreeSet::from([network.row.gateways.clone()]),
             ports: network.ports.keys().copied().collect(),
+            floating: self.floating.touched_by_router(*id, None),
         };
         self.networks.iter().map(scope).collect()
     }
@@ -371,7 +401,8 @@ impl Tables {
                 self.set_router(row.network_id, row.id, Some(row));
             }
             Row::Port(row) => return self.put_port(row, handle),
-            Row::Neighbour(_) | Row::FloatingIp(_) => {}
+            Row::FloatingIp(row) => self.floating.put(row),
+            Row::Neighbour(_) => {}
         }
         Ok(())
     }
@@ -485,7 +516,8 @@ impl Tables {
                     self.recompile(*id);
                 }
             }
-            RowKey::Neighbour(..) | RowKey::FloatingIp(..) => {}
+            RowKey::FloatingIp(network, id) => self.floating.remove((*network, *id)),
+            RowKey::Neighbour(..) => {}
         }
     }
 
@@ -506,6 +538,7 @@ impl Tables {
                 self.translations(network, &peers, scope.sets.as_ref(), &mut entries);
             }
         }
+        self.floating_entries(&scope.floating, &mut entries);
         for list in &scope.lists {
             let number = self.lists.number(list);
             if number != 0 {

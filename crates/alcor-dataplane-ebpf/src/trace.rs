@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use alcor_dataplane::{DataplaneError, DropReason, Ingress, PuntReason, Verdict};
+use alcor_dataplane::{DataplaneError, DropReason, Ingress, PuntReason, Verdict, packet::ETH_LEN};
 use alcor_dataplane_abi::layout::{IPV4, IPV6, verdict};
 use alcor_model::{Id, Port, Vni};
 use aya::programs::{TestRun, TestRunOptions};
 use bytes::Bytes;
 
 use crate::{
-    EbpfDataplane, error, layout,
-    object::{self, FROM_PORT, FROM_TUNNEL, RELEASED},
+    EbpfDataplane, device, error, layout,
+    object::{self, FROM_EXTERNAL, FROM_PORT, FROM_TUNNEL, RELEASED},
     skb::{self, IFINDEX, set_bytes, set_word},
 };
 
@@ -59,6 +59,12 @@ impl EbpfDataplane {
                 set_word(&mut context, CB, origin);
                 set_bytes(&mut context, CB + 4, &ip);
                 FROM_TUNNEL
+            }
+            Ingress::External { device, .. } => {
+                let ifindex = device::ifindex(device);
+                let ifindex = ifindex.ok_or_else(|| error::device(device, "there is no such device"))?;
+                set_word(&mut context, IFINDEX, ifindex);
+                FROM_EXTERNAL
             }
         };
         self.run(name, context, frame)
@@ -114,6 +120,12 @@ impl EbpfDataplane {
             verdict::DROP => Verdict::Drop(DropReason::from_u32(reason)?),
             verdict::PUNT => Verdict::Punt(PuntReason::from_u32(reason)?),
             verdict::REPLY => Verdict::Reply { frame },
+            verdict::PASS => Verdict::Pass,
+            verdict::EXTERNAL => Verdict::External {
+                device: device::look_at_index(word(context, CB + 4))?.name,
+                nexthop: word(context, CB + 8).to_ne_bytes().into(),
+                packet: frame.get(ETH_LEN..)?.to_vec().into(),
+            },
             verdict::DELIVER => {
                 let ifindex = word(context, CB + 4);
                 let (port, _) = self

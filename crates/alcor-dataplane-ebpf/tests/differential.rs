@@ -6,12 +6,15 @@
 #[path = "common/traced.rs"]
 mod traced;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DropReason, Event, Ingress, Model, NetworkRow, PuntReason, Row, RowChange,
     RowKey, Verdict,
-    testing::{Scenario, rng::Rng},
+    testing::{Scenario, floating::EXTERNAL_DEVICES, rng::Rng},
 };
 use alcor_dataplane_abi::layout::PUNT_BYTES;
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
@@ -34,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn can_run(devices: &BTreeMap<Id<Port>, String>, ingress: &Ingress, frame: &[u8]) -> bool {
     let has_device = match ingress {
         Ingress::Port(port) => devices.contains_key(port),
-        Ingress::Tunnel { .. } => true,
+        Ingress::Tunnel { .. } | Ingress::External { .. } => true,
     };
     let least = match frame.get(12..14) {
         Some([0x08, 0x00]) => 14 + 20,
@@ -67,6 +70,8 @@ struct Tally {
     too_big: usize,
     /// Events compared.
     told: usize,
+    /// From floating IPs: out, into ports of this host, answered, and left to the host's own stack.
+    floating: [usize; 4],
 }
 
 impl Tally {
@@ -93,6 +98,20 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// Counts what became of a packet from or to a floating IP.
+    fn note_floating(&mut self, ingress: &Ingress, verdict: &Verdict) {
+        let place = match (ingress, verdict) {
+            (_, Verdict::External { .. }) => 0,
+            (Ingress::External { .. }, Verdict::Deliver { .. }) => 1,
+            (Ingress::External { .. }, Verdict::Reply { .. }) => 2,
+            (_, Verdict::Pass) => 3,
+            _ => return,
+        };
+        self.floating[place] += 1;
+    }
+}
+
 impl std::iter::Sum for Tally {
     fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
         tallies.fold(Self::default(), |sum, other| Self {
@@ -108,6 +127,7 @@ impl std::iter::Sum for Tally {
             held: sum.held + other.held,
             too_big: sum.too_big + other.too_big,
             told: sum.told + other.told,
+            floating: [0, 1, 2, 3].map(|at| sum.floating[at] + other.floating[at]),
         })
     }
 }
@@ -163,7 +183,12 @@ fn compare(both: &mut Both, scenario: &Scenario, news: bool) -> Tally {
     let before = ebpf.drops().unwrap();
     let mut tally = Tally::default();
     let gateways = has_gateways(scenario);
-    for (number, (ingress, frame)) in scenario.frames.iter().enumerate() {
+    let floats = !scenario.uplinks.devices.is_empty();
+    let mut frames = VecDeque::from(scenario.frames.clone());
+    let mut number = 0;
+    while let Some((ingress, frame)) = frames.pop_front() {
+        let (ingress, frame) = (&ingress, frame.as_slice());
+        number += 1;
         let ebpf = &mut both.ebpf;
         if news {
             tell_news(ebpf, &mut model, scenario, &mut rng);
@@ -172,6 +197,9 @@ fn compare(both: &mut Both, scenario: &Scenario, news: bool) -> Tally {
             }
             if rng.chance(10) {
                 learn(ebpf, &mut model, scenario, &mut rng);
+            }
+            if floats && rng.chance(20) {
+                refloat(ebpf, &mut model, scenario, &mut rng);
             }
             if gateways && rng.chance(20) {
                 regroup(ebpf, &mut model, scenario, &mut rng);
@@ -193,6 +221,11 @@ fn compare(both: &mut Both, scenario: &Scenario, news: bool) -> Tally {
         let event = both.compare_event(&mut told, &format!("seed {seed}, frame {number}"));
         tally.told += usize::from(event.is_some());
         tally.note_gateways(ingress, &got, event.as_ref(), gateways);
+        tally.note_floating(ingress, &got);
+        if floats && rng.chance(40) {
+            let answer = scenario.floating_answer(&mut rng, &got);
+            answer.into_iter().for_each(|answer| frames.push_front(answer));
+        }
         let ebpf = &mut both.ebpf;
         tally.frames += 1;
         tally.too_big += usize::from(got == Verdict::Punt(PuntReason::TooBig));
@@ -384,6 +417,16 @@ fn regroup(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng
     assert_eq!(ebpf.snapshot().unwrap(), model.snapshot().unwrap());
 }
 
+/// A floating IP goes, or becomes another one.
+fn refloat(ebpf: &mut EbpfDataplane, model: &mut Model, scenario: &Scenario, rng: &mut Rng) {
+    let Some(change) = scenario.floating_change(rng) else {
+        return;
+    };
+    model.apply(std::slice::from_ref(&change)).remove(0).unwrap();
+    ebpf.apply(&[change]).remove(0).unwrap();
+    assert_eq!(ebpf.snapshot().unwrap(), model.snapshot().unwrap());
+}
+
 /// Whether a port's packet went into another network.
 fn crosses(scenario: &Scenario, ingress: &Ingress, verdict: &Verdict) -> bool {
     let home = |id: &Id<Port>| {
@@ -536,5 +579,51 @@ fn gateways_outlive_the_process() {
             by_gateway += tally.by_gateway.iter().sum::<usize>();
         }
         assert!(by_gateway > 0);
+    });
+}
+
+/// With devices that lead to external networks.
+fn with_uplinks(config: &EbpfConfig) -> EbpfConfig {
+    for (device, mac) in EXTERNAL_DEVICES {
+        let address = mac.to_string();
+        ip(&["link", "add", "dev", device, "address", &address, "type", "veth"]);
+    }
+    EbpfConfig {
+        uplinks: Scenario::floating(0).uplinks,
+        ..config.clone()
+    }
+}
+
+#[test]
+fn floating_ips_are_translated_as_the_model_says() {
+    in_namespace("test-floating", |config| {
+        let mut both = Both::open(&with_uplinks(config));
+        let compared: Tally = (0..SEEDS)
+            .map(|seed| compare(&mut both, &Scenario::floating(seed), seed % 2 == 0))
+            .sum();
+        println!(
+            "{} frames compared: {:?} (out, in, answered, passed)",
+            compared.frames, compared.floating
+        );
+        assert!(compared.floating.iter().all(|frames| *frames > 100), "all ways");
+    });
+}
+
+#[test]
+fn floating_ips_outlive_the_process() {
+    in_namespace("test-floating-kept", |config| {
+        let config = &with_uplinks(config);
+        let mut floating = [0; 4];
+        for seed in 0..SEEDS / 20 {
+            let scenario = Scenario::floating(seed);
+            let mut before = EbpfDataplane::open(config).unwrap();
+            for outcome in before.apply(&scenario.changes()) {
+                outcome.unwrap();
+            }
+            drop(before);
+            let tally = compare(&mut Both::open(config), &scenario, true);
+            floating = [0, 1, 2, 3].map(|at| floating[at] + tally.floating[at]);
+        }
+        assert!(floating.iter().all(|frames| *frames > 0), "{floating:?}");
     });
 }

@@ -22,10 +22,14 @@ pub mod testing;
 pub mod trace;
 pub mod uplinks;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 pub use alcor_dataplane_abi::{DropReason, PuntReason};
-use alcor_model::{Id, Network, Port};
+use alcor_model::{Id, MacAddr, Network, Port};
 use bytes::Bytes;
 pub use connections::{ConnectionEntry, ConnectionState, MAX_LISTED_CONNECTIONS};
 pub use gateway::GatewayReport;
@@ -269,6 +273,13 @@ pub enum Ingress {
         /// A host passed it on that the receiver has left (the header's "don't learn" bit).
         forwarded: bool,
     },
+    /// From a device that leads to an external network.
+    External {
+        /// Its name.
+        device: String,
+        /// Its MAC.
+        mac: MacAddr,
+    },
 }
 
 /// What becomes of one frame.
@@ -294,7 +305,18 @@ pub enum Verdict {
         /// The inner frame as it leaves.
         frame: Bytes,
     },
-    /// Answered: this goes back to the port it came from.
+    /// Out of a device that leads to an external network; its Ethernet header is the kernel's to make.
+    External {
+        /// The device.
+        device: String,
+        /// Whose MAC the kernel looks for.
+        nexthop: Ipv4Addr,
+        /// From the IPv4 header on.
+        packet: Bytes,
+    },
+    /// From an external network, and not this data plane's: left to the host's own stack, unchanged.
+    Pass,
+    /// Answered: this goes back to the port, or the external device, that it came from.
     Reply {
         /// The answer.
         frame: Bytes,
@@ -324,6 +346,12 @@ impl fmt::Debug for Verdict {
                     hex(frame)
                 )
             }
+            Self::External {
+                device,
+                nexthop,
+                packet,
+            } => write!(f, "External({device}, to {nexthop}, {})", hex(packet)),
+            Self::Pass => f.write_str("Pass"),
             Self::Reply { frame } => write!(f, "Reply({})", hex(frame)),
             Self::Punt(reason) => write!(f, "Punt({})", reason.as_str()),
             Self::Drop(reason) => write!(f, "Drop({})", reason.as_str()),

@@ -27,6 +27,10 @@
 //! - `way out(network, source)`: of the router rows of the network that are up and have an `external` with an address, one that has an
 //!   interface in this network whose block has the source: the longest block, of equals the lowest id, as gateways choose. One of the
 //!   gateways that its `external` names owns all that faces the outside for that router: `choose` by the router's id.
+//! - A floating IP row is *of this host* if its `host` is this host's tunnel address and the host has a device for its external network
+//!   ([`Uplinks`](crate::Uplinks)), as long as its router has a row in its network that is up and has an interface there. All others mean nothing here.
+//! - `floating(network, ip)`: of the rows of this host in the network, the one with this fixed IP. `external(device, ip)`: of the rows of this
+//!   host whose external network has this device, the one with this floating IP. Of several the first by network and id.
 //! - `translate(from, to, label)`: what a label of network *from* is in network *to*: the same one when they are the same;
 //!   the lowest label of *to* whose row has the same set of groups as the row of *from*; 0 when there is no such row.
 //!
@@ -74,7 +78,8 @@
 //!    answered (`Reply`): MACs and addresses swapped, type 0 or 129, TTL/hop limit 64, checksums adjusted incrementally
 //!    (`csum_replace`, one word for TTL and protocol, one for type and code), all else as it was; anything else `ToGateway`.
 //!    IPv6 link-local source or destination: `NoRoute`. TTL/hop limit <= 1: punt (`TtlExceeded`). `route` finds nothing: **out**, if the
-//!    packet is IPv4 and the network has a way out for its source: its owner is none, as it names no gateways: `NoGateway`; else the packet stays in its
+//!    packet is IPv4. `floating(network, source)`, and the frame was not held before: to one of the network's underlay blocks: `NoRoute`, tenants do not
+//!    reach hosts; else the packet stays in its network, TTL - 1, on to stage 10, and [this host](#floating-ips) leads it out. Without, if the network has a way out for its source: its owner is none, as it names no gateways: `NoGateway`; else the packet stays in its
 //!    network, TTL - 1, both MACs = gateway MAC, which tells the owner that it goes out; on to stage 10. Else, or when `route` finds a
 //!    network that is not on this host: `NoRoute`. That network is down: `PortDown`. The source need not be checked again. `neigh` of that
 //!    network does not know the next hop: by a gateway, else unknown in that network. Else TTL/hop limit - 1, source MAC = gateway MAC,
@@ -92,7 +97,7 @@
 //! 11. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the MTU of the network that it
 //!     is in now (and not a GSO packet whose segments fit): routed by stage 8, and IPv6 or IPv4 that must not be fragmented: punt (`TooBig`, with
 //!     that network), so that its sender learns the MTU; else `Oversize`, as nobody fragments. A local port: down or without a device: `PortDown`. Remote:
-//!     `Tunnel` with that network's VNI and the sender's label, translated into that network; out: with label 0.
+//!     `Tunnel` with that network's VNI and the sender's label, translated into that network; out: with label 0, or by this host.
 //! 12. **Filter in**, for a local port: the filter of the receiver, ingress, with the sender's label, translated as in stage 11. Then
 //!     `Deliver` (routed back to the sender itself: delivered too).
 //!
@@ -111,6 +116,28 @@
 //!
 //! Drops from a port are counted for the port, drops from the tunnel for no port, except `PortDown` of a receiver
 //! (for the receiver; a network that is down has none) and what the receiver's filter drops.
+//!
+//! # Floating IPs
+//! Those of this host are translated here, one to one, and nothing is remembered of it: addresses, checksums, fragments and what ICMP errors quote as
+//! [gateways](crate::gateway::path) do ("Packets that are translated"), with the same reasons to drop.
+//!
+//! **Out**, behind stage 11: the floating IP becomes the source. Is the destination `external(device, ip)` then, on as *in*, at once. Else `External`: out of
+//! the device, to the destination itself if the row's `cidr` has it, else to its `nexthop`; there is none: `NoRoute`. The kernel makes the Ethernet
+//! header, and asks for the MAC where it does not know it.
+//!
+//! **From a device** that leads to an external network. What is *passed* is left to the host's own stack, unchanged.
+//! 1. A VLAN tag, neither ARP nor IPv4, shorter than a header: passed.
+//! 2. ARP request (Ethernet and IPv4) for an address that is `external(device, ip)`: a reply with the device's MAC, of the same length. Probes and announcements of
+//!    others are answered too: the address is in use. All else of ARP: passed.
+//! 3. IPv4 to another MAC than the device's, or whose destination is not `external(device, ip)`: passed. A wrong header checksum, a total length
+//!    below the header's or beyond the bytes present: `Malformed`. The row's address and network are where the packet goes: *in*.
+//!
+//! **In**: TTL 0 or 1: `Loop`. An ICMP error about a packet that is not from the floating IP: `NoTranslation`. The network is down: `PortDown`. The frame without
+//! its Ethernet header is longer than its MTU (and not a GSO packet whose segments fit): `Oversize`; nobody is told. No local port has the fixed
+//! IP: `UnknownDestination`. Port down or without a device: `PortDown`. Else the fixed IP becomes the destination, TTL - 1, source MAC = gateway MAC, destination MAC = the
+//! port's; the filter of the receiver, ingress, with label 0; `Deliver`.
+//!
+//! A drop is counted for whoever sends from a port, for no port when it came from a device, but for the receiver from its `PortDown` on.
 //!
 //! # Labels and rules
 //! A label row says which groups a label of the network means; a policy row has the rules of one group. A port has one label (`Some(0)` is no

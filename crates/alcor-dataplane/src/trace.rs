@@ -18,12 +18,15 @@ use alcor_model::{
 
 use crate::{
     Dataplane, DropReason, Ingress, LabelRow, Model, NeighbourRow, NetworkRow, PolicyRow, PortRow,
-    PuntReason, Row, RowChange, SubnetRow, Verdict,
+    PuntReason, Row, RowChange, SubnetRow, Uplinks, Verdict,
     compiled::Compiled,
-    packet::{mac_at, put},
+    packet::{ipv4_at, mac_at, put},
     probe::{Payload, packet, question},
     security::{Family, SecurityGroup},
 };
+
+/// Where an IPv4 header has the source.
+const IPV4_SOURCE: usize = 12;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +93,24 @@ struct Host<'a> {
     model: Model,
 }
 
+/// The external networks of a host: those of the floating IPs that rows give it. Each has a device with its name.
+fn uplinks(rows: &[Row]) -> Uplinks {
+    let mut uplinks = Uplinks::default();
+    for row in rows {
+        if let Row::FloatingIp(row) = row
+            && row.host.is_some()
+        {
+            uplinks.tunnel_ip = row.host;
+            let network = row.external_network_id;
+            uplinks.devices.insert(network, network.to_string());
+        }
+    }
+    uplinks
+}
+
 impl<'a> Host<'a> {
     fn new(rows: &'a [Row]) -> Self {
-        let mut model = Model::default();
+        let mut model = Model::default().with_uplinks(uplinks(rows));
         let mut sorted: Vec<&Row> = rows.iter().collect();
         sorted.sort_by_key(|row| row.key());
         for row in sorted {
@@ -396,7 +414,14 @@ impl<'a> Run<'a> {
                 self.stage(Side::Source, "gateway", false, "the gateway answers it");
                 None
             }
+            Verdict::External { nexthop, packet, .. } => {
+                let address = ipv4_at(&packet, IPV4_SOURCE)?;
+                let detail = format!("out of the host, from {address}, next hop {nexthop}");
+                self.stage(Side::Source, "floating ip", true, detail);
+                None
+            }
             Verdict::Punt(reason) => self.handed_up(reason),
+            Verdict::Pass => None,
         }
     }
 

@@ -1,7 +1,10 @@
 //! The external networks that a host reaches by devices of its own. What it does there is in [`crate::path`]; which floating IPs
 //! are its own is told by rows.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use alcor_model::{Id, Network};
 
@@ -26,5 +29,13 @@ impl Uplinks {
             return None;
         }
         self.devices.get(&row.external_network_id).map(String::as_str)
+    }
+}
+
+/// Whose MAC is looked for when a packet leaves from a floating IP; `None`: nothing leads there.
+pub fn nexthop(row: &FloatingIpRow, destination: Ipv4Addr) -> Option<Ipv4Addr> {
+    match row.cidr {
+        Some(block) if block.contains(&destination) => Some(destination),
+        _ => row.nexthop,
     }
 }

@@ -85,6 +85,21 @@ fn router_row(gateways: &[Ipv4Addr]) -> Row {
     })
 }
 
+/// The server's floating IP, translated by a host or by gateways.
+fn floating_row(host: Option<Ipv4Addr>) -> Row {
+    Row::FloatingIp(FloatingIpRow {
+        id: Id::from_uuid(Uuid::from_u128(4)),
+        network_id: network(),
+        router_id: router(),
+        floating_ip: FLOATING,
+        fixed_ip: SERVER,
+        external_network_id: Id::from_uuid(Uuid::from_u128(3)),
+        host: host.map(Into::into),
+        cidr: Some("203.0.113.0/24".parse().unwrap()),
+        nexthop: Some([203, 0, 113, 254].into()),
+    })
+}
+
 fn put(gateway: &mut GatewayModel, rows: impl IntoIterator<Item = Row>) {
     let changes: Vec<RowChange> = rows.into_iter().map(RowChange::Put).collect();
     for outcome in gateway.apply(&changes) {
@@ -104,23 +119,12 @@ fn gateway() -> GatewayModel {
         on_demand: true,
         gateways: vec![TUNNEL_IP.into()],
     });
-    let floating = Row::FloatingIp(FloatingIpRow {
-        id: Id::from_uuid(Uuid::from_u128(4)),
-        network_id: self::network(),
-        router_id: router(),
-        floating_ip: FLOATING,
-        fixed_ip: SERVER,
-        external_network_id: Id::from_uuid(Uuid::from_u128(3)),
-        host: None,
-        cidr: None,
-        nexthop: None,
-    });
     let rows = [
         network,
         neighbour(TENANT, HOST),
         neighbour(SERVER, OTHER_HOST),
         router_row(&[TUNNEL_IP]),
-        floating,
+        floating_row(None),
     ];
     put(&mut gateway, rows);
     gateway
@@ -562,6 +566,25 @@ fn the_owner_answers_for_external_addresses_and_nobody_else() {
         let verdict = gateway.process(&UNDERLAY, &udp_from(tenant, FAR, (1, 2)));
         assert_eq!(verdict, GatewayVerdict::Drop(DropReason::NotOwner));
     }
+}
+
+#[test]
+fn a_floating_ip_of_a_host_is_the_hosts_to_answer_for() {
+    let mut gateway = gateway();
+    put(&mut gateway, [floating_row(Some(OTHER_HOST))]);
+    let target = (MacAddr([0; 6]), FLOATING);
+    let question = arp((NEXT_HOP, MacAddr::BROADCAST), 1, (NEXT_HOP, FAR), target);
+    for frame in [question.clone(), udp_to(FAR, FLOATING, (1, 2))] {
+        assert_eq!(gateway.process(&OUTSIDE, &frame), GatewayVerdict::Pass);
+    }
+    // What the host has sent before it knew is translated all the same, and what is for the address goes out.
+    let packet = outside(gateway.process(&UNDERLAY, &udp_from(SERVER, FAR, (2, 1))));
+    assert_eq!(ends(&packet), ((FLOATING, 2), (FAR, 1)));
+    let packet = outside(gateway.process(&UNDERLAY, &udp_from(TENANT, FLOATING, (4000, 80))));
+    assert_eq!(ends(&packet).1, (FLOATING, 80), "no hairpin");
+    put(&mut gateway, [floating_row(None)]);
+    let verdict = gateway.process(&OUTSIDE, &question);
+    assert!(matches!(verdict, GatewayVerdict::Reply(_)), "{verdict:?}");
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn check(case: &Case) {
     let verdict = model.process(case.ingress.clone(), &case.frame);
     let port = match &case.ingress {
         Ingress::Port(port) => Some(*port),
-        Ingress::Tunnel { .. } => None,
+        Ingress::Tunnel { .. } | Ingress::External { .. } => None,
     };
     let bytes = |frame: &Vec<u8>| Bytes::from(frame.clone());
     let (want, drop_port) = match &case.want {

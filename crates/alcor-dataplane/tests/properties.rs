@@ -11,6 +11,7 @@ use alcor_model::{
     Id, Network, Port,
     net::{GATEWAY_MAC, ON_DEMAND_MAC},
 };
+use bytes::Bytes;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
@@ -34,6 +35,10 @@ fn reachable(scenario: &Scenario, network: Option<Id<Network>>) -> BTreeSet<Id<N
         }
     }
     reachable
+}
+
+fn networks(scenario: &Scenario) -> BTreeSet<Id<Network>> {
+    scenario.rows.iter().map(|row| row.key().network_id()).collect()
 }
 
 fn port(scenario: &Scenario, id: Id<Port>) -> &PortRow {
@@ -101,11 +106,23 @@ fn check_scenario(scenario: &Scenario) {
         let verdict = model.process(ingress.clone(), frame);
         let at = format!("seed {seed}, frame {index}: {verdict:?}");
         let network = network_of(scenario, ingress);
+        let floats = !scenario.uplinks.devices.is_empty() && !matches!(ingress, Ingress::Tunnel { .. });
         let reachable = match ingress {
+            // From and to floating IPs, any network that has some.
+            Ingress::Port(_) | Ingress::External { .. } if floats => networks(scenario),
             Ingress::Port(_) => reachable(scenario, network),
-            Ingress::Tunnel { .. } => network.into_iter().collect(),
+            Ingress::Tunnel { .. } | Ingress::External { .. } => network.into_iter().collect(),
         };
         let out = match &verdict {
+            Verdict::External { packet, .. } => {
+                assert!(matches!(ingress, Ingress::Port(_)), "{at}");
+                &Bytes::from([&frame[..14], packet].concat())
+            }
+            Verdict::Pass => {
+                assert!(matches!(ingress, Ingress::External { .. }), "{at}");
+                assert_eq!(model.drops().unwrap(), before, "{at}");
+                continue;
+            }
             Verdict::Deliver {
                 port: receiver,
                 frame: out,
@@ -136,7 +153,7 @@ fn check_scenario(scenario: &Scenario) {
                 out
             }
             Verdict::Reply { frame: out } => {
-                assert!(matches!(ingress, Ingress::Port(_)), "{at}");
+                assert!(!matches!(ingress, Ingress::Tunnel { .. }), "{at}");
                 assert!(
                     out.len() == 42 || out.len() == 86 || out.len() == frame.len(),
                     "{at}"
@@ -187,6 +204,7 @@ proptest! {
         check_scenario(&Scenario::learning(seed));
         check_scenario(&Scenario::routed(seed));
         check_scenario(&Scenario::with_gateways(seed));
+        check_scenario(&Scenario::floating(seed));
     }
 
     #[test]
@@ -203,7 +221,7 @@ proptest! {
 
     #[test]
     fn a_snapshot_is_what_was_applied_and_applying_it_again_changes_nothing(seed: u64) {
-        let scenario = Scenario::with_gateways(seed);
+        let scenario = Scenario::floating(seed);
         let mut model = scenario.model();
         let snapshot = model.snapshot().unwrap();
         prop_assert_eq!(&snapshot.rows, &scenario.rows);
@@ -214,11 +232,11 @@ proptest! {
 
     #[test]
     fn the_order_within_networks_does_not_matter(seed: u64, order: u64) {
-        let scenario = Scenario::with_gateways(seed);
+        let scenario = Scenario::floating(seed);
         let mut changes = scenario.changes();
         shuffle(&mut changes, order);
         changes.sort_by_key(|change| !matches!(change, RowChange::Put(Row::Network(_))));
-        let mut shuffled = Model::default();
+        let mut shuffled = Model::default().with_uplinks(scenario.uplinks.clone());
         prop_assert!(shuffled.apply(&changes).iter().all(Result::is_ok));
         for (port, device) in &scenario.devices {
             shuffled.attach(*port, device).unwrap();
@@ -232,7 +250,7 @@ proptest! {
 
     #[test]
     fn removing_everything_in_any_order_leaves_nothing(seed: u64, order: u64) {
-        let scenario = Scenario::with_gateways(seed);
+        let scenario = Scenario::floating(seed);
         let mut model = scenario.model();
         let mut keys: Vec<RowKey> = scenario.rows.iter().map(Row::key).collect();
         shuffle(&mut keys, order);
@@ -262,6 +280,7 @@ fn scenarios_reach_every_verdict_and_reason() {
             Scenario::learning(seed),
             Scenario::routed(seed),
             Scenario::with_gateways(seed),
+            Scenario::floating(seed),
         ]
     };
     for scenario in (0..600).flat_map(scenarios) {
@@ -275,6 +294,8 @@ fn scenarios_reach_every_verdict_and_reason() {
                 Verdict::Tunnel { .. } => "tunnel",
                 Verdict::Reply { frame } if frame[6..].starts_with(&ON_DEMAND_MAC.0) => "for a gateway",
                 Verdict::Reply { .. } => "reply",
+                Verdict::External { .. } => "external",
+                Verdict::Pass => "pass",
                 Verdict::Punt(reason) => reason.as_str(),
                 Verdict::Drop(reason) => reason.as_str(),
             };
@@ -288,7 +309,6 @@ fn scenarios_reach_every_verdict_and_reason() {
         DropReason::Internal,
         DropReason::ConnectionLimit,
         DropReason::NotOwner,
-        DropReason::NoTranslation,
         DropReason::NatPortsExhausted,
         DropReason::NatConnectionLimit,
         DropReason::OutsideDenied,
@@ -300,7 +320,7 @@ fn scenarios_reach_every_verdict_and_reason() {
     let wanted: BTreeSet<&str> = drops
         .chain(punts)
         .chain(["deliver", "tunnel", "forwarded", "reply"])
-        .chain(["by a gateway", "for a gateway", "out"])
+        .chain(["by a gateway", "for a gateway", "out", "external", "pass"])
         .filter(|name| !elsewhere.contains(name))
         .collect();
     let rare: Vec<_> = wanted

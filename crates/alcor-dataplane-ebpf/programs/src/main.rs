@@ -1,5 +1,5 @@
 //! The kernel programs: `from_port` on the ingress of every port's device, `from_tunnel` on the ingress of
-//! the tunnel device, `released` for frames that were held. They follow `alcor_dataplane::path` stage by stage and are compared with the model.
+//! the tunnel device, `from_external` on that of devices to external networks, `released` for frames that were held. They follow `alcor_dataplane::path` stage by stage and are compared with the model.
 //!
 //! Not here: any decision about rows; whoever fills the maps does that.
 #![no_std]
@@ -8,6 +8,7 @@
 mod arp;
 mod end;
 mod filter;
+mod floating;
 mod flow;
 mod ipv4;
 mod ipv6;
@@ -237,6 +238,9 @@ fn stages(work: &mut Work) -> Result<(), End> {
         End::unpack(send::switch(work, &mut exit))?;
     }
     let label = send::filter(work, &exit)?;
+    if exit.is_external() {
+        return Err(floating::leave(work));
+    }
     End::unpack(send::send(work, &exit, label))
 }
 
@@ -295,6 +299,14 @@ fn tunnel_stages(skb: Skb, port: &mut u32) -> Result<End, End> {
         filters.pass(Direction::Ingress, receiver.port, filter, origin.label, false)?;
     }
     Ok(send::hand_over(skb, receiver, false))
+}
+
+/// On devices that lead to external networks.
+#[classifier]
+pub fn from_external(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let (port, end) = floating::arrive(skb);
+    finish(skb, port, end)
 }
 
 #[cfg(not(test))]

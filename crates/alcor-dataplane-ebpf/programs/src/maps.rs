@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
 };
 
-use crate::{Packet, filter::Scratch};
+use crate::{Packet, filter::Scratch, floating::Floating};
 
 /// Ports by interface index.
 #[map(name = "ports")]
@@ -47,6 +47,17 @@ pub static ROUTED: LpmTrie<IpKey, RouteValue> = LpmTrie::with_max_entries(MAX_RO
 /// Ways out by (network, source).
 #[map(name = "ways_out")]
 pub static WAYS_OUT: LpmTrie<IpKey, WayOut> = LpmTrie::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
+/// How packets leave from floating IPs, by (network, fixed IP).
+#[map(name = "floating_out")]
+pub static FLOATING_OUT: HashMap<IpKey, FloatingOut> =
+    HashMap::with_max_entries(MAX_FLOATING_IPS, BPF_F_NO_PREALLOC);
+/// Where floating IPs lead, by device and address.
+#[map(name = "floating_in")]
+pub static FLOATING_IN: HashMap<FloatingKey, FloatingIn> =
+    HashMap::with_max_entries(MAX_FLOATING_IPS, BPF_F_NO_PREALLOC);
+/// Where packets of floating IPs are worked on.
+#[map(name = "floating")]
+pub static FLOATING: PerCpuArray<Floating> = PerCpuArray::with_max_entries(1, 0);
 /// Subnets, with a gateway or without.
 #[map(name = "subnets")]
 pub static SUBNETS: LpmTrie<IpKey, u32> = LpmTrie::with_max_entries(MAX_SUBNETS, BPF_F_NO_PREALLOC);

@@ -64,6 +64,8 @@ const TO_HOST: u32 = 2;
 const TO_GATEWAY: u32 = 3;
 /// [`Exit::kind`]: the gateway that owns the way out.
 const TO_OUTSIDE: u32 = 4;
+/// [`Exit::kind`]: out of a device of this host, from a floating IP.
+const TO_EXTERNAL: u32 = 5;
 
 impl Exit {
     #[inline(always)]
@@ -82,6 +84,12 @@ impl Exit {
             is_readdressed: false,
             mac: [0; 6],
         }
+    }
+
+    /// Out of a device of this host, from a floating IP.
+    #[inline(always)]
+    pub const fn is_external(&self) -> bool {
+        self.kind == TO_EXTERNAL
     }
 }
 
@@ -234,6 +242,21 @@ pub extern "C" fn alcor_choose() -> u32 {
 /// To the outside, where a router leads there.
 #[inline(always)]
 fn lead_out(work: &Work, exit: &mut Exit) -> Result<(), End> {
+    let source = IpKey {
+        scope: work.port.network,
+        family: work.packet.family,
+        ip: work.packet.source,
+    };
+    // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
+    if !work.packet.was_held && unsafe { FLOATING_OUT.get(&source) }.is_some() {
+        let checked = work.network.flags & NETWORK_UNDERLAY != 0;
+        if checked && is_underlay(source.scope, source.family, &work.packet.destination) {
+            return Err(End::drop(DropReason::NoRoute));
+        }
+        exit.kind = TO_EXTERNAL;
+        exit.is_routed = true;
+        return Ok(());
+    }
     // There are none for IPv6.
     let Some(way) = way_out(work.port.network, work.packet.family, &work.packet.source) else {
         return Err(End::drop(DropReason::NoRoute));
@@ -305,7 +328,7 @@ fn is_link_local(ip: &[u8; 16]) -> bool {
 }
 
 #[inline(always)]
-fn set_macs(skb: Skb, destination: &[u8; 6], source: &[u8; 6]) -> Option<()> {
+pub fn set_macs(skb: Skb, destination: &[u8; 6], source: &[u8; 6]) -> Option<()> {
     let mut macs = [0u8; 12];
     put(&mut macs, 0, destination);
     put(&mut macs, 6, source);
@@ -435,7 +458,8 @@ fn check(work: &Work, exit: &Exit) -> Result<(), End> {
     let len = skb.len().wrapping_sub(ETH_LEN);
     if len > work.network.mtu {
         let segment = skb.gso_size();
-        if segment == 0 || segment_len(work, segment) > work.network.mtu {
+        let segment_len = || segment_len(skb, work.packet.upper, work.packet.protocol, segment);
+        if segment == 0 || segment_len() > work.network.mtu {
             return Err(oversize(work, exit));
         }
     }
@@ -460,18 +484,16 @@ fn oversize(work: &Work, exit: &Exit) -> End {
     }
 }
 
-/// Length of the IP packets that a GSO packet is cut into.
+/// Length of the IP packets that a GSO packet is cut into; `upper` is where their upper layer starts in the frame.
 #[inline(always)]
-fn segment_len(work: &Work, payload: u32) -> u32 {
-    let upper = work.packet.upper - ETH_LEN;
-    let header = if work.packet.protocol == TCP {
-        work.skb
-            .bytes::<1>(work.packet.upper + 12)
+pub fn segment_len(skb: Skb, upper: u32, protocol: u8, payload: u32) -> u32 {
+    let header = if protocol == TCP {
+        skb.bytes::<1>(upper + 12)
             .map_or(60, |offset| (offset[0] >> 4) as u32 * 4)
     } else {
         8
     };
-    upper + header + payload
+    upper - ETH_LEN + header + payload
 }
 
 #[inline(always)]

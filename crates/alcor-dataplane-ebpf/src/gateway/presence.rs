@@ -4,14 +4,13 @@
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
-use alcor_dataplane::packet::{ETHERTYPE_ARP, Ethernet};
 use alcor_model::MacAddr;
 use netlink_packet_route::{
     AddressFamily,
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 
-use crate::{inject::Injector, netlink};
+use crate::{announce::Announcer, inject::Injector, netlink};
 
 /// Who made our routes (`rtm_protocol`): a number that nobody has in iproute2's `rt_protos`.
 pub const ROUTE_PROTOCOL: u8 = 172;
@@ -20,7 +19,7 @@ const HOST_BITS: u8 = 32;
 
 /// The addresses that this gateway has told of.
 pub(super) struct Presence {
-    injector: Injector,
+    announcer: Announcer,
     /// Interface index and MAC of each device that leads to the outside.
     devices: Vec<(u32, MacAddr)>,
     addresses: BTreeSet<Ipv4Addr>,
@@ -31,7 +30,7 @@ impl Presence {
     pub(super) fn open(devices: Vec<(u32, MacAddr)>) -> io::Result<Self> {
         let routes = netlink::routes()?;
         Ok(Self {
-            injector: Injector::open()?,
+            announcer: Announcer::start(Injector::open()?)?,
             devices,
             addresses: routes.iter().filter_map(address).collect(),
         })
@@ -42,6 +41,9 @@ impl Presence {
         let gone: Vec<Ipv4Addr> = self.addresses.difference(wanted).copied().collect();
         let new: Vec<Ipv4Addr> = wanted.difference(&self.addresses).copied().collect();
         for address in gone {
+            for (ifindex, _) in &self.devices {
+                self.announcer.cease(*ifindex, address);
+            }
             match netlink::set_route(route(address), false) {
                 Ok(()) => {
                     self.addresses.remove(&address);
@@ -56,34 +58,11 @@ impl Presence {
                 }
                 Err(error) => tracing::warn!(%address, %error, "an address of ours has no route for now"),
             }
-            self.announce(address);
-        }
-    }
-
-    /// Tells the neighbours outside that the address is here now.
-    fn announce(&self, address: Ipv4Addr) {
-        for (ifindex, mac) in &self.devices {
-            if let Err(error) = self.injector.send(*ifindex, &gratuitous_arp(*mac, address)) {
-                tracing::warn!(%address, %error, "nobody was told that an address is here");
+            for (ifindex, mac) in &self.devices {
+                self.announcer.announce(*ifindex, *mac, address);
             }
         }
     }
-}
-
-/// An ARP request of an address for itself (RFC 5227, section 3): who has a MAC for it changes it.
-fn gratuitous_arp(mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
-    let ethernet = Ethernet {
-        destination: MacAddr::BROADCAST,
-        source: mac,
-        ethertype: ETHERTYPE_ARP,
-    };
-    let mut frame = ethernet.bytes().to_vec();
-    frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(mac.0);
-    frame.extend(address.octets());
-    frame.extend([0; 6]);
-    frame.extend(address.octets());
-    frame
 }
 
 fn route(address: Ipv4Addr) -> RouteMessage {

@@ -192,7 +192,7 @@ pub fn rows(host: usize) -> Vec<Row> {
 pub struct Lab {
     pub hosts: Vec<Namespace>,
     pub vms: Vec<Namespace>,
-    configs: Vec<EbpfConfig>,
+    pub configs: Vec<EbpfConfig>,
     pub dataplanes: Vec<Option<EbpfDataplane>>,
 }
 

@@ -7,11 +7,11 @@
 mod model;
 mod nat;
 mod north;
-mod outside;
+pub(crate) mod outside;
 pub mod path;
 mod report;
 mod rows;
-mod translate;
+pub(crate) mod translate;
 mod underlay;
 
 use std::fmt;

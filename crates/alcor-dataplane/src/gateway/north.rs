@@ -16,7 +16,7 @@ use super::{
     translate::{End, Packet, Part},
     underlay::Tunnelled,
 };
-use crate::{DropReason, FloatingIpRow, packet::ETH_LEN};
+use crate::{DropReason, packet::ETH_LEN};
 
 /// Stage 5 of "From the underlay".
 pub(super) fn north(
@@ -41,7 +41,7 @@ pub(super) fn north(
         if !gateway.rows.is_owned(row.router_id, gateway.tunnel_ip) {
             return Err(DropReason::NotOwner);
         }
-        floating(&mut packet, &row)?;
+        packet.float_out(&row)?;
     } else {
         let router = gateway.rows.router(tunnelled.network, source);
         let router = router.ok_or(DropReason::NoRoute)?;
@@ -60,23 +60,6 @@ pub(super) fn north(
         return too_long(gateway, tunnelled.network, &came);
     }
     Ok(GatewayVerdict::Outside(packet.bytes.into()))
-}
-
-fn floating(packet: &mut Packet, row: &FloatingIpRow) -> Result<(), DropReason> {
-    if is_error(packet) {
-        let quote = packet.quote().ok_or(DropReason::NoTranslation)?;
-        if quote.destination != row.fixed_ip {
-            return Err(DropReason::NoTranslation);
-        }
-        packet.set_quoted_address(End::Destination, row.floating_ip);
-    }
-    packet.set_address(End::Source, row.floating_ip);
-    Ok(())
-}
-
-/// True for an ICMP error, or the first fragment of one.
-pub(super) fn is_error(packet: &Packet) -> bool {
-    packet.part != Part::Later && identify(&packet.upper, Direction::Egress) == Identity::Error
 }
 
 /// The key of a connection between two addresses.

@@ -14,7 +14,7 @@ use alcor_model::{Id, MacAddr, Network, Router, net::GATEWAY_MAC};
 use super::{
     External, GatewayModel, GatewayVerdict,
     nat::Fragment,
-    north::{is_error, key},
+    north::key,
     translate::{End, Packet, Part},
     underlay::{DESTINATION, SOURCE, is_sound, set_checksum},
 };
@@ -53,24 +53,31 @@ pub(super) enum Arrived<'a> {
 
 /// Stage 1.
 pub(super) fn arp(gateway: &GatewayModel, mac: MacAddr, frame: &[u8]) -> GatewayVerdict {
-    let request = frame.get(ETH_LEN..ETH_LEN + ARP_LEN);
-    let Some(request) = request.filter(|request| request.starts_with(&ARP_REQUEST)) else {
-        return GatewayVerdict::Pass;
-    };
-    let target = array::<4>(request, 24).unwrap_or_default();
-    if gateway.owned_external(target.into()).is_none() {
-        return GatewayVerdict::Pass;
+    match asked(frame).filter(|target| gateway.owned_external(*target).is_some()) {
+        Some(target) => GatewayVerdict::Reply(arp_reply(frame, mac, target).into()),
+        None => GatewayVerdict::Pass,
     }
-    let asks = array::<10>(request, 8).unwrap_or_default();
+}
+
+/// The address that an ARP frame asks for, if it is a request.
+pub(crate) fn asked(frame: &[u8]) -> Option<Ipv4Addr> {
+    let request = frame.get(ETH_LEN..ETH_LEN + ARP_LEN)?;
+    let target = array::<4>(request, 24)?;
+    request.starts_with(&ARP_REQUEST).then(|| target.into())
+}
+
+/// The answer to such a request, of the same length: the address is at this MAC.
+pub(crate) fn arp_reply(frame: &[u8], mac: MacAddr, target: Ipv4Addr) -> Vec<u8> {
+    let asks = array::<10>(frame, ETH_LEN + 8).unwrap_or_default();
     let mut reply = frame.to_vec();
     put(&mut reply, 0, frame.get(6..12).unwrap_or_default());
     put(&mut reply, 6, &mac.0);
     let mut message = vec![0, 2];
     message.extend(mac.0);
-    message.extend(target);
+    message.extend(target.octets());
     message.extend(asks);
     put(&mut reply, ETH_LEN + 6, &message);
-    GatewayVerdict::Reply(reply.into())
+    reply
 }
 
 /// Stage 2: a VLAN tag.
@@ -91,6 +98,15 @@ pub(super) fn foreign(gateway: &GatewayModel, frame: &[u8]) -> Verdict {
 
 /// Stage 2: a frame to an address that is `external` and owned.
 pub(super) fn from_outside(gateway: &mut GatewayModel, frame: &[u8], external: External) -> Verdict {
+    let bytes = header_checked(frame)?;
+    if frame.first().is_some_and(|first| first & 1 != 0) {
+        return Err(DropReason::NoFlood);
+    }
+    south(gateway, Packet::read(bytes)?, Arrived::Outside(frame), external)
+}
+
+/// The packet of a frame from the outside, whose header is sound.
+pub(crate) fn header_checked(frame: &[u8]) -> Result<&[u8], DropReason> {
     let malformed = DropReason::Malformed;
     let bytes = frame.get(ETH_LEN..).ok_or(malformed)?;
     let total_len = usize::from(u16_at(bytes, 2).ok_or(malformed)?);
@@ -98,10 +114,7 @@ pub(super) fn from_outside(gateway: &mut GatewayModel, frame: &[u8], external: E
     if has_options || !is_sound(bytes) || total_len < IPV4_LEN || total_len > bytes.len() {
         return Err(malformed);
     }
-    if frame.first().is_some_and(|first| first & 1 != 0) {
-        return Err(DropReason::NoFlood);
-    }
-    south(gateway, Packet::read(bytes)?, Arrived::Outside(frame), external)
+    Ok(bytes)
 }
 
 /// What is done to a packet before it is put into the tunnel.
@@ -110,7 +123,6 @@ struct Change {
     address: Ipv4Addr,
     /// The tenant's port; `None`: ports stay.
     port: Option<u16>,
-    is_error: bool,
 }
 
 /// Stages 3 to 5.
@@ -136,15 +148,10 @@ pub(super) fn south(
         External::Floating(row) => {
             let network = gateway.rows.network(row.network_id);
             let network = network.ok_or(DropReason::NoTranslation)?;
-            let is_error = is_error(&packet);
-            let quote = packet.quote();
-            if is_error && quote.is_none_or(|quote| quote.source != row.floating_ip) {
-                return Err(DropReason::NoTranslation);
-            }
+            packet.may_float_in(&row)?;
             let change = Change {
                 address: row.fixed_ip,
                 port: None,
-                is_error,
             };
             (network.vni.get(), change)
         }
@@ -162,15 +169,11 @@ pub(super) fn south(
         }
         return tell(gateway, &packet, arrived, TOO_LONG, mtu).unwrap_or(oversize);
     }
-    if change.is_error {
-        packet.set_quoted_address(End::Source, change.address);
-        if let Some(port) = change.port {
-            packet.set_quoted_port(End::Source, port);
-        }
-    }
-    packet.set_address(End::Destination, change.address);
-    if let Some(port) = change.port.filter(|_| !change.is_error) {
-        packet.set_port(End::Destination, port);
+    packet.float_in(change.address);
+    match change.port {
+        Some(port) if packet.is_error() => packet.set_quoted_port(End::Source, port),
+        Some(port) => packet.set_port(End::Destination, port),
+        None => {}
     }
     packet.age();
     encapsulate(gateway, network, &packet)
@@ -184,7 +187,6 @@ fn connection(
 ) -> Result<(u32, Change), DropReason> {
     let no_translation = DropReason::NoTranslation;
     let now = gateway.now_ns();
-    let is_error = is_error(packet);
     let back = match identify(&packet.upper, Direction::Ingress) {
         Identity::Tracked { sides, tracking, .. } if tracking != Tracking::Other => {
             let segment = Segment {
@@ -220,7 +222,6 @@ fn connection(
     let change = Change {
         address: back.own.into(),
         port: Some(back.local),
-        is_error,
     };
     Ok((back.vni, change))
 }
@@ -233,7 +234,6 @@ fn later(gateway: &GatewayModel, packet: &Packet, router: Id<Router>) -> Result<
     let change = Change {
         address: known.address,
         port: None,
-        is_error: false,
     };
     Ok((known.vni, change))
 }

@@ -7,8 +7,9 @@
 //! - `owned(router)`: a row of the router that is up has a way out, and of the gateways that it names this one is chosen
 //!   ([`choose`](alcor_dataplane_abi::gateway::choose), key: the router's id). Rows of a router in different networks say the same; where
 //!   they do not yet, the first by network counts.
-//! - `floating(network, ip)`: the floating IP row with this fixed IP. `external(ip)`: the floating IP row with this address, or
-//!   the router whose way out has it.
+//! - `floating(network, ip)`: the floating IP row with this fixed IP. `external(ip)`: the floating IP row with this address whose `host` is
+//!   none, or the router whose way out has it. A row with a host is that host's to answer for: here it is translated by only what the host
+//!   still sent this way.
 //! - `router(network, ip)`: of the routers of the network that are up and have a way out with an address, one that has an interface in
 //!   this network whose block has the address: the longest block, of equals the lowest id.
 //!

@@ -132,7 +132,9 @@ impl Rows {
             }
             Row::FloatingIp(row) => {
                 self.named.entry(row.router_id).or_default().insert(key);
-                self.externals.entry(row.floating_ip).or_default().insert(key);
+                if row.host.is_none() {
+                    self.externals.entry(row.floating_ip).or_default().insert(key);
+                }
                 let fixed = self.fixed.entry((row.network_id, row.fixed_ip)).or_default();
                 fixed.insert(key);
             }

@@ -4,14 +4,17 @@
 use std::net::Ipv4Addr;
 
 use alcor_dataplane_abi::{
+    connection::Direction,
     csum_replace,
-    flow::{PROTO_DCCP, PROTO_ICMP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Upper, has_ports},
+    flow::{
+        Identity, PROTO_DCCP, PROTO_ICMP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Upper, has_ports, identify,
+    },
     gateway_layout::FragmentKey,
 };
 
 use super::underlay::{DESTINATION, FRAGMENT, FRAGMENT_OFFSET, SOURCE};
 use crate::{
-    DropReason,
+    DropReason, FloatingIpRow,
     packet::{IPV4_LEN, array, put, replace_word, u8_at, u16_at},
 };
 
@@ -28,7 +31,7 @@ const DONT_FRAGMENT: u16 = 0x4000;
 
 /// Which of a packet's two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Source,
     Destination,
 }
@@ -54,7 +57,7 @@ impl End {
 
 /// Which part of a packet a fragment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Whole,
     First,
     Later,
@@ -62,21 +65,21 @@ pub(super) enum Part {
 
 /// The packet as it is now.
 #[derive(Clone, Debug)]
-pub(super) struct Packet {
+pub(crate) struct Packet {
     /// From its header to the end of the frame.
-    pub(super) bytes: Vec<u8>,
-    pub(super) total_len: usize,
-    pub(super) part: Part,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) total_len: usize,
+    pub(crate) part: Part,
     /// Of a later fragment only the protocol.
-    pub(super) upper: Upper,
+    pub(crate) upper: Upper,
 }
 
 /// The packet that an ICMP error quotes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quote {
-    pub(super) source: Ipv4Addr,
-    pub(super) destination: Ipv4Addr,
-    pub(super) upper: Upper,
+pub(crate) struct Quote {
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) upper: Upper,
 }
 
 /// What an upper layer says, as far as its first 8 bytes.
@@ -96,7 +99,7 @@ fn upper_of(protocol: u8, bytes: &[u8]) -> Option<Upper> {
 
 impl Packet {
     /// Reads a packet whose lengths were compared with the bytes present.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, DropReason> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, DropReason> {
         Self::parse(bytes).ok_or(DropReason::Malformed)
     }
 
@@ -135,19 +138,54 @@ impl Packet {
         })
     }
 
+    /// True for an ICMP error, or the first fragment of one.
+    pub(crate) fn is_error(&self) -> bool {
+        self.part != Part::Later && identify(&self.upper, Direction::Egress) == Identity::Error
+    }
+
+    /// The floating IP becomes the source.
+    pub(crate) fn float_out(&mut self, row: &FloatingIpRow) -> Result<(), DropReason> {
+        if self.is_error() {
+            let quote = self.quote().ok_or(DropReason::NoTranslation)?;
+            if quote.destination != row.fixed_ip {
+                return Err(DropReason::NoTranslation);
+            }
+            self.set_quoted_address(End::Destination, row.floating_ip);
+        }
+        self.set_address(End::Source, row.floating_ip);
+        Ok(())
+    }
+
+    /// Whether a floating IP that is the destination can be translated.
+    pub(crate) fn may_float_in(&self, row: &FloatingIpRow) -> Result<(), DropReason> {
+        let quoted = self.quote().map(|quote| quote.source);
+        match self.is_error() && quoted != Some(row.floating_ip) {
+            true => Err(DropReason::NoTranslation),
+            false => Ok(()),
+        }
+    }
+
+    /// The fixed IP, or whichever the tenant's address is, becomes the destination.
+    pub(crate) fn float_in(&mut self, address: Ipv4Addr) {
+        if self.is_error() {
+            self.set_quoted_address(End::Source, address);
+        }
+        self.set_address(End::Destination, address);
+    }
+
     fn address(&self, at: usize) -> Ipv4Addr {
         array::<4>(&self.bytes, at).unwrap_or_default().into()
     }
 
-    pub(super) fn source(&self) -> Ipv4Addr {
+    pub(crate) fn source(&self) -> Ipv4Addr {
         self.address(SOURCE)
     }
 
-    pub(super) fn destination(&self) -> Ipv4Addr {
+    pub(crate) fn destination(&self) -> Ipv4Addr {
         self.address(DESTINATION)
     }
 
-    pub(super) fn ttl(&self) -> u8 {
+    pub(crate) fn ttl(&self) -> u8 {
         u8_at(&self.bytes, 8).unwrap_or_default()
     }
 
@@ -191,7 +229,7 @@ impl Packet {
         put(&mut self.bytes, at, &checksum.to_be_bytes());
     }
 
-    pub(super) fn set_address(&mut self, end: End, new: Ipv4Addr) {
+    pub(crate) fn set_address(&mut self, end: End, new: Ipv4Addr) {
         let [a, b, c, d] = new.octets();
         for (at, word) in [(0, u16::from_be_bytes([a, b])), (2, u16::from_be_bytes([c, d]))] {
             let at = end.address() + at;
@@ -201,7 +239,7 @@ impl Packet {
     }
 
     /// Changes a port of TCP or UDP, or the identifier of an ICMP query.
-    pub(super) fn set_port(&mut self, end: End, new: u16) {
+    pub(crate) fn set_port(&mut self, end: End, new: u16) {
         let at = IPV4_LEN + end.port(self.upper.protocol);
         if self.upper.protocol == PROTO_ICMP {
             replace_word(&mut self.bytes, at, ICMP_CHECKSUM, new);
@@ -212,14 +250,14 @@ impl Packet {
     }
 
     /// One hop more.
-    pub(super) fn age(&mut self) {
+    pub(crate) fn age(&mut self) {
         if let Some(word) = u16_at(&self.bytes, 8) {
             replace_word(&mut self.bytes, 8, HEADER_CHECKSUM, word.wrapping_sub(0x0100));
         }
     }
 
     /// What an ICMP error quotes, if it can be read.
-    pub(super) fn quote(&self) -> Option<Quote> {
+    pub(crate) fn quote(&self) -> Option<Quote> {
         let quoted = self.bytes.get(QUOTE..self.total_len)?;
         let upper = quoted.get(IPV4_LEN..).filter(|upper| upper.len() >= UPPER_LEN)?;
         let is_plain = u8_at(quoted, 0) == Some(0x45) && u16_at(quoted, 6)? & FRAGMENT_OFFSET == 0;
@@ -234,7 +272,7 @@ impl Packet {
     }
 
     /// Changes an address of the packet that is quoted.
-    pub(super) fn set_quoted_address(&mut self, end: End, new: Ipv4Addr) {
+    pub(crate) fn set_quoted_address(&mut self, end: End, new: Ipv4Addr) {
         let [a, b, c, d] = new.octets();
         for (at, word) in [(0, u16::from_be_bytes([a, b])), (2, u16::from_be_bytes([c, d]))] {
             let at = QUOTE + end.address() + at;
@@ -251,7 +289,7 @@ impl Packet {
     }
 
     /// Changes a port of the packet that is quoted; its own checksum stays, nobody looks at it.
-    pub(super) fn set_quoted_port(&mut self, end: End, new: u16) {
+    pub(crate) fn set_quoted_port(&mut self, end: End, new: u16) {
         let protocol = u8_at(&self.bytes, QUOTE + 9).unwrap_or_default();
         let at = QUOTE + IPV4_LEN + end.port(protocol);
         replace_word(&mut self.bytes, at, ICMP_CHECKSUM, new);

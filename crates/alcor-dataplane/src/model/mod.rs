@@ -4,6 +4,7 @@
 //! It follows [`crate::path`] stage by stage. Not here: any I/O; GSO packets (a frame is one packet).
 
 mod arp;
+mod floating;
 mod flow;
 mod ipv4;
 mod ipv6;
@@ -38,7 +39,6 @@ pub const RELEASED_FRAMES: usize = 4096;
 #[derive(Debug)]
 pub struct Model {
     tables: tables::Tables,
-    uplinks: Uplinks,
     devices: BTreeMap<Id<Port>, String>,
     missing_devices: BTreeSet<String>,
     drops: Drops,
@@ -65,7 +65,6 @@ impl Model {
         let (event_sender, event_receiver) = mpsc::channel(EVENT_QUEUE);
         Self {
             tables: tables::Tables::new(limits),
-            uplinks: Uplinks::default(),
             devices: BTreeMap::new(),
             missing_devices: BTreeSet::new(),
             drops: Drops::new(),
@@ -82,13 +81,14 @@ impl Model {
 
     /// The same, of a host that reaches external networks by itself.
     #[must_use]
-    pub fn with_uplinks(self, uplinks: Uplinks) -> Self {
-        Self { uplinks, ..self }
+    pub fn with_uplinks(mut self, uplinks: Uplinks) -> Self {
+        self.tables.set_uplinks(uplinks);
+        self
     }
 
     /// The external networks that the host reaches by itself.
     pub const fn uplinks(&self) -> &Uplinks {
-        &self.uplinks
+        self.tables.uplinks()
     }
 
     /// Takes one frame along the path: counts it when it is dropped, tells the agent when it must know.
@@ -106,6 +106,7 @@ impl Model {
             now: u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX),
         };
         let ended = match ingress {
+            Ingress::External { device, mac } => path.of_external(&device, mac, frame),
             Ingress::Port(port) => path.of_port(port, frame),
             Ingress::Tunnel {
                 source,

@@ -16,7 +16,7 @@ use super::{
     track::{Label, Passing, Tracker},
 };
 use crate::{
-    DropReason, Event, PortRow, PuntReason, Verdict,
+    DropReason, Event, FloatingIpRow, PortRow, PuntReason, Verdict,
     packet::{ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet},
 };
 
@@ -78,6 +78,8 @@ pub(super) enum To<'a> {
     Gateway { host: IpAddr, address: IpAddr },
     /// The owner of the way out.
     Outside { host: IpAddr },
+    /// Out of a device of this host, from a floating IP.
+    External { row: &'a FloatingIpRow, device: &'a str },
 }
 
 /// How a peer was found: which neighbour rows that uses, if it is a remote one.
@@ -131,7 +133,7 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    fn quiet(verdict: Verdict, drop_port: Option<Id<Port>>) -> Self {
+    pub(super) fn quiet(verdict: Verdict, drop_port: Option<Id<Port>>) -> Self {
         Self {
             verdict,
             drop_port,
@@ -300,6 +302,12 @@ impl<'a> Path<'a> {
             To::Peer(Peer::Remote(neighbour), _) => (neighbour.host, own, None),
             To::Gateway { host, address } => (host, own, Some((network.row.id, address))),
             To::Outside { host } => (host, 0, None),
+            To::External { row, device } => {
+                let led_out = self.float_out(port.id, row, device, &frame);
+                return led_out
+                    .map(|verdict| (verdict, None))
+                    .map_err(|(at, reason)| at.map_or(End::Drop(reason), |at| End::DropAt(at, reason)));
+            }
         };
         let verdict = Verdict::Tunnel {
             host,
@@ -325,7 +333,7 @@ impl<'a> Path<'a> {
                 Label::Known(translate(leaving.network, network, peer.label()))
             }
             To::Gateway { .. } => Label::Unknown,
-            To::Outside { .. } => Label::Known(0),
+            To::Outside { .. } | To::External { .. } => Label::Known(0),
         };
         let judged = self.filter(Direction::Egress, port, network, label, frame);
         judged.map_err(|reason| match (&leaving.to, reason) {
@@ -436,19 +444,30 @@ impl<'a> Path<'a> {
                 None => drop(DropReason::NoLocalPort),
             };
         };
-        let verdict = if !self.is_up(receiver) {
-            Verdict::Drop(DropReason::PortDown)
-        } else if let Err(reason) =
-            self.filter(Direction::Ingress, receiver, network, Label::Known(label), frame)
-        {
-            Verdict::Drop(reason)
-        } else {
-            Verdict::Deliver {
-                port: receiver.id,
-                frame: Bytes::copy_from_slice(frame),
-            }
-        };
+        let handed = self.hand_in(receiver, network, label, Bytes::copy_from_slice(frame));
+        let verdict = handed.unwrap_or_else(|(_, reason)| Verdict::Drop(reason));
         Ended::quiet(verdict, Some(receiver.id))
+    }
+
+    /// Stage 12 of what did not come from a port: the receiver's state and its filter.
+    pub(super) fn hand_in(
+        &mut self,
+        receiver: &PortRow,
+        network: &NetworkTables,
+        label: u16,
+        frame: Bytes,
+    ) -> Result<Verdict, (Option<Id<Port>>, DropReason)> {
+        let refuse = |reason| (Some(receiver.id), reason);
+        if !self.is_up(receiver) {
+            return Err(refuse(DropReason::PortDown));
+        }
+        let label = Label::Known(label);
+        let passed = self.filter(Direction::Ingress, receiver, network, label, &frame);
+        passed.map_err(refuse)?;
+        Ok(Verdict::Deliver {
+            port: receiver.id,
+            frame,
+        })
     }
 }
 

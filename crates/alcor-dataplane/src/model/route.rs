@@ -100,7 +100,7 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
             let (to, mac) = by_address(context, packet, network, hop)?;
             (network, to, mac)
         }
-        None => (network, out(network, packet)?, GATEWAY_MAC),
+        None => (network, out(context, packet)?, GATEWAY_MAC),
     };
     let mut frame = context.frame.to_vec();
     set_ttl(&mut frame, packet, packet.ttl - 1);
@@ -119,10 +119,18 @@ pub(super) fn route<'a>(context: &Context<'a>, packet: &Packet) -> Result<Exit<'
 }
 
 /// To the outside, if the network has a way there.
-fn out<'a>(network: &NetworkTables, packet: &Packet) -> Result<To<'a>, DropReason> {
+fn out<'a>(context: &Context<'a>, packet: &Packet) -> Result<To<'a>, DropReason> {
+    let network = context.network;
     let IpAddr::V4(source) = packet.source else {
         return Err(DropReason::NoRoute);
     };
+    let floating = context.tables.floating(network, source);
+    if let Some((row, device)) = floating.filter(|_| !context.was_held) {
+        return match network.is_underlay(packet.destination) {
+            true => Err(DropReason::NoRoute),
+            false => Ok(To::External { row, device }),
+        };
+    }
     let (router, external) = network.way_out(source).ok_or(DropReason::NoRoute)?;
     let host = choice::owner(router, &external.gateways).ok_or(DropReason::NoGateway)?;
     Ok(To::Outside { host })

@@ -9,11 +9,11 @@ use std::{
 };
 
 use alcor_dataplane_abi::layout::ANSWERED_PER_PORT;
-use alcor_model::{Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
+use alcor_model::{FloatingIp, Id, MacAddr, Network, Port, Router, Subnet, net::GATEWAY_MAC};
 
 use crate::{
-    DataplaneError, ExternalRow, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, RouterRow, Row,
-    RowChange, RowKey, SubnetRow,
+    DataplaneError, ExternalRow, FloatingIpRow, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow,
+    RouterRow, Row, RowChange, RowKey, SubnetRow, Uplinks,
     row::{way, way_out},
     rules::{InForce, Rules},
 };
@@ -27,6 +27,8 @@ pub struct Limits {
     pub subnets: usize,
     /// Routers, once for each network that they have a place in.
     pub routers: usize,
+    /// Floating IPs, all networks together.
+    pub floating_ips: usize,
     /// Local ports, all networks together.
     pub ports: usize,
     /// Neighbours, all networks together.
@@ -47,6 +49,7 @@ impl Default for Limits {
             networks: 4096,
             subnets: 16_384,
             routers: 16_384,
+            floating_ips: 65_536,
             ports: 4096,
             neighbours: 2_097_152,
             policies: 16_384,
@@ -63,6 +66,7 @@ pub(super) struct NetworkTables {
     pub(super) row: NetworkRow,
     subnets: BTreeMap<Id<Subnet>, SubnetRow>,
     routers: BTreeMap<Id<Router>, RouterRow>,
+    floating_ips: BTreeMap<Id<FloatingIp>, FloatingIpRow>,
     ports: BTreeMap<Id<Port>, PortRow>,
     neighbours: BTreeMap<IpAddr, NeighbourRow>,
     rules: Rules,
@@ -107,6 +111,7 @@ impl NetworkTables {
             row,
             subnets: BTreeMap::new(),
             routers: BTreeMap::new(),
+            floating_ips: BTreeMap::new(),
             ports: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             rules: Rules::default(),
@@ -122,6 +127,12 @@ impl NetworkTables {
     pub(super) fn believes(&self, host: IpAddr) -> bool {
         let blocks = self.row.underlay.as_ref();
         blocks.is_none_or(|blocks| blocks.iter().any(|block| block.contains(&host)))
+    }
+
+    /// Whether a host is there, as far as the row says where hosts are.
+    pub(super) fn is_underlay(&self, ip: IpAddr) -> bool {
+        let mut blocks = self.row.underlay.iter().flatten();
+        blocks.any(|block| block.contains(&ip))
     }
 
     /// The labels that ports have.
@@ -165,6 +176,18 @@ impl NetworkTables {
     pub(super) fn way_out(&self, source: Ipv4Addr) -> Option<(Id<Router>, &ExternalRow)> {
         let router = way_out(self.routers.values(), source)?;
         Some((router.id, router.external.as_ref()?))
+    }
+
+    /// The floating IP rows, by id.
+    pub(super) fn floating_ips(&self) -> impl Iterator<Item = &FloatingIpRow> {
+        self.floating_ips.values()
+    }
+
+    /// True when the router is up and has an interface in this network.
+    pub(super) fn has_interface_of(&self, router: Id<Router>) -> bool {
+        let router = self.routers.get(&router).filter(|row| row.admin_state_up);
+        let mut interfaces = router.into_iter().flat_map(|row| &row.interfaces);
+        interfaces.any(|interface| interface.network_id == self.row.id)
     }
 
     /// True for an address of one of the network's subnets.
@@ -255,6 +278,7 @@ pub(super) fn own_link_local(port: &PortRow) -> IpAddr {
 /// All networks of the host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
+    uplinks: Uplinks,
     limits: Limits,
     networks: BTreeMap<Id<Network>, NetworkTables>,
     /// Which network a VNI means.
@@ -266,6 +290,7 @@ pub(super) struct Tables {
     policy_count: usize,
     label_count: usize,
     router_count: usize,
+    floating_ip_count: usize,
     /// The last epoch that was given out.
     epochs: u32,
 }
@@ -276,6 +301,20 @@ impl Tables {
             limits,
             ..Self::default()
         }
+    }
+
+    /// The external networks that the host reaches by itself.
+    pub(super) const fn uplinks(&self) -> &Uplinks {
+        &self.uplinks
+    }
+
+    pub(super) fn set_uplinks(&mut self, uplinks: Uplinks) {
+        self.uplinks = uplinks;
+    }
+
+    /// All networks, by id.
+    pub(super) fn networks(&self) -> impl Iterator<Item = &NetworkTables> {
+        self.networks.values()
     }
 
     pub(super) const fn limits(&self) -> Limits {
@@ -311,6 +350,7 @@ impl Tables {
         for network in networks {
             rows.extend(network.subnets.values().cloned().map(Row::Subnet));
             rows.extend(network.routers.values().cloned().map(Row::Router));
+            rows.extend(network.floating_ips.values().copied().map(Row::FloatingIp));
             rows.extend(network.rules.policies().values().cloned().map(Row::Policy));
             rows.extend(network.rules.labels().values().cloned().map(Row::Label));
             rows.extend(network.ports.values().cloned().map(Row::Port));
@@ -325,10 +365,7 @@ impl Tables {
             RowChange::Put(Row::Network(row)) => self.put_network(row),
             RowChange::Put(Row::Subnet(row)) => self.put_subnet(row),
             RowChange::Put(Row::Router(row)) => self.put_router(row),
-            RowChange::Put(Row::FloatingIp(_)) => Err(DataplaneError::Unsupported {
-                dataplane: "model",
-                what: "floating IPs: gateways have them",
-            }),
+            RowChange::Put(Row::FloatingIp(row)) => self.put_floating_ip(row),
             RowChange::Put(Row::Policy(row)) => self.put_policy(row),
             RowChange::Put(Row::Label(row)) => self.put_label(row),
             RowChange::Put(Row::Port(row)) => self.put_port(row),
@@ -376,6 +413,16 @@ impl Tables {
             self.router_count += 1;
         }
         network.routers.insert(row.id, row.clone());
+        Ok(())
+    }
+
+    fn put_floating_ip(&mut self, row: &FloatingIpRow) -> Result<(), DataplaneError> {
+        let network = network_mut(&mut self.networks, row.network_id)?;
+        if !network.floating_ips.contains_key(&row.id) {
+            room("floating IP", self.floating_ip_count, self.limits.floating_ips)?;
+            self.floating_ip_count += 1;
+        }
+        network.floating_ips.insert(row.id, *row);
         Ok(())
     }
 
@@ -455,7 +502,10 @@ impl Tables {
             return;
         };
         match key {
-            RowKey::Network(_) | RowKey::FloatingIp(..) => {}
+            RowKey::Network(_) => {}
+            RowKey::FloatingIp(_, id) => {
+                self.floating_ip_count -= usize::from(network.floating_ips.remove(id).is_some());
+            }
             RowKey::Subnet(_, id) => {
                 self.subnet_count -= usize::from(network.subnets.remove(id).is_some());
             }
@@ -492,6 +542,7 @@ impl Tables {
         self.vnis.remove(&network.row.vni.get());
         self.subnet_count -= network.subnets.len();
         self.router_count -= network.routers.len();
+        self.floating_ip_count -= network.floating_ips.len();
         self.neighbour_count -= network.neighbours.len();
         self.policy_count -= network.rules.policies().len();
         self.label_count -= network.rules.labels().len();

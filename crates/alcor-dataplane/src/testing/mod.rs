@@ -3,6 +3,7 @@
 //! For dev-dependencies (feature `testing`). Whoever compares a data plane with the model runs
 //! [`Scenario::from_seed`] through both.
 
+pub mod floating;
 pub mod frames;
 pub mod gateway;
 mod gateways;
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 use alcor_model::{Id, Port};
 use rng::Rng;
 
-use crate::{Dataplane, Ingress, Model, Row, RowChange};
+use crate::{Dataplane, Ingress, Model, Row, RowChange, Uplinks, Verdict};
 
 /// How many frames [`Scenario::from_seed`] makes.
 pub const FRAMES: usize = 64;
@@ -32,6 +33,8 @@ pub struct Scenario {
     pub rows: Vec<Row>,
     /// Device of each port that has one. A port here may be without a row.
     pub devices: BTreeMap<Id<Port>, String>,
+    /// External networks of the host.
+    pub uplinks: Uplinks,
     /// Frames. An ingress port may be without a device, or unknown.
     pub frames: Vec<(Ingress, Vec<u8>)>,
 }
@@ -51,6 +54,7 @@ impl Scenario {
             seed,
             rows: state.rows,
             devices: state.devices,
+            uplinks: Uplinks::default(),
             frames,
         }
     }
@@ -101,6 +105,35 @@ impl Scenario {
         scenario
     }
 
+    /// A scenario of [`Self::with_gateways`] whose host translates floating IPs itself.
+    pub fn floating(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut state = state::generate(&mut rng);
+        security::add(&mut rng, &mut state);
+        learning::add(&mut rng, &mut state);
+        routing::add(&mut rng, &mut state);
+        gateways::add(&mut rng, &mut state);
+        floating::add(&mut rng, &mut state);
+        let mut scenario = Self::of(seed, &mut rng, state.clone());
+        scenario.uplinks = floating::uplinks();
+        for frame in &mut scenario.frames {
+            if rng.chance(80) {
+                *frame = floating::frame(&mut rng, &state).unwrap_or_else(|| frame.clone());
+            }
+        }
+        scenario
+    }
+
+    /// What comes back on a packet that went out, or came in from outside.
+    pub fn floating_answer(&self, rng: &mut Rng, verdict: &Verdict) -> Option<(Ingress, Vec<u8>)> {
+        floating::answer(rng, &self.rows, verdict)
+    }
+
+    /// A random change of the scenario's floating IPs.
+    pub fn floating_change(&self, rng: &mut Rng) -> Option<RowChange> {
+        floating::change(rng, &self.rows)
+    }
+
     fn of(seed: u64, rng: &mut Rng, state: state::State) -> Self {
         let mut frames: Vec<(Ingress, Vec<u8>)> = Vec::new();
         for _ in 0..FRAMES {
@@ -116,6 +149,7 @@ impl Scenario {
             seed,
             rows: state.rows,
             devices: state.devices,
+            uplinks: Uplinks::default(),
             frames,
         }
     }
@@ -137,7 +171,7 @@ impl Scenario {
 
     /// A model with the rows and devices in force.
     pub fn model(&self) -> Model {
-        let mut model = Model::default();
+        let mut model = Model::default().with_uplinks(self.uplinks.clone());
         let refused = model
             .apply(&self.changes())
             .into_iter()

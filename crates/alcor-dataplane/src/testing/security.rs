@@ -231,6 +231,7 @@ fn network_of(state: &State, ingress: &Ingress) -> Option<Id<Network>> {
             .into_iter()
             .find(|row| row.vni.get() == *vni)
             .map(|row| row.id),
+        Ingress::External { .. } => None,
     }
 }
 

@@ -334,6 +334,8 @@ impl Sim {
                 self.tunnel(at, to, packet);
             }
             Verdict::Reply { .. } => self.note(number, "answered by the data plane"),
+            Verdict::External { nexthop, .. } => self.note(number, &format!("out, to {nexthop}")),
+            Verdict::Pass => self.note(number, "left to the host's own stack"),
             Verdict::Punt(reason) => self.note(number, reason.as_str()),
             Verdict::Drop(reason) => {
                 self.figures.add(&format!("drops_{}", reason.as_str()), 1);

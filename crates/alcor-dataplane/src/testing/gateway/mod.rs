@@ -1,6 +1,6 @@
 //! Goal states of a gateway and frames for it, from seeds.
 
-mod north_south;
+pub(super) mod north_south;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

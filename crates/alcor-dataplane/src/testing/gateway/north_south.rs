@@ -57,7 +57,7 @@ fn network_row(rng: &mut Rng, network: usize) -> Option<Row> {
     Some(Row::Network(NetworkRow {
         id: network_id(network),
         vni: Vni::try_from(vni(network)).ok()?,
-        mtu: if rng.chance(80) { 1450 } else { 100 },
+        mtu: if rng.chance(60) { 1450 } else { 100 },
         admin_state_up: rng.chance(95),
         underlay: rng.chance(80).then(|| underlay.collect()),
         on_demand: true,
@@ -118,7 +118,7 @@ fn floating_row(rng: &mut Rng) -> Row {
         floating_ip: external(rng),
         fixed_ip: tenant(rng, network),
         external_network_id: network_id(99),
-        host: None,
+        host: rng.chance(15).then(|| host(rng).into()),
         cidr: None,
         nexthop: None,
     })
@@ -188,7 +188,11 @@ fn upper(rng: &mut Rng, ip: &Ip) -> (u8, Vec<u8>) {
     }
 }
 
-fn packet(rng: &mut Rng, source: Ipv4Addr, destination: Ipv4Addr) -> (u8, Ip, Vec<u8>) {
+pub(in crate::testing) fn packet(
+    rng: &mut Rng,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+) -> (u8, Ip, Vec<u8>) {
     let ttl = rng.one([1, 2, 63, 64, 255]);
     let mut ip = Ip::new(source.into(), destination.into(), ttl);
     if rng.chance(30) {
@@ -312,7 +316,7 @@ pub fn answer(seed: u64, verdict: &GatewayVerdict) -> Option<(Side, Vec<u8>)> {
     Some((if rng.chance(10) { BOTH } else { side }, frame))
 }
 
-fn back(rng: &mut Rng, packet: &[u8]) -> Option<(u8, Ip, Vec<u8>)> {
+pub(in crate::testing) fn back(rng: &mut Rng, packet: &[u8]) -> Option<(u8, Ip, Vec<u8>)> {
     let source = Ipv4Addr::from(array::<4>(packet, 12)?);
     let destination = Ipv4Addr::from(array::<4>(packet, 16)?);
     let protocol = u8_at(packet, 9)?;
