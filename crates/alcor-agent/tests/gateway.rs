@@ -16,7 +16,9 @@ use alcor_agent::{
 };
 use alcor_dataplane::{Row, RowChange, Snapshot};
 use alcor_model::Revision;
+use alcor_ncm::core::GRACE;
 use alcor_proto::v1::{self, agent_message::Body};
+use alcor_southbound::client::CONNECT_TIMEOUT_GATEWAY;
 use common::{Key, network_id, row, settings};
 
 /// The gateway, and what it said.
@@ -170,6 +172,8 @@ fn a_gateway_tries_again_soon_however_long_its_ncm_is_away() {
         gateway.step(Event::Tick);
         assert_eq!(gateway.session, session + 1);
     }
+    // An NCM that has begun waits for it for longer than a try that nobody answers, and the pause behind it, take.
+    assert!(CONNECT_TIMEOUT_GATEWAY + BACKOFF_MAX_GATEWAY < GRACE);
 }
 
 #[test]

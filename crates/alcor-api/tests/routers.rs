@@ -1,7 +1,11 @@
 //! Routers over HTTP: interfaces, ways out, static routes, what their ports may not do, and every refusal.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
+
 mod common;
 
+use alcor_model::{Id, Port, resource::PortStatus};
+use alcor_region::command::PortReport;
 use common::{Answer, Api, PROJECT, assert_refused, text};
 use serde_json::{Value, json};
 
@@ -30,6 +34,56 @@ async fn add_subnet(api: &Api, router: &str, subnet: &str) -> Value {
     let (status, info) = action(api, router, "add_router_interface", json!({"subnet_id": subnet})).await;
     assert_eq!(status, 200, "{info}");
     info
+}
+
+/// What is said of a router's port.
+async fn say(api: &Api, port: &str, status: PortStatus) -> usize {
+    let id: Id<Port> = port.parse().unwrap();
+    let known = api.region.snapshot().state.ports().get(&id).cloned().unwrap();
+    let report = PortReport {
+        port_id: id,
+        host_id: String::new(),
+        applied_revision: known.revision,
+        status,
+        reason: None,
+    };
+    api.region.report_ports(vec![report]).await.unwrap()
+}
+
+async fn status(api: &Api, port: &str) -> Value {
+    at(&api.get(&format!("/v2.0/ports/{port}")).await.1, "/port/status")
+}
+
+#[tokio::test]
+async fn a_port_of_a_router_is_what_was_said_of_it_while_both_are_up() {
+    let api = Api::start().await;
+    let (_, subnet) = api.network_with_subnet("10.0.0.0/24").await;
+    let id = router(&api, json!({})).await;
+    let port = text(&add_subnet(&api, &id, &subnet).await["port_id"]);
+    assert_eq!(status(&api, &port).await, "DOWN");
+    assert_eq!(say(&api, &port, PortStatus::Active).await, 1);
+    assert_eq!(say(&api, &port, PortStatus::Active).await, 0, "no news");
+    assert_eq!(status(&api, &port).await, "ACTIVE");
+    let (_, listed) = api.get("/v2.0/ports?status=ACTIVE").await;
+    assert_eq!(at(&listed, "/ports/0/id"), json!(port));
+    for (path, name) in [
+        (format!("/v2.0/routers/{id}"), "router"),
+        (format!("/v2.0/ports/{port}"), "port"),
+    ] {
+        for (up, shown) in [(false, "DOWN"), (true, "ACTIVE")] {
+            let (code, answer) = api.put(&path, json!({name: {"admin_state_up": up}})).await;
+            assert_eq!(code, 200, "{answer}");
+            assert_eq!(status(&api, &port).await, shown, "{name} {up}");
+        }
+    }
+    // Its name is no news, and a port that is no router's is on a host or DOWN.
+    let renamed = json!({"port": {"name": "renamed"}});
+    assert_eq!(api.put(&format!("/v2.0/ports/{port}"), renamed).await.0, 200);
+    assert_eq!(say(&api, &port, PortStatus::Active).await, 0);
+    let network = api.make("network", json!({})).await;
+    let other = text(&api.make("port", json!({"network_id": network["id"]})).await["id"]);
+    say(&api, &other, PortStatus::Active).await;
+    assert_eq!(status(&api, &other).await, "DOWN");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod labels;
 mod learned;
 mod memory;
 mod place;
+mod router_ports;
 mod routing;
 mod security;
 mod session;
@@ -726,6 +727,7 @@ impl Ncm {
         self.mend_refusals();
         self.register_gateways(actions);
         self.flush(now, now.unix_us, actions);
+        self.report_router_ports(actions);
         let forgotten = self.forgotten_labels();
         if !forgotten.is_empty() {
             actions.push(Action::ReleaseLabels(forgotten));

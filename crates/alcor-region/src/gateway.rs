@@ -10,7 +10,7 @@ use alcor_store::Tx;
 use crate::{Env, RegionError, RegionState, host::NAME_BYTES_MAX};
 
 /// Most gateways of a region: every NCM keeps all of them, and every network looks at the names of their sets.
-pub const MAX_GATEWAYS: usize = 1_024;
+pub const MAX_GATEWAYS_OF_REGION: usize = 1_024;
 
 /// What a gateway says of itself when it registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +79,10 @@ pub fn register(
     {
         return Ok(Arc::clone(known));
     }
-    if known.is_none() && state.gateway_nodes().len() >= MAX_GATEWAYS {
-        return Err(invalid(format!("a region has at most {MAX_GATEWAYS} gateways")));
+    if known.is_none() && state.gateway_nodes().len() >= MAX_GATEWAYS_OF_REGION {
+        return Err(invalid(format!(
+            "a region has at most {MAX_GATEWAYS_OF_REGION} gateways"
+        )));
     }
     let GatewayRegistration { name, set, tunnel_ip } = said;
     let gateway = Arc::new(GatewayNode {

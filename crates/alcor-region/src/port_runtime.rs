@@ -1,4 +1,5 @@
-//! What hosts report about ports. A report that is late, about another host or about nothing new is ignored.
+//! What hosts report about ports, and what is said of routers' ports, which are on no host. A report that is late, about another host or about
+//! nothing new is ignored.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -28,7 +29,9 @@ pub fn report(
         if let Some(known) = tx.state().runtimes().get(&report.port_id)
             && known.host_id == report.host_id
         {
-            let same = known.applied_revision == report.applied_revision
+            // A word about a router's port is not about one revision of it.
+            let is_routers = report.host_id.is_empty();
+            let same = (is_routers || known.applied_revision == report.applied_revision)
                 && known.status == report.status
                 && known.reason == report.reason;
             if same || known.applied_revision > report.applied_revision {

@@ -13,6 +13,9 @@ use crate::MESSAGE_BYTES_MAX;
 
 /// How long opening a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a gateway: with the pause between two tries less than an NCM that has begun waits for those that it knows. A
+/// connection that is asked for while the NCM's machine is away is asked for again by TCP after 1, 3, 7 s only.
+pub const CONNECT_TIMEOUT_GATEWAY: Duration = Duration::from_secs(1);
 /// How often HTTP/2 asks whether the other side is still there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Messages that may wait for the channel; the sender waits beyond it.
@@ -70,12 +73,15 @@ impl Incoming {
 /// Connects and says hello. The NCM's answer (Welcome) is the first message received.
 ///
 /// # Errors
-/// When nobody answers within [`CONNECT_TIMEOUT`] or the NCM refuses at once.
+/// When nobody is there within [`CONNECT_TIMEOUT`] ([`CONNECT_TIMEOUT_GATEWAY`] for a gateway) or the NCM refuses at once.
 pub async fn connect(endpoint: &str, hello: Hello) -> Result<Session, ChannelError> {
     let channel = Endpoint::from_shared(endpoint.to_owned())
         .map_err(|_| ChannelError::Endpoint(endpoint.to_owned()))?
         .tcp_nodelay(true)
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(match hello.gateway {
+            true => CONNECT_TIMEOUT_GATEWAY,
+            false => CONNECT_TIMEOUT,
+        })
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_while_idle(true)
         .connect()

@@ -103,7 +103,9 @@ impl Ncm {
         self.port_networks.insert(id, row.network_id);
         let view = self.networks.get(&row.network_id);
         let known = view.and_then(|view| view.ports.get(&id));
-        let same = known.is_some_and(|known| known.fixed_ips == row.fixed_ips);
+        let same = known.is_some_and(|known| {
+            known.fixed_ips == row.fixed_ips && known.admin_state_up == row.admin_state_up
+        });
         self.replace_port(row);
         self.review_floating_ips_of(id, revision);
         if !same {

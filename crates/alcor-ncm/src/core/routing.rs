@@ -11,7 +11,10 @@ use std::{
 };
 
 use alcor_dataplane::{InterfaceRow, RouteRow, RouterRow, Row, RowKey, row::way};
-use alcor_model::{Id, Network, Port, Revision, Router, SecurityGroup, resource::RouterInterface};
+use alcor_model::{
+    Id, Network, Port, Revision, Router, SecurityGroup,
+    resource::{PortStatus, RouterInterface},
+};
 
 use super::{
     Ncm,
@@ -27,6 +30,8 @@ struct Known {
     revision: Revision,
     /// The gateways that lead to the outside; they change between revisions.
     ways: Vec<IpAddr>,
+    /// What was said of its ports.
+    said: BTreeMap<Id<Port>, PortStatus>,
 }
 
 /// All routers.
@@ -37,6 +42,9 @@ pub(super) struct RoutingView {
     by_port: BTreeMap<Id<Port>, Id<Router>>,
     /// How many routers two networks share, from both sides.
     peers: BTreeMap<Id<Network>, BTreeMap<Id<Network>, u32>>,
+    /// Routers that have changed since all was said of their ports, and the one that was looked at last.
+    pub(super) due: BTreeSet<Id<Router>>,
+    pub(super) looked_at: Option<Id<Router>>,
 }
 
 /// Why a host is interested in a network.
@@ -104,7 +112,38 @@ impl RoutingView {
             return false;
         };
         known.ways = ways;
+        self.due.insert(id);
         true
+    }
+
+    /// A router, the newest change of its rows, and whether gateways lead it to the outside.
+    pub(super) fn known(&self, id: Id<Router>) -> Option<(&Router, Revision, bool)> {
+        let known = self.routers.get(&id)?;
+        Some((&known.row, known.revision, !known.ways.is_empty()))
+    }
+
+    /// Whether something else was said of a router's port, or nothing.
+    pub(super) fn is_news(&self, id: Id<Router>, port: Id<Port>, status: PortStatus) -> bool {
+        let known = self.routers.get(&id);
+        known.is_some_and(|known| known.said.get(&port) != Some(&status))
+    }
+
+    /// What was said last of a port, if it is a router's.
+    pub(super) fn said_of(&self, port: Id<Port>) -> Option<PortStatus> {
+        let known = self.routers.get(self.by_port.get(&port)?)?;
+        known.said.get(&port).copied()
+    }
+
+    /// Writes down what is said of a router's port.
+    pub(super) fn said(&mut self, id: Id<Router>, port: Id<Port>, status: PortStatus) {
+        if let Some(known) = self.routers.get_mut(&id) {
+            known.said.insert(port, status);
+        }
+    }
+
+    /// All is said of a router's ports until it changes.
+    pub(super) fn settle(&mut self, id: Id<Router>) {
+        self.due.remove(&id);
     }
 
     /// Replaces or removes a router; gives the networks that it was in.
@@ -160,12 +199,16 @@ impl Ncm {
         if self.routing.routers.get(&id).is_some_and(same) {
             return;
         }
-        let ways = self.routing.routers.get(&id);
+        let old = self.routing.routers.get(&id);
+        let mut said = old.map(|known| known.said.clone()).unwrap_or_default();
+        let ports: BTreeSet<_> = row.port_ids().collect();
+        said.retain(|port, _| ports.contains(port));
         let known = Known {
             row,
             networks: networks.clone(),
             revision,
-            ways: ways.map(|known| known.ways.clone()).unwrap_or_default(),
+            ways: old.map(|known| known.ways.clone()).unwrap_or_default(),
+            said,
         };
         let before = self.routing.set(id, Some(known));
         self.reconnect(&before, &networks, revision);
@@ -205,6 +248,7 @@ impl Ncm {
             return;
         };
         known.revision = known.revision.max(revision);
+        self.routing.due.insert(id);
         for network in known.networks.clone() {
             self.touch(network, revision);
         }
@@ -429,7 +473,8 @@ impl Ncm {
         let Some((view, port)) = view.and_then(|view| Some((view, view.ports.get(&place.port_id)?))) else {
             return Vec::new();
         };
-        let fixed_ips = port.fixed_ips.iter();
+        // A port that is down is no place of the router.
+        let fixed_ips = port.fixed_ips.iter().filter(|_| port.admin_state_up);
         let interface = |fixed: &alcor_model::resource::FixedIp| {
             let subnet = view.subnets.get(&fixed.subnet_id)?;
             Some(InterfaceRow {

@@ -426,7 +426,7 @@ impl Ncm {
         let (status, reason) = match (word, &host) {
             (Some(word), _) => (word.status, word.reason.clone()),
             (None, Some(_)) => (PortStatus::Build, None),
-            (None, None) => (PortStatus::Down, None),
+            (None, None) => (self.routing.said_of(id).unwrap_or(PortStatus::Down), None),
         };
         let timing = known.timing.map(|timing| {
             let wired = word.filter(|word| Some(word.revision) == known.revision);

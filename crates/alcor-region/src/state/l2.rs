@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use alcor_model::{
     Id, MacAddr, Network, NetworkSegmentRange, Port, PortRuntime, Segment, Subnet, Vni,
-    resource::{PortStatus, SharedType},
+    resource::{PortStatus, ROUTER_GATEWAY, ROUTER_INTERFACE, SharedType},
 };
 use alcor_store::{MultiIndex, UniqueIndex};
 use imbl::OrdMap;
@@ -205,13 +205,30 @@ impl RegionState {
     /// BUILD, then what the host said last.
     pub fn port_status(&self, port: &Port) -> (PortStatus, Option<String>) {
         if !port.is_bound() {
-            return (PortStatus::Down, None);
+            return self.router_port_status(port);
         }
         match self.runtimes.get(&port.id) {
             Some(runtime) if runtime.host_id == port.binding.host_id => {
                 (runtime.status, runtime.reason.clone())
             }
             _ => (PortStatus::Build, None),
+        }
+    }
+
+    /// Of a port that is on no host: what was said of it as a router's. A router that is down has none that work.
+    fn router_port_status(&self, port: &Port) -> (PortStatus, Option<String>) {
+        let down = (PortStatus::Down, None);
+        let is_routers = [ROUTER_INTERFACE, ROUTER_GATEWAY].contains(&port.device_owner.as_str());
+        if !is_routers || !port.admin_state_up {
+            return down;
+        }
+        let router = port.device_id.parse().ok().and_then(|id| self.routers.get(&id));
+        let said = self.runtimes.get(&port.id);
+        match (router, said) {
+            (Some(router), Some(said)) if router.admin_state_up && said.host_id.is_empty() => {
+                (said.status, said.reason.clone())
+            }
+            _ => down,
         }
     }
 

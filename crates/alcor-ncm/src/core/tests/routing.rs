@@ -3,14 +3,14 @@
 use alcor_dataplane::RowKey;
 use alcor_model::{
     Subnet,
-    resource::{Direction, FixedIp, HostRoute},
+    resource::{Direction, FixedIp, HostRoute, PortStatus},
     trace::TraceQuestion,
 };
 
 use super::{
     super::*,
     sim::{HOSTS, Sim},
-    world::{id, standard},
+    world::{id, outside, standard},
 };
 
 /// Ports of the world say that they are in subnet 1, which is one of the first network.
@@ -200,4 +200,108 @@ fn a_trace_goes_through_routers_and_along_extra_routes() {
         assert!(trace.hosts.iter().all(|host| host.in_force), "{trace:?}");
         assert!(trace.stages.iter().any(|stage| stage.stage == "router"));
     }
+}
+
+/// The port of the first router in a network.
+fn port_of(network: u8) -> Id<Port> {
+    id(u128::from(network) + 31_000)
+}
+
+impl Sim {
+    /// What is said of routers' ports at the next tick.
+    fn words(&mut self) -> Vec<(Id<Port>, PortStatus)> {
+        let (actions, _) = self.ncm.step(self.now, Event::Tick);
+        let words = actions.into_iter().filter_map(|action| match action {
+            Action::ReportPort(report) => Some((report.port_id, report.status)),
+            _ => None,
+        });
+        words.collect()
+    }
+}
+
+#[test]
+fn ports_of_routers_are_active_when_all_hosts_of_their_networks_have_them() {
+    let mut sim = routed();
+    sim.untold.extend(sim.world.router(0, 0b011, true));
+    sim.tell();
+    assert_eq!(sim.words(), [], "nobody has it yet");
+    let both = |status| [0, 1].map(|network| (port_of(network), status));
+    // What hosts say, and with it the next tick.
+    let (active, down) = (both(PortStatus::Active), both(PortStatus::Down));
+    while sim.deliver(1) {}
+    assert_eq!(sim.words(), [], "both hosts are in both networks");
+    while sim.deliver(2) {}
+    assert_eq!(sim.words(), active);
+    assert_eq!(sim.words(), [], "once");
+    assert_eq!(sim.ncm.port_state(port_of(0)).unwrap().status, PortStatus::Active);
+
+    sim.untold.extend(sim.world.router(0, 0b011, false));
+    sim.tell();
+    assert_eq!(sim.words(), down, "at once: that needs nobody's word");
+    sim.quiet();
+    // Whoever has no session has no ports that work.
+    sim.disconnect(2);
+    sim.untold.extend(sim.world.router(0, 0b011, true));
+    sim.tell();
+    assert_eq!(sim.words(), []);
+    while sim.deliver(1) {}
+    assert_eq!(sim.words(), active);
+
+    // A port that is down is no place of the router: no host has a way by it.
+    let Change::Put(Resource::Port(port)) = place(&mut sim, 1) else {
+        unreachable!()
+    };
+    let mut port = Port::clone(&port);
+    port.admin_state_up = false;
+    port.revision = sim.world.revision.next();
+    sim.world.revision = port.revision;
+    sim.untold.push(Change::Put(Resource::Port(Arc::new(port))));
+    sim.tell();
+    assert_eq!(sim.words(), [(port_of(1), PortStatus::Down)]);
+    let row = sim.ncm.router_row(id(1000), id(30_000)).unwrap();
+    assert!(!format!("{row:?}").contains("10.1.0.1"), "{row:?}");
+}
+
+#[test]
+fn where_there_is_no_host_nobody_s_word_is_needed() {
+    let mut sim = routed();
+    for network in 3..5 {
+        let change = sim.world.network(network);
+        let port = place(&mut sim, network);
+        sim.untold.extend([change, subnet(network), port]);
+    }
+    sim.untold.extend(sim.world.router(1, 0b11_000, true));
+    sim.tell();
+    assert_eq!(
+        sim.words(),
+        [3, 4].map(|network| (port_of(network), PortStatus::Active))
+    );
+}
+
+#[test]
+fn a_gateway_port_is_active_while_gateways_lead_out() {
+    let mut sim = routed();
+    let gateway: Id<Port> = id(32_000);
+    let external = outside();
+    let Some(Change::Put(Resource::Router(router))) = sim.world.router_out(0, 0b011, true, true) else {
+        unreachable!()
+    };
+    let Change::Put(Resource::Port(port)) = place(&mut sim, 2) else {
+        unreachable!()
+    };
+    let mut port = Port::clone(&port);
+    (port.id, port.network_id) = (gateway, external);
+    let changes = [
+        Resource::Port(Arc::new(port)),
+        Resource::Router(Arc::clone(&router)),
+    ];
+    sim.untold.extend(changes.map(Change::Put));
+    sim.quiet();
+    sim.words();
+    assert_eq!(sim.ncm.routing.said_of(gateway), Some(PortStatus::Down));
+    let ways = vec![IpAddr::from([192, 0, 2, 200])];
+    assert!(sim.ncm.routing.set_ways(router.id, ways));
+    assert_eq!(sim.words(), [(gateway, PortStatus::Active)]);
+    assert!(sim.ncm.routing.set_ways(router.id, Vec::new()));
+    assert_eq!(sim.words(), [(gateway, PortStatus::Down)]);
 }
