@@ -33,6 +33,46 @@ struct Pending {
     ends: bool,
 }
 
+/// What to do now.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Tell of this address, which is at the device with this MAC.
+    Tell(Spot, MacAddr),
+    /// Nothing before then.
+    Wait(Duration),
+    /// Nothing.
+    Rest,
+}
+
+impl Pending {
+    fn announce(&mut self, spot: Spot, mac: MacAddr, now: Instant) {
+        self.spots.insert(spot, (mac, TIMES, now));
+    }
+
+    fn cease(&mut self, spot: Spot) {
+        self.spots.remove(&spot);
+    }
+
+    /// The next thing to do; it is taken for done.
+    fn next(&mut self, now: Instant) -> Next {
+        let next = self.spots.iter_mut().min_by_key(|(_, (.., at))| *at);
+        let Some((&spot, (mac, left, at))) = next else {
+            return Next::Rest;
+        };
+        let early = at.saturating_duration_since(now);
+        if !early.is_zero() {
+            return Next::Wait(early);
+        }
+        let mac = *mac;
+        *left = left.saturating_sub(1);
+        *at = now + INTERVAL;
+        if *left == 0 {
+            self.spots.remove(&spot);
+        }
+        Next::Tell(spot, mac)
+    }
+}
+
 struct Shared {
     pending: Mutex<Pending>,
     news: Condvar,
@@ -64,15 +104,13 @@ impl Announcer {
     /// The address is at this device now.
     pub(crate) fn announce(&self, ifindex: u32, mac: MacAddr, address: Ipv4Addr) {
         let mut pending = self.shared.lock();
-        pending
-            .spots
-            .insert((ifindex, address), (mac, TIMES, Instant::now()));
+        pending.announce((ifindex, address), mac, Instant::now());
         self.shared.news.notify_one();
     }
 
     /// The address is not at this device any more: nothing is said of it from now on.
     pub(crate) fn cease(&self, ifindex: u32, address: Ipv4Addr) {
-        self.shared.lock().spots.remove(&(ifindex, address));
+        self.shared.lock().cease((ifindex, address));
     }
 }
 
@@ -95,27 +133,22 @@ impl Shared {
     fn run(&self, injector: &Injector) {
         let mut pending = self.lock();
         while !pending.ends {
-            let next = pending.spots.iter().min_by_key(|(_, (.., at))| *at);
-            let Some((&(ifindex, address), &(mac, left, at))) = next else {
-                pending = self.news.wait(pending).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            let ((ifindex, address), mac) = match pending.next(Instant::now()) {
+                Next::Tell(spot, mac) => (spot, mac),
+                Next::Wait(early) => {
+                    let waited = self.news.wait_timeout(pending, early);
+                    pending = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
+                Next::Rest => {
+                    pending = self.news.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
             };
-            let early = at.saturating_duration_since(Instant::now());
-            if !early.is_zero() {
-                let waited = self.news.wait_timeout(pending, early);
-                pending = waited.unwrap_or_else(PoisonError::into_inner).0;
-                continue;
-            }
             // With the lock: nobody says of an address that it is here after `cease`.
             if let Err(error) = injector.send(ifindex, &gratuitous_arp(mac, address)) {
                 tracing::warn!(%address, %error, "nobody was told that an address is here");
             }
-            match left.checked_sub(1).filter(|left| *left > 0) {
-                Some(left) => pending
-                    .spots
-                    .insert((ifindex, address), (mac, left, at + INTERVAL)),
-                None => pending.spots.remove(&(ifindex, address)),
-            };
             drop(pending);
             thread::sleep(PACE);
             pending = self.lock();
@@ -137,4 +170,44 @@ fn gratuitous_arp(mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
     frame.extend([0; 6]);
     frame.extend(address.octets());
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const HERE: Spot = (7, Ipv4Addr::new(203, 0, 113, 1));
+    const THERE: Spot = (8, Ipv4Addr::new(203, 0, 113, 2));
+
+    #[test]
+    fn an_address_is_told_of_three_times_and_one_that_goes_no_more() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.announce(HERE, MAC, start);
+        pending.announce(THERE, MAC, start);
+        assert_eq!(pending.next(start), Next::Tell(HERE, MAC));
+        assert_eq!(pending.next(start), Next::Tell(THERE, MAC));
+        assert_eq!(pending.next(start), Next::Wait(INTERVAL));
+        pending.cease(THERE);
+        for turn in 1..TIMES {
+            let now = start + INTERVAL * turn;
+            assert_eq!(pending.next(now), Next::Tell(HERE, MAC));
+        }
+        assert_eq!(pending.next(start + INTERVAL * TIMES), Next::Rest);
+    }
+
+    #[test]
+    fn an_address_that_comes_again_is_told_of_as_if_it_were_new() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.announce(HERE, MAC, start);
+        pending.next(start);
+        pending.announce(HERE, MAC, start);
+        let told = (0..TIMES).filter(|turn| {
+            let now = start + INTERVAL * *turn;
+            pending.next(now) == Next::Tell(HERE, MAC)
+        });
+        assert_eq!(told.count(), TIMES as usize);
+    }
 }

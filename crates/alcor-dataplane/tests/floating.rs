@@ -6,8 +6,8 @@ mod common;
 use std::net::Ipv4Addr;
 
 use alcor_dataplane::{
-    Dataplane, DropReason, FloatingIpRow, Ingress, InterfaceRow, Model, RouterRow, Row, RowChange, RowKey,
-    Uplinks, Verdict,
+    Dataplane, DropReason, FloatingIpRow, Ingress, InterfaceRow, Model, PuntReason, RouterRow, Row,
+    RowChange, RowKey, Uplinks, Verdict,
     packet::{ETH_LEN, word_sum},
     testing::wire::{self, Ip},
 };
@@ -357,6 +357,16 @@ fn the_way_out_needs_a_next_hop_and_leads_to_no_host() {
         "tenants do not reach hosts"
     );
     left(out(&mut model, ALICE, &from_alice(OUTSIDE)));
+}
+
+#[test]
+fn who_sends_more_than_the_network_takes_is_told() {
+    let mut model = floating();
+    let long = udp((mac(ALICE), GATEWAY, "10.0.0.11", OUTSIDE), (5000, 53), &[0; MTU]);
+    assert_eq!(out(&mut model, ALICE, &long), Verdict::Punt(PuntReason::TooBig));
+    let may_be_fragmented = edit(long, 20, &[0]);
+    let verdict = out(&mut model, ALICE, &may_be_fragmented);
+    assert_eq!(verdict, Verdict::Drop(DropReason::Oversize));
 }
 
 #[test]

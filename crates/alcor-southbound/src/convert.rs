@@ -391,7 +391,7 @@ mod tests {
         /// Every row of a generated goal state arrives as it left, and so does its tombstone.
         #[test]
         fn rows_travel(seed: u64, revision: u64) {
-            for row in Scenario::routed(seed).rows {
+            for row in Scenario::floating(seed).rows {
                 let key = row.key();
                 let network = key.network_id();
                 let sent = encode_row(Revision(revision), &row);
