@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use alcor_model::{
     Change, HostRuntime, Id, Kind, Label, Port, Resource, ResourceKey, Revision,
-    resource::{EXTERNAL_NETWORKS_MAX, FloatingIpWord, HostWord, PortStatus},
+    resource::{FloatingIpWord, HostWord, NAME_BYTES_MAX, PortStatus, is_name},
 };
 use alcor_ncm::core::{KINDS, PortReport};
 use alcor_proto::link;
@@ -12,8 +12,6 @@ use alcor_southbound::convert::{decode_id, decode_ip, encode_id, encode_ip};
 use bytes::Bytes;
 use thiserror::Error;
 
-/// Longest name of a host or a zone, in bytes.
-const NAME_BYTES_MAX: usize = 255;
 /// Longest reason of a report, in characters.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -138,7 +136,7 @@ pub fn encode_registration(name: String, word: HostWord) -> link::HostRegistrati
 }
 
 fn check_name(what: &str, text: &str) -> Result<(), ConvertError> {
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+    if !is_name(text) {
         return Err(value(format!(
             "the name of a{} {what} has 1 to {NAME_BYTES_MAX} printable bytes",
             if what.starts_with('a') { "n" } else { "" }
@@ -158,13 +156,6 @@ pub fn decode_registration(registration: link::HostRegistration) -> Result<(Stri
         availability_zone,
         external_networks,
     } = registration;
-    if external_networks.len() > EXTERNAL_NETWORKS_MAX {
-        return Err(value(format!(
-            "a host has at most {EXTERNAL_NETWORKS_MAX} external networks"
-        )));
-    }
-    check_name("host", &name)?;
-    check_name("availability zone", &availability_zone)?;
     let tunnel_ip = decode_ip("the tunnel address", &tunnel_ip).map_err(value)?;
     let external_networks = external_networks.iter();
     let external_networks = external_networks.map(|id| decode_id("an external network", id));
@@ -173,6 +164,7 @@ pub fn decode_registration(registration: link::HostRegistration) -> Result<(Stri
         availability_zone,
         external_networks: external_networks.collect::<Result<_, _>>().map_err(value)?,
     };
+    word.check(&name).map_err(|error| value(error.to_string()))?;
     Ok((name, word))
 }
 
@@ -244,7 +236,7 @@ pub fn decode_report(word: link::PortWord) -> Result<PortReport, ConvertError> {
         PortStatus::Error,
     ];
     let status = statuses.into_iter().find(|status| status.as_str() == word.status);
-    if word.host.is_empty() || word.host.len() > NAME_BYTES_MAX {
+    if !is_name(&word.host) {
         return Err(value("a report names no host"));
     }
     Ok(PortReport {

@@ -9,12 +9,19 @@ use alcor_model::{
     HostRuntime, Id, Label, Revision,
     resource::{FloatingIpWord, HostWord},
 };
-use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
+use alcor_ncm::{
+    NcmHandle, RegionLink,
+    core::PortReport,
+    service::{BoxFuture, NotTaken},
+};
 use alcor_proto::link::{self, feed_client::FeedClient};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     CALL_BYTES_MAX, FEED_MESSAGE_BYTES_MAX, PART_BYTES,
@@ -169,16 +176,25 @@ impl Controller {
 /// Waits for a call's answer, not longer than [`CALL_TIMEOUT`].
 async fn answered<T>(
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<(), String> {
+) -> Result<(), NotTaken> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(format!("{} ({:?})", status.message(), status.code())),
-        Err(_) => Err(format!("the controller did not answer within {CALL_TIMEOUT:?}")),
+        Ok(Err(status)) if status.code() == Code::InvalidArgument => {
+            Err(NotTaken::Never(status.message().to_owned()))
+        }
+        Ok(Err(status)) => Err(NotTaken::Later(format!(
+            "{} ({:?})",
+            status.message(),
+            status.code()
+        ))),
+        Err(_) => Err(NotTaken::Later(format!(
+            "the controller did not answer within {CALL_TIMEOUT:?}"
+        ))),
     }
 }
 
 impl RegionLink for Controller {
-    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), NotTaken>> {
         let mut client = self.0.clone();
         let registration = encode_registration(name, word);
         Box::pin(async move { answered(client.register_host(registration)).await })
@@ -189,13 +205,13 @@ impl RegionLink for Controller {
         name: String,
         set: String,
         tunnel_ip: IpAddr,
-    ) -> BoxFuture<'_, Result<(), String>> {
+    ) -> BoxFuture<'_, Result<(), NotTaken>> {
         let mut client = self.0.clone();
         let registration = encode_gateway(name, set, tunnel_ip);
         Box::pin(async move { answered(client.register_gateway(registration)).await })
     }
 
-    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
+    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), NotTaken>> {
         let mut client = self.0.clone();
         Box::pin(async move {
             for reports in reports.chunks(WORDS_MAX) {
@@ -206,12 +222,12 @@ impl RegionLink for Controller {
         })
     }
 
-    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), NotTaken>> {
         let mut client = self.0.clone();
         Box::pin(async move {
             let (mut bytes, mut rows) = (0, Vec::new());
             for host in &hosts {
-                let row = encode_note(host).map_err(|error| error.to_string())?;
+                let row = encode_note(host).map_err(|error| NotTaken::Never(error.to_string()))?;
                 bytes += row.len();
                 rows.push(row);
                 if bytes >= PART_BYTES {
@@ -224,7 +240,7 @@ impl RegionLink for Controller {
         })
     }
 
-    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
+    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), NotTaken>> {
         let mut client = self.0.clone();
         Box::pin(async move {
             for labels in labels.chunks(WORDS_MAX) {
@@ -235,7 +251,7 @@ impl RegionLink for Controller {
         })
     }
 
-    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), NotTaken>> {
         let mut client = self.0.clone();
         Box::pin(async move {
             for words in words.chunks(WORDS_MAX) {

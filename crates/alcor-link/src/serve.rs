@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use alcor_metrics::{LINK_FEEDS, LINK_LAGGED, LINK_ROWS, LINK_SUBSCRIPTIONS};
 use alcor_model::Revision;
-use alcor_ncm::RegionLink;
+use alcor_ncm::{RegionLink, service::NotTaken};
 use alcor_proto::link::{
     self, FeedMessage,
     feed_message::Body,
@@ -182,10 +182,13 @@ fn invalid(error: ConvertError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-fn taken(outcome: Result<(), String>) -> Result<Response<link::Taken>, Status> {
+fn taken(outcome: Result<(), NotTaken>) -> Result<Response<link::Taken>, Status> {
     outcome
         .map(|()| Response::new(link::Taken {}))
-        .map_err(Status::unavailable)
+        .map_err(|error| match error {
+            NotTaken::Never(reason) => Status::invalid_argument(reason),
+            NotTaken::Later(reason) => Status::unavailable(reason),
+        })
 }
 
 /// One NCM's feed.

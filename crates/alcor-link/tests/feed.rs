@@ -20,7 +20,11 @@ use alcor_model::{
     Change, Host, HostRuntime, Id, Label, Port, Resource, Revision,
     resource::{FloatingIpWord, HostWord, PortStatus},
 };
-use alcor_ncm::{NcmHandle, RegionLink, core::PortReport, service::BoxFuture};
+use alcor_ncm::{
+    NcmHandle, RegionLink,
+    core::PortReport,
+    service::{BoxFuture, NotTaken},
+};
 use alcor_proto::link::{self, feed_client::FeedClient, feed_server::Feed, feed_server::FeedServer};
 use alcor_store::{FeedBatch, Lagged};
 use tokio::{
@@ -86,14 +90,14 @@ impl Fake {
         self.0.snapshots.load(Ordering::SeqCst)
     }
 
-    fn note(&self, what: String) -> BoxFuture<'_, Result<(), String>> {
+    fn note(&self, what: String) -> BoxFuture<'_, Result<(), NotTaken>> {
         let refused = *self.0.refuses.lock().unwrap();
         if !refused {
             self.0.reported.lock().unwrap().push(what);
         }
         Box::pin(async move {
             match refused {
-                true => Err("not now".to_owned()),
+                true => Err(NotTaken::Later("not now".to_owned())),
                 false => Ok(()),
             }
         })
@@ -166,22 +170,22 @@ impl Drop for FakeChanges {
 }
 
 impl RegionLink for Fake {
-    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), NotTaken>> {
         self.note(format!("{name} {word:?}"))
     }
-    fn register_gateway(&self, name: String, set: String, ip: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+    fn register_gateway(&self, name: String, set: String, ip: IpAddr) -> BoxFuture<'_, Result<(), NotTaken>> {
         self.note(format!("{name} {set} {ip}"))
     }
-    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
+    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), NotTaken>> {
         self.note(format!("{reports:?}"))
     }
-    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), NotTaken>> {
         self.note(format!("{hosts:?}"))
     }
-    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
+    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), NotTaken>> {
         self.note(format!("{labels:?}"))
     }
-    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), NotTaken>> {
         self.note(format!("{words:?}"))
     }
 }
@@ -400,15 +404,18 @@ async fn words_go_back_whole_and_refusals_are_told() {
     );
     // What cannot be a host's name is refused at the edge.
     let refused = link.register_host(String::new(), word.clone()).await;
-    assert!(refused.unwrap_err().contains("InvalidArgument"));
+    assert!(matches!(refused, Err(NotTaken::Never(_))), "{refused:?}");
     let mut many = word.clone();
     many.external_networks = std::iter::repeat_with(Id::generate).take(65).collect();
     let refused = link.register_host("h1".into(), many).await;
-    assert!(refused.unwrap_err().contains("InvalidArgument"));
+    assert!(matches!(refused, Err(NotTaken::Never(_))), "{refused:?}");
     let refused = link.register_gateway("g1".into(), String::new(), ip).await;
-    assert!(refused.unwrap_err().contains("InvalidArgument"));
+    assert!(matches!(refused, Err(NotTaken::Never(_))), "{refused:?}");
     *fake.0.refuses.lock().unwrap() = true;
     let refused = link.register_host("h1".into(), word.clone()).await;
-    assert!(refused.unwrap_err().contains("not now"));
+    assert!(
+        matches!(&refused, Err(NotTaken::Later(reason)) if reason.contains("not now")),
+        "{refused:?}"
+    );
     stop.cancel();
 }

@@ -24,7 +24,8 @@ pub use address_group::AddressGroup;
 pub use auto_topology::AutoAllocatedTopology;
 pub use gateway_node::GatewayNode;
 pub use host::{
-    DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX, Host, HostNetwork, HostRuntime, HostWord, KnownRow, RefusedRow,
+    DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX, Host, HostNetwork, HostRuntime, HostWord, KnownRow, NAME_BYTES_MAX,
+    RefusedRow, WordError, is_name, is_tunnel_ip,
 };
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;

@@ -31,7 +31,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use self::outbox::{Outbox, deliver};
+use self::outbox::{Outbox, RETRY, deliver};
 use crate::{
     core::{Action, Event, Ncm, Now, Options, PULSE, PortReport, SessionId, TraceInputs},
     counts,
@@ -51,25 +51,37 @@ const TICK: Duration = Duration::from_secs(1);
 /// A boxed future, as traits without generics need.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What goes back to the region.
+/// Why the region has not taken what it was told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// It never will: it refuses what was said.
+    #[error("{0}")]
+    Never(String),
+    /// It could not now.
+    #[error("{0}")]
+    Later(String),
+}
+
+/// What goes back to the region. What it refuses for ever is not told again, until there is something new to be said; anything else
+/// is tried again later.
 pub trait RegionLink: Send + Sync + 'static {
-    /// Registers a host. An error is tried again later.
-    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>>;
+    /// Registers a host.
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), NotTaken>>;
     /// Registers a gateway. It is told again as long as the gateway is here and the region has another word of it.
     fn register_gateway(
         &self,
         name: String,
         set: String,
         tunnel_ip: IpAddr,
-    ) -> BoxFuture<'_, Result<(), String>>;
-    /// Takes port reports. An error is tried again later.
-    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>>;
-    /// Keeps what is known of hosts. An error is tried again later.
-    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>>;
+    ) -> BoxFuture<'_, Result<(), NotTaken>>;
+    /// Takes port reports, all or none.
+    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), NotTaken>>;
+    /// Keeps what is known of hosts, all or nothing.
+    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), NotTaken>>;
     /// Lets labels have new meanings, each if it was last changed at its revision. It is told again as long as they rest.
-    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>>;
+    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), NotTaken>>;
     /// Keeps what is known of floating IPs. It is told again as long as the region has another word of it.
-    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>>;
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), NotTaken>>;
 }
 
 enum Request {
@@ -110,7 +122,7 @@ impl NcmHandle {
     pub fn start(options: Options, region: Arc<dyn RegionLink>) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let outbox = Arc::new(Outbox::default());
-        tokio::spawn(deliver(Arc::clone(&outbox), region));
+        tokio::spawn(deliver(Arc::clone(&outbox), region, RETRY));
         let shell = Shell {
             core: Ncm::new(options),
             options,
@@ -227,9 +239,7 @@ impl Shell {
                 }
             }
         }
-        let outbox = Arc::clone(&self.outbox);
-        drop(self);
-        outbox.filled.notify_one();
+        self.outbox.close();
     }
 
     fn now(&self) -> Now {
@@ -355,7 +365,7 @@ impl Shell {
             }
         }
         if filled {
-            self.outbox.filled.notify_one();
+            self.outbox.wake();
         }
     }
 

@@ -4,10 +4,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use alcor_model::{GatewayNode, Id, Resource, ResourceKey};
+use alcor_model::{
+    GatewayNode, Id, Resource, ResourceKey,
+    resource::{NAME_BYTES_MAX, is_name, is_tunnel_ip},
+};
 use alcor_store::Tx;
 
-use crate::{Env, RegionError, RegionState, host::NAME_BYTES_MAX};
+use crate::{Env, RegionError, RegionState};
 
 /// Most gateways of a region: every NCM keeps all of them, and every network looks at the names of their sets.
 pub const MAX_GATEWAYS_OF_REGION: usize = 1_024;
@@ -35,7 +38,7 @@ fn invalid(reason: impl Into<String>) -> RegionError {
 }
 
 fn check_text(what: &str, text: &str) -> Result<(), RegionError> {
-    match (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control) {
+    match is_name(text) {
         true => Ok(()),
         false => Err(invalid(format!(
             "{what} of a gateway has 1 to {NAME_BYTES_MAX} printable characters"
@@ -55,7 +58,7 @@ pub fn register(
 ) -> Result<Arc<GatewayNode>, RegionError> {
     check_text("the name", &said.name)?;
     check_text("the set", &said.set)?;
-    if said.tunnel_ip.is_unspecified() || said.tunnel_ip.is_multicast() {
+    if !is_tunnel_ip(said.tunnel_ip) {
         return Err(invalid(format!(
             "gateway {}: {} cannot be a tunnel address",
             said.name, said.tunnel_ip

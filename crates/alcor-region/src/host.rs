@@ -2,17 +2,11 @@
 
 use std::sync::Arc;
 
-use alcor_model::{
-    Host, Resource, ResourceKey,
-    resource::{EXTERNAL_NETWORKS_MAX, HostWord},
-};
+use alcor_model::{Host, Resource, ResourceKey, resource::HostWord};
 use alcor_store::Tx;
 use uuid::Uuid;
 
 use crate::{Env, RegionError, RegionState};
-
-/// Longest host name, in bytes.
-pub const NAME_BYTES_MAX: usize = 255;
 
 /// Registers a host, or notes what its agent says anew. Writes nothing when nothing changed.
 ///
@@ -24,30 +18,11 @@ pub fn register(
     name: &str,
     word: HostWord,
 ) -> Result<Arc<Host>, RegionError> {
-    let (zone, tunnel_ip) = (&word.availability_zone, word.tunnel_ip);
-    if zone.is_empty() || zone.len() > NAME_BYTES_MAX || zone.chars().any(char::is_control) {
-        return Err(RegionError::InvalidInput(format!(
-            "host {name}: an availability zone has 1 to {NAME_BYTES_MAX} printable characters"
-        )));
-    }
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(RegionError::InvalidInput(format!(
-            "a host name has 1 to {NAME_BYTES_MAX} printable characters"
-        )));
-    }
+    word.check(name)
+        .map_err(|error| RegionError::InvalidInput(format!("host {name:?}: {error}")))?;
     if tx.state().gateway_named(name).is_some() {
         return Err(RegionError::InvalidInput(format!(
             "host {name}: a gateway has this name"
-        )));
-    }
-    if tunnel_ip.is_unspecified() || tunnel_ip.is_multicast() {
-        return Err(RegionError::InvalidInput(format!(
-            "host {name}: {tunnel_ip} cannot be a tunnel address"
-        )));
-    }
-    if word.external_networks.len() > EXTERNAL_NETWORKS_MAX {
-        return Err(RegionError::InvalidInput(format!(
-            "host {name}: a host has at most {EXTERNAL_NETWORKS_MAX} external networks"
         )));
     }
     let known = tx.state().hosts().get(&name.to_owned());
@@ -57,7 +32,7 @@ pub fn register(
     let host = Arc::new(Host {
         name: name.to_owned(),
         revision: tx.revision(),
-        tunnel_ip,
+        tunnel_ip: word.tunnel_ip,
         created_at: known.map_or_else(|| env.source.now(), |host| host.created_at),
         admin_state_up: known.is_none_or(|host| host.admin_state_up),
         description: known.map(|host| host.description.clone()).unwrap_or_default(),

@@ -9,7 +9,7 @@ use alcor_model::{
 };
 use alcor_ncm::{
     core::PortReport,
-    service::{BoxFuture, RegionLink},
+    service::{BoxFuture, NotTaken, RegionLink},
 };
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -18,25 +18,25 @@ use tokio::sync::mpsc;
 pub struct Region(pub mpsc::UnboundedSender<PortReport>);
 
 impl RegionLink for Region {
-    fn register_host(&self, _: String, _: HostWord) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, _: String, _: HostWord) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
-    fn register_gateway(&self, _: String, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+    fn register_gateway(&self, _: String, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
-    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
+    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), NotTaken>> {
         for report in reports {
             let _ = self.0.send(report);
         }
         Box::pin(async { Ok(()) })
     }
-    fn note_hosts(&self, _: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_hosts(&self, _: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
-    fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
+    fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
-    fn note_floating_ips(&self, _: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_floating_ips(&self, _: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
 }

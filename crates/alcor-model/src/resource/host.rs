@@ -34,6 +34,36 @@ pub struct Host {
     pub external_networks: BTreeSet<Id<Network>>,
 }
 
+/// Longest name of a host, a gateway, a zone or a set of gateways, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Whether a text can be such a name: 1 to [`NAME_BYTES_MAX`] bytes, all of them printable.
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// Whether other hosts can send tunnel packets to an address.
+pub const fn is_tunnel_ip(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast()
+}
+
+/// Why a host cannot be what its agent says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WordError {
+    /// Its name is none.
+    #[error("a host name has 1 to {NAME_BYTES_MAX} printable bytes")]
+    Name,
+    /// The name of its zone is none.
+    #[error("an availability zone has 1 to {NAME_BYTES_MAX} printable bytes")]
+    Zone,
+    /// Nobody can send there.
+    #[error("{0} cannot be a tunnel address")]
+    Tunnel(IpAddr),
+    /// There are too many of them.
+    #[error("a host has at most {EXTERNAL_NETWORKS_MAX} external networks")]
+    ExternalNetworks,
+}
+
 /// Most external networks that a host may say it has.
 pub const EXTERNAL_NETWORKS_MAX: usize = 64;
 
@@ -55,6 +85,27 @@ impl HostWord {
             tunnel_ip,
             availability_zone: availability_zone.to_owned(),
             external_networks: BTreeSet::new(),
+        }
+    }
+
+    /// Looks whether a host of this name can say so. Whoever takes it on the way to the region asks this, so that none takes what
+    /// the next one never will.
+    ///
+    /// # Errors
+    /// The first thing that cannot be.
+    pub fn check(&self, name: &str) -> Result<(), WordError> {
+        if !is_name(name) {
+            return Err(WordError::Name);
+        }
+        if !is_name(&self.availability_zone) {
+            return Err(WordError::Zone);
+        }
+        if !is_tunnel_ip(self.tunnel_ip) {
+            return Err(WordError::Tunnel(self.tunnel_ip));
+        }
+        match self.external_networks.len() {
+            0..=EXTERNAL_NETWORKS_MAX => Ok(()),
+            _ => Err(WordError::ExternalNetworks),
         }
     }
 

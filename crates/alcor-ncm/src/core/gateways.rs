@@ -48,8 +48,6 @@ pub const GRACE: Duration = Duration::from_secs(3);
 const REGISTER_AGAIN: Duration = Duration::from_secs(5);
 /// The set of gateways that name none.
 pub(super) const DEFAULT_SET: &str = "default";
-/// Longest name of a set, in bytes.
-pub(super) const SET_BYTES_MAX: usize = 255;
 
 /// Why a gateway is in use, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

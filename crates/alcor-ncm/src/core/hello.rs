@@ -1,14 +1,11 @@
 //! Who says hello: whether he may, and what he misses of each network.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use alcor_dataplane::RowKey;
 use alcor_model::{
     Id, Network, Revision,
-    resource::{DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX, HostWord},
+    resource::{DEFAULT_ZONE, HostWord, NAME_BYTES_MAX, WordError, is_name, is_tunnel_ip},
 };
 use alcor_proto::v1;
 use alcor_southbound::{
@@ -18,36 +15,26 @@ use alcor_southbound::{
 
 use super::{
     Action, HostEntry, Ncm, Now, Options, SessionId,
-    gateways::{DEFAULT_SET, HEARTBEAT_INTERVAL, SET_BYTES_MAX},
+    gateways::{DEFAULT_SET, HEARTBEAT_INTERVAL},
     session::{Opened, Outgoing, Session},
     status::{Applied, HostStatus},
     view::NetworkView,
 };
 
-/// The availability zone that a host says it is in.
-fn read_zone(zone: String) -> Result<String, &'static str> {
-    match zone {
-        zone if zone.is_empty() => Ok(DEFAULT_ZONE.to_owned()),
-        zone if zone.len() > 255 || zone.chars().any(char::is_control) => {
-            Err("an availability zone has at most 255 bytes, all of them printable")
-        }
-        zone => Ok(zone),
-    }
-}
-
-/// The external networks that a host says it has.
-fn read_external(networks: &[impl AsRef<[u8]>]) -> Result<BTreeSet<Id<Network>>, String> {
-    if networks.len() > EXTERNAL_NETWORKS_MAX {
-        return Err(format!(
-            "a host has at most {EXTERNAL_NETWORKS_MAX} external networks"
-        ));
-    }
-    let networks = networks
-        .iter()
-        .map(|id| decode_id("an external network", id.as_ref()));
-    networks
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())
+/// What an agent says of its host.
+fn read_word(hello: &v1::Hello, tunnel_ip: IpAddr) -> Result<HostWord, String> {
+    let zone = &hello.availability_zone;
+    let networks = hello.external_networks.iter();
+    let networks = networks.map(|id| decode_id("an external network", id));
+    let word = HostWord {
+        tunnel_ip,
+        availability_zone: if zone.is_empty() { DEFAULT_ZONE } else { zone }.to_owned(),
+        external_networks: networks
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?,
+    };
+    word.check(&hello.host).map_err(|error| error.to_string())?;
+    Ok(word)
 }
 
 /// Who says hello, checked.
@@ -56,13 +43,13 @@ enum Role {
     Gateway { set: String, tunnel_ip: IpAddr },
 }
 
-fn read_set(set: String) -> Result<String, &'static str> {
+fn read_set(set: String) -> Result<String, String> {
     match set {
         set if set.is_empty() => Ok(DEFAULT_SET.to_owned()),
-        set if set.len() > SET_BYTES_MAX || set.chars().any(char::is_control) => {
-            Err("a set of gateways has a name of at most 255 bytes, all of them printable")
-        }
-        set => Ok(set),
+        set if is_name(&set) => Ok(set),
+        _ => Err(format!(
+            "the name of a set of gateways has at most {NAME_BYTES_MAX} printable bytes"
+        )),
     }
 }
 
@@ -131,8 +118,8 @@ impl Ncm {
     /// packets come from a gateway's address but its own.
     fn admitted(&self, hello: &v1::Hello, opened: Opened) -> Result<Role, String> {
         let name = &hello.host;
-        if name.is_empty() || name.len() > 255 {
-            return Err("a host name has 1 to 255 bytes".to_owned());
+        if !is_name(name) {
+            return Err(WordError::Name.to_string());
         }
         let tunnel_ip =
             decode_ip("the tunnel address", &hello.tunnel_ip).map_err(|error| error.to_string())?;
@@ -150,16 +137,15 @@ impl Ncm {
                 return Err(format!("{tunnel_ip} is the tunnel address of host {}", host.name));
             }
             let set = read_set(hello.gateway_set.clone())?;
+            if !is_tunnel_ip(tunnel_ip) {
+                return Err(WordError::Tunnel(tunnel_ip).to_string());
+            }
             Role::Gateway { set, tunnel_ip }
         } else {
             if self.fleet.has(name) {
                 return Err(format!("{name} is the name of a gateway"));
             }
-            Role::Host(HostWord {
-                tunnel_ip,
-                availability_zone: read_zone(hello.availability_zone.clone())?,
-                external_networks: read_external(&hello.external_networks)?,
-            })
+            Role::Host(read_word(hello, tunnel_ip)?)
         };
         // Only what lives is worth being kept: without a session any hello is better than none, whatever the host's clock showed
         // when its agent started.

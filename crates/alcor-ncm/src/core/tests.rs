@@ -142,6 +142,23 @@ fn a_host_says_its_zone_and_registers_anew_when_it_is_deleted_while_it_lives() {
     assert_eq!(registered(&say(&mut ncm, "west")), Some("west".to_owned()));
     let refused = say(&mut ncm, "we\nst");
     assert!(matches!(&refused[..], [Action::Close { session: 4, .. }]));
+    // What the region would refuse for ever is refused at once.
+    for (host, tunnel_ip) in [
+        ("h\n1", tunnel_ip(1)),
+        ("h9", [0, 0, 0, 0].into()),
+        ("h9", [224, 0, 0, 1].into()),
+    ] {
+        let hello = v1::Hello {
+            host: host.to_owned(),
+            tunnel_ip: encode_ip(tunnel_ip),
+            ..hello("")
+        };
+        let refused = ncm.step(Now::default(), Event::Hello { session: 9, hello }).0;
+        assert!(
+            matches!(&refused[..], [Action::Close { session: 9, .. }]),
+            "{refused:?}"
+        );
+    }
     let gone = Change::Delete {
         key: ResourceKey::Host("h1".into()),
         revision: Revision(9),

@@ -1,4 +1,5 @@
-//! What goes back to the region: kept until the region has it, the newest word of each kind, tried again with patience.
+//! What goes back to the region: kept until the region has it, the newest word of each kind. Each kind is carried for itself and
+//! tried again with a patience of its own; what the region refuses for ever is dropped, and delays nothing.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -7,25 +8,26 @@ use alcor_model::{
     resource::{FloatingIpWord, HostWord},
 };
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, watch},
     task::JoinSet,
 };
 
-use super::RegionLink;
+use super::{NotTaken, RegionLink};
 use crate::core::PortReport;
 
 /// Hosts that are registered at the same time, so that their commits are one.
 const REGISTRATIONS_AT_ONCE: usize = 256;
-/// Reports written by one command.
-const REPORTS_AT_ONCE: usize = 1_000;
-/// When a report that could not be stored is tried again, at first and at the longest.
-const REPORT_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Words of one kind that are carried by one command.
+const WORDS_AT_ONCE: usize = 1_000;
+/// When something that could not be carried is tried again, at first and at the longest.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// What waits for the region: the newest report of each port, so it is bounded by the ports there are.
+/// What waits for the region: the newest word about each port, host and label, so it is bounded by those there are.
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) waiting: Mutex<Waiting>,
-    pub(super) filled: Notify,
+    /// Changes when something waits; true when nothing will any more.
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -39,112 +41,196 @@ pub(super) struct Waiting {
     pub(super) floating_ips: BTreeMap<Id<FloatingIp>, FloatingIpWord>,
 }
 
-impl Waiting {
-    /// What is to be carried next.
-    fn take(&mut self) -> Self {
-        let rest = match self.reports.keys().nth(REPORTS_AT_ONCE).copied() {
-            Some(key) => self.reports.split_off(&key),
-            None => BTreeMap::new(),
-        };
-        let taken = std::mem::take(self);
-        self.reports = rest;
-        taken
+impl Outbox {
+    /// Something waits.
+    pub(super) fn wake(&self) {
+        self.closed.send_modify(|_| {});
     }
 
-    fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
-            && self.gateways.is_empty()
-            && self.reports.is_empty()
-            && self.labels.is_empty()
-            && self.known.is_empty()
-            && self.floating_ips.is_empty()
+    /// The core is gone.
+    pub(super) fn close(&self) {
+        self.closed.send_replace(true);
     }
 }
 
 /// Carries what waits to the region, until the core is gone and nothing waits.
-pub(super) async fn deliver(outbox: Arc<Outbox>, region: Arc<dyn RegionLink>) {
-    let mut retry = REPORT_RETRY.0;
+pub(super) async fn deliver(
+    outbox: Arc<Outbox>,
+    region: Arc<dyn RegionLink>,
+    patience: (Duration, Duration),
+) {
+    let (outbox, region) = (outbox.as_ref(), &region);
+    tokio::join!(
+        deliver_words(outbox, region.as_ref(), patience),
+        carry(
+            outbox,
+            patience,
+            |waiting| &mut waiting.hosts,
+            |hosts| register(region, hosts)
+        ),
+        carry(
+            outbox,
+            patience,
+            |waiting| &mut waiting.gateways,
+            |gateways| register_gateways(region.as_ref(), gateways)
+        ),
+    );
+}
+
+/// What many are told of at once.
+async fn deliver_words(outbox: &Outbox, region: &dyn RegionLink, patience: (Duration, Duration)) {
+    tokio::join!(
+        carry(
+            outbox,
+            patience,
+            |waiting| &mut waiting.reports,
+            |reports| {
+                tell("reports", reports, |part| {
+                    region.report_ports(part.values().cloned().collect())
+                })
+            }
+        ),
+        carry(
+            outbox,
+            patience,
+            |waiting| &mut waiting.labels,
+            |labels| {
+                tell("labels", labels, |part| {
+                    let labels = part.iter().map(|(id, revision)| (*id, *revision));
+                    region.release_labels(labels.collect())
+                })
+            }
+        ),
+        carry(
+            outbox,
+            patience,
+            |waiting| &mut waiting.known,
+            |known| {
+                tell("what is known of hosts", known, |part| {
+                    region.note_hosts(part.values().cloned().collect())
+                })
+            }
+        ),
+        carry(
+            outbox,
+            patience,
+            |waiting| &mut waiting.floating_ips,
+            |words| {
+                tell("what is known of floating IPs", words, |part| {
+                    region.note_floating_ips(part.values().cloned().collect())
+                })
+            }
+        ),
+    );
+}
+
+/// Carries one kind of words. `told` gives back what is to be told again; newer words about the same are not overwritten.
+async fn carry<K: Ord + Clone, V, F>(
+    outbox: &Outbox,
+    (least, most): (Duration, Duration),
+    of: impl Fn(&mut Waiting) -> &mut BTreeMap<K, V>,
+    told: impl Fn(BTreeMap<K, V>) -> F,
+) where
+    F: Future<Output = BTreeMap<K, V>>,
+{
+    let mut filled = outbox.closed.subscribe();
+    let mut retry = least;
     loop {
-        let taken = outbox.waiting.lock().await.take();
+        // Before it looks: nothing is put in after that was true.
+        let is_closed = *filled.borrow_and_update();
+        let taken = take(of(&mut *outbox.waiting.lock().await));
         if taken.is_empty() {
-            if Arc::strong_count(&outbox) == 1 {
+            if is_closed || filled.changed().await.is_err() {
                 return;
             }
-            outbox.filled.notified().await;
             continue;
         }
-        retry = match carry(&outbox, &region, taken).await {
-            false => {
-                tokio::time::sleep(retry).await;
-                (retry * 2).min(REPORT_RETRY.1)
-            }
-            true => REPORT_RETRY.0,
-        };
+        let again = told(taken).await;
+        if again.is_empty() {
+            retry = least;
+            continue;
+        }
+        let mut waiting = outbox.waiting.lock().await;
+        let waiting_too = of(&mut waiting);
+        for (key, word) in again {
+            waiting_too.entry(key).or_insert(word);
+        }
+        drop(waiting);
+        tokio::time::sleep(retry).await;
+        retry = (retry * 2).min(most);
     }
 }
 
-/// False when something has to be tried again.
-async fn carry(outbox: &Outbox, region: &Arc<dyn RegionLink>, taken: Waiting) -> bool {
-    let Waiting {
-        hosts,
-        gateways,
-        reports,
-        labels,
-        known,
-        floating_ips,
-    } = taken;
+/// The first words of a kind, as many as are carried at once.
+fn take<K: Ord + Clone, V>(waiting: &mut BTreeMap<K, V>) -> BTreeMap<K, V> {
+    let rest = match waiting.keys().nth(WORDS_AT_ONCE).cloned() {
+        Some(key) => waiting.split_off(&key),
+        None => BTreeMap::new(),
+    };
+    std::mem::replace(waiting, rest)
+}
+
+/// Tells words by one command, or when they are refused for ever by several, until only those are left out that are refused by
+/// themselves. Gives back what is to be told again.
+async fn tell<K: Ord + Clone, V, F>(
+    what: &str,
+    words: BTreeMap<K, V>,
+    tell: impl Fn(&BTreeMap<K, V>) -> F,
+) -> BTreeMap<K, V>
+where
+    F: Future<Output = Result<(), NotTaken>>,
+{
+    let mut parts = vec![words];
+    while let Some(mut part) = parts.pop() {
+        match tell(&part).await {
+            Ok(()) => {}
+            Err(NotTaken::Never(error)) => match part.keys().nth(part.len() / 2).cloned() {
+                Some(half) if part.len() > 1 => {
+                    let second = part.split_off(&half);
+                    parts.extend([second, part]);
+                }
+                _ => tracing::error!(
+                    what,
+                    error,
+                    "the region refuses one of these for ever; it is dropped"
+                ),
+            },
+            Err(NotTaken::Later(error)) => {
+                part.extend(parts.into_iter().flatten());
+                let waiting = part.len();
+                tracing::warn!(what, waiting, error, "could not be stored; trying again");
+                return part;
+            }
+        }
+    }
+    BTreeMap::new()
+}
+
+/// Has the region register gateways, one after the other.
+async fn register_gateways(
+    region: &dyn RegionLink,
+    gateways: BTreeMap<String, (String, IpAddr)>,
+) -> BTreeMap<String, (String, IpAddr)> {
     for (gateway, (set, tunnel_ip)) in gateways {
         // One that is refused delays nobody: the core asks again as long as it is here.
         if let Err(error) = region.register_gateway(gateway.clone(), set, tunnel_ip).await {
-            tracing::warn!(gateway, error, "a gateway could not be registered");
+            tracing::warn!(gateway, %error, "a gateway could not be registered");
         }
     }
-    let mut done = register(outbox, region, hosts).await;
-    if !reports.is_empty()
-        && let Err(error) = region.report_ports(reports.values().cloned().collect()).await
-    {
-        tracing::warn!(
-            reports = reports.len(),
-            error,
-            "reports could not be stored; trying again"
-        );
-        let mut waiting = outbox.waiting.lock().await;
-        for (id, report) in reports {
-            waiting.reports.entry(id).or_insert(report);
-        }
-        done = false;
-    }
-    if !labels.is_empty()
-        && let Err(error) = region.release_labels(labels.into_iter().collect()).await
-    {
-        tracing::warn!(error, "labels could not be released; they are told again");
-        done = false;
-    }
-    if !floating_ips.is_empty()
-        && let Err(error) = region
-            .note_floating_ips(floating_ips.into_values().collect())
-            .await
-    {
-        tracing::warn!(
-            error,
-            "what is known of floating IPs could not be stored; it is told again"
-        );
-        done = false;
-    }
-    done & note_hosts(outbox, region.as_ref(), known).await
+    BTreeMap::new()
 }
 
-/// Has the region register hosts, several at a time. False when it could not register all of them.
+/// Has the region register hosts, several at a time. Gives back those that it could not register now.
 async fn register(
-    outbox: &Outbox,
     region: &Arc<dyn RegionLink>,
     mut hosts: BTreeMap<String, HostWord>,
-) -> bool {
+) -> BTreeMap<String, HostWord> {
     let mut calls = JoinSet::new();
-    let mut failures = Vec::new();
+    let mut again = BTreeMap::new();
+    let mut reason = None;
     loop {
-        // Once one has failed the others would too: they wait for the next time.
-        while failures.is_empty()
+        // Once the region could not take one it could not take the others either: they wait for the next time.
+        while reason.is_none()
             && calls.len() < REGISTRATIONS_AT_ONCE
             && let Some((name, word)) = hosts.pop_first()
         {
@@ -155,45 +241,24 @@ async fn register(
             });
         }
         match calls.join_next().await {
-            Some(Ok(Err(failure))) => failures.push(failure),
+            Some(Ok(Err((host, _, NotTaken::Never(error))))) => {
+                tracing::error!(host, error, "the region refuses to register a host");
+            }
+            Some(Ok(Err((host, word, NotTaken::Later(error))))) => {
+                again.insert(host, word);
+                reason = Some(error);
+            }
             Some(_) => {}
             None => break,
         }
     }
-    let Some((host, _, error)) = failures.first() else {
-        return true;
-    };
-    let waiting = failures.len() + hosts.len();
-    tracing::warn!(
-        host,
-        error,
-        waiting,
-        "hosts could not be registered; trying again"
-    );
-    hosts.extend(failures.into_iter().map(|(name, host, _)| (name, host)));
-    let mut waiting = outbox.waiting.lock().await;
-    for (name, host) in hosts {
-        waiting.hosts.entry(name).or_insert(host);
+    again.append(&mut hosts);
+    if let Some(error) = reason {
+        let waiting = again.len();
+        tracing::warn!(waiting, error, "hosts could not be registered; trying again");
     }
-    false
+    again
 }
 
-/// Has the region keep what is known of hosts. False when it could not; newer words about a host are not overwritten.
-async fn note_hosts(outbox: &Outbox, region: &dyn RegionLink, known: BTreeMap<String, HostRuntime>) -> bool {
-    if known.is_empty() {
-        return true;
-    }
-    let Err(error) = region.note_hosts(known.values().cloned().collect()).await else {
-        return true;
-    };
-    tracing::warn!(
-        hosts = known.len(),
-        error,
-        "what is known of hosts could not be stored; trying again"
-    );
-    let mut waiting = outbox.waiting.lock().await;
-    for (name, host) in known {
-        waiting.known.entry(name).or_insert(host);
-    }
-    false
-}
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,11 @@ use alcor_model::{
     HostRuntime, Id, Label, Network, Resource, Revision, Vni,
     resource::{FloatingIpWord, HostWord, Standard},
 };
-use alcor_ncm::{NcmHandle, Options, RegionLink, core::PortReport, service::BoxFuture};
+use alcor_ncm::{
+    NcmHandle, Options, RegionLink,
+    core::PortReport,
+    service::{BoxFuture, NotTaken},
+};
 use alcor_proto::v1::{self, agent_message::Body};
 use alcor_southbound::convert::{
     encode_ip,
@@ -18,26 +22,26 @@ use alcor_southbound::convert::{
 pub struct Nowhere;
 
 impl RegionLink for Nowhere {
-    fn register_host(&self, _: String, _: HostWord) -> BoxFuture<'_, Result<(), String>> {
+    fn register_host(&self, _: String, _: HostWord) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn register_gateway(&self, _: String, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), String>> {
+    fn register_gateway(&self, _: String, _: String, _: IpAddr) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn report_ports(&self, _: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
+    fn report_ports(&self, _: Vec<PortReport>) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn note_hosts(&self, _: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_hosts(&self, _: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
+    fn release_labels(&self, _: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
-    fn note_floating_ips(&self, _: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
+    fn note_floating_ips(&self, _: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), NotTaken>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -11,9 +11,9 @@ use alcor_model::{
 use alcor_ncm::{
     NcmHandle, RegionLink,
     core::{KINDS, PortReport},
-    service::BoxFuture,
+    service::{BoxFuture, NotTaken},
 };
-use alcor_region::{Region, RegionState, gateway::GatewayRegistration};
+use alcor_region::{ErrorClass, Region, RegionError, RegionState, gateway::GatewayRegistration};
 use alcor_store::Snapshot;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,15 +21,21 @@ use tokio_util::sync::CancellationToken;
 /// The NCM's way back to the region.
 pub struct Link(pub Region);
 
+/// Waits for a command, and tells a refusal from a region that can take nothing now.
+async fn done<T>(command: impl Future<Output = Result<T, RegionError>>) -> Result<(), NotTaken> {
+    command.await.map(drop).map_err(|error| match error.class() {
+        ErrorClass::Unavailable => NotTaken::Later(error.to_string()),
+        ErrorClass::BadRequest
+        | ErrorClass::Forbidden
+        | ErrorClass::NotFound
+        | ErrorClass::Conflict
+        | ErrorClass::PreconditionFailed => NotTaken::Never(error.to_string()),
+    })
+}
+
 impl RegionLink for Link {
-    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            self.0
-                .register_host(&name, word)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
-        })
+    fn register_host(&self, name: String, word: HostWord) -> BoxFuture<'_, Result<(), NotTaken>> {
+        Box::pin(async move { done(self.0.register_host(&name, word)).await })
     }
 
     fn register_gateway(
@@ -37,18 +43,12 @@ impl RegionLink for Link {
         name: String,
         set: String,
         tunnel_ip: IpAddr,
-    ) -> BoxFuture<'_, Result<(), String>> {
+    ) -> BoxFuture<'_, Result<(), NotTaken>> {
         let said = GatewayRegistration { name, set, tunnel_ip };
-        Box::pin(async move {
-            self.0
-                .register_gateway(said)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
-        })
+        Box::pin(async move { done(self.0.register_gateway(said)).await })
     }
 
-    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), String>> {
+    fn report_ports(&self, reports: Vec<PortReport>) -> BoxFuture<'_, Result<(), NotTaken>> {
         let reports = reports
             .into_iter()
             .map(|report| alcor_region::command::PortReport {
@@ -59,43 +59,19 @@ impl RegionLink for Link {
                 reason: report.reason,
             })
             .collect();
-        Box::pin(async move {
-            self.0
-                .report_ports(reports)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
-        })
+        Box::pin(async move { done(self.0.report_ports(reports)).await })
     }
 
-    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            self.0
-                .note_hosts(hosts)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
-        })
+    fn note_hosts(&self, hosts: Vec<HostRuntime>) -> BoxFuture<'_, Result<(), NotTaken>> {
+        Box::pin(async move { done(self.0.note_hosts(hosts)).await })
     }
 
-    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            self.0
-                .release_labels(labels)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
-        })
+    fn release_labels(&self, labels: Vec<(Id<Label>, Revision)>) -> BoxFuture<'_, Result<(), NotTaken>> {
+        Box::pin(async move { done(self.0.release_labels(labels)).await })
     }
 
-    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            self.0
-                .note_floating_ips(words)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
-        })
+    fn note_floating_ips(&self, words: Vec<FloatingIpWord>) -> BoxFuture<'_, Result<(), NotTaken>> {
+        Box::pin(async move { done(self.0.note_floating_ips(words)).await })
     }
 }
 

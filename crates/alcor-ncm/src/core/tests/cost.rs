@@ -35,7 +35,7 @@ fn members(hosts: u32, ports: u32, others: &[(u32, u16)]) -> (Ncm, World) {
         rows.push(Change::Put(Resource::Host(Arc::new(Host {
             name: format!("h{host}"),
             revision: world.revision,
-            tunnel_ip: IpAddr::from(host.to_be_bytes()),
+            tunnel_ip: IpAddr::from((10 << 24 | host).to_be_bytes()),
             created_at: jiff::Timestamp::UNIX_EPOCH,
             admin_state_up: true,
             description: String::new(),
@@ -60,7 +60,7 @@ fn members(hosts: u32, ports: u32, others: &[(u32, u16)]) -> (Ncm, World) {
         let hello = v1::Hello {
             host: format!("h{host}"),
             incarnation: 1,
-            tunnel_ip: encode_ip(IpAddr::from(host.to_be_bytes())),
+            tunnel_ip: encode_ip(IpAddr::from((10 << 24 | host).to_be_bytes())),
             filters: true,
             ..v1::Hello::default()
         };
@@ -294,7 +294,7 @@ fn a_host_in_a_big_network_changes_no_underlay() {
         let host = Host {
             name: format!("new{number}"),
             revision: world.revision,
-            tunnel_ip: IpAddr::from((100 + number).to_be_bytes()),
+            tunnel_ip: IpAddr::from((10 << 24 | (100 + number)).to_be_bytes()),
             created_at: jiff::Timestamp::UNIX_EPOCH,
             admin_state_up: true,
             description: String::new(),

@@ -65,7 +65,7 @@ impl Big {
             let hello = v1::Hello {
                 host: format!("h{host}"),
                 incarnation: 1,
-                tunnel_ip: encode_ip(IpAddr::from(host.to_be_bytes())),
+                tunnel_ip: encode_ip(IpAddr::from((10 << 24 | host).to_be_bytes())),
                 filters: true,
                 ..v1::Hello::default()
             };
@@ -81,7 +81,7 @@ impl Big {
         Change::Put(Resource::Host(Arc::new(Host {
             name: format!("h{number}"),
             revision: self.world.revision,
-            tunnel_ip: IpAddr::from(number.to_be_bytes()),
+            tunnel_ip: IpAddr::from((10 << 24 | number).to_be_bytes()),
             created_at: jiff::Timestamp::UNIX_EPOCH,
             admin_state_up: true,
             description: String::new(),
@@ -196,7 +196,7 @@ fn neighbour(change: &RowChange) -> Option<(IpAddr, bool)> {
 }
 
 fn tunnel(host: u32) -> IpAddr {
-    IpAddr::from(host.to_be_bytes())
+    IpAddr::from((10 << 24 | host).to_be_bytes())
 }
 
 /// A port is created, updated and deleted: its own host is told, whatever the size of the network. A host that comes
