@@ -245,6 +245,23 @@ impl Lab {
         Ok(host)
     }
 
+    /// Gives a node that is on a wire already `eth1` on another one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn uplink(
+        &self,
+        node: &Namespace,
+        wire: &Namespace,
+        address: IpAddr,
+        mtu: u16,
+    ) -> Result<(), LabError> {
+        // Names of devices are short: the part of the node's that is not the lab's.
+        let short = node.name.strip_prefix(&format!("alc-{}-", self.name));
+        let port = format!("to-{}", short.unwrap_or(&node.name));
+        plug_into(wire, &port, node, "eth1", address, mtu)
+    }
+
     /// Makes a gateway: a namespace with `eth0` on the wire of hosts, and `eth1` on the one of the outside.
     ///
     /// # Errors

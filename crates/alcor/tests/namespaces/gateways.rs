@@ -1,6 +1,6 @@
 //! Gateways: first packets go by one of them, then directly; one that dies or starts again is not missed.
 
-mod north;
+pub(crate) mod north;
 
 use std::{fs, net::IpAddr, os::unix::net::UnixStream, path::Path};
 
@@ -14,9 +14,9 @@ use crate::region::{PATIENCE, Region, Vm, answered, interrupt, more_answers};
 const CONFIG: &str = "[ncm]\neager_rows_max = 0\n";
 const MTU: u16 = 1500;
 /// The router of the outside, which is every gateway's way on.
-const OUTSIDE: &str = "203.0.113.1";
+pub(crate) const OUTSIDE: &str = "203.0.113.1";
 /// A host behind it.
-const FAR: &str = "198.51.100.1";
+pub(crate) const FAR: &str = "198.51.100.1";
 
 /// A gateway: its namespace and its process.
 struct Gateway {
@@ -27,10 +27,12 @@ struct Gateway {
 }
 
 /// Three hosts, two gateways, an outside.
-struct Cloud {
-    region: Region,
+pub(crate) struct Cloud {
+    pub(crate) region: Region,
     gateways: Vec<Gateway>,
-    outside: Namespace,
+    pub(crate) outside: Namespace,
+    /// Where the outside is plugged in.
+    pub(crate) beyond: Namespace,
 }
 
 fn words(namespace: &Namespace, arguments: &str) -> String {
@@ -66,32 +68,41 @@ impl Cloud {
     }
 
     fn start_with(name: &'static str, config: Option<&str>) -> Self {
+        let mut cloud = Self::bare(name, config);
+        cloud.add_gateways(name);
+        cloud
+    }
+
+    /// The same without gateways.
+    pub(crate) fn bare(name: &'static str, config: Option<&str>) -> Self {
         let region = Region::start_with(name, 3, config);
-        let wire = region.lab.wire_called("owire", MTU).unwrap();
+        let beyond = region.lab.wire_called("owire", MTU).unwrap();
         let outside = region
             .lab
-            .host(&wire, "outside", OUTSIDE.parse().unwrap(), MTU)
+            .host(&beyond, "outside", OUTSIDE.parse().unwrap(), MTU)
             .unwrap();
         words(&outside, &format!("address add {FAR}/32 dev lo"));
-        let mut cloud = Self {
+        Self {
             region,
             gateways: Vec::new(),
             outside,
-        };
+            beyond,
+        }
+    }
+
+    /// Starts two gateways.
+    pub(crate) fn add_gateways(&mut self, name: &'static str) {
         for number in 1..=2 {
-            let gateway = cloud.gateway(name, number, &wire);
-            cloud.gateways.push(gateway);
+            let gateway = self.gateway(name, number, &self.beyond);
+            self.gateways.push(gateway);
         }
-        for gateway in 0..cloud.gateways.len() {
-            cloud.gateway_lives(gateway);
+        for gateway in 0..self.gateways.len() {
+            self.gateway_lives(gateway);
             // What is the node's own passes.
-            let external = external_ip(cloud.gateways[gateway].tunnel_ip).to_string();
-            cloud
-                .outside
-                .run(&["ping", "-n", "-c1", "-W2", &external])
-                .unwrap();
+            let external = external_ip(self.gateways[gateway].tunnel_ip).to_string();
+            let ping = ["ping", "-n", "-c1", "-W2", &external];
+            self.outside.run(&ping).unwrap();
         }
-        cloud
     }
 
     fn gateway(&self, lab: &str, number: u8, outside: &Namespace) -> Gateway {
@@ -167,7 +178,7 @@ impl Cloud {
         .unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));
     }
 
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let processes = self.gateways.iter().map(|gateway| &gateway.process);
         let processes = processes.chain(self.region.hosts.iter().map(|host| &host.agent));
         let logs: Vec<String> = processes
@@ -254,7 +265,7 @@ impl Drop for Cloud {
 }
 
 /// Every ping up to the last that was answered was answered.
-fn assert_none_missing(ping: &Process) {
+pub(crate) fn assert_none_missing(ping: &Process) {
     let numbers = answered(ping);
     let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
     assert_eq!(numbers, expected, "an answer is missing");

@@ -6,6 +6,7 @@
     reason = "a panic is how a test says no"
 )]
 
+mod floating;
 mod gateways;
 mod packets;
 mod region;

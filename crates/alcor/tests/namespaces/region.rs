@@ -44,6 +44,8 @@ pub struct Host {
     pub agent: Process,
     namespace: Namespace,
     address: String,
+    /// What its agent is told besides what all are.
+    flags: Vec<String>,
 }
 
 /// A VM: its namespace and its port.
@@ -99,12 +101,13 @@ impl Region {
                 .lab
                 .host(&region.wire, &format!("h{number}"), address.parse().unwrap(), MTU)
                 .unwrap();
-            let agent = region.start_agent(&name, &namespace, &address);
+            let agent = region.start_agent(&name, &namespace, &address, &[]);
             region.hosts.push(Host {
                 name,
                 agent,
                 namespace,
                 address,
+                flags: Vec::new(),
             });
         }
         for host in 0..region.hosts.len() {
@@ -113,9 +116,9 @@ impl Region {
         region
     }
 
-    fn start_agent(&self, name: &str, namespace: &Namespace, address: &str) -> Process {
+    fn start_agent(&self, name: &str, namespace: &Namespace, address: &str, flags: &[String]) -> Process {
         let folder = self.lab.dir();
-        let arguments = [
+        let mut arguments = vec![
             "agent".to_owned(),
             format!("--host={name}"),
             format!("--tunnel-ip={address}"),
@@ -123,6 +126,7 @@ impl Region {
             "--dataplane=ebpf".to_owned(),
             format!("--socket={}", folder.join(format!("{name}.sock")).display()),
         ];
+        arguments.extend_from_slice(flags);
         self.spawn_alcor(Some(namespace), name, &arguments)
     }
 
@@ -138,10 +142,26 @@ impl Region {
             name,
             namespace,
             address,
+            flags,
             ..
         } = &self.hosts[host];
-        let agent = self.start_agent(name, namespace, address);
+        let agent = self.start_agent(name, namespace, address, flags);
         self.hosts[host].agent = agent;
+    }
+
+    /// Gives a host a device in an external network: its agent starts again and says so. Gives the device's MAC.
+    pub fn outfit(&mut self, host: usize, external: &Value, wire: &Namespace, address: &str) -> String {
+        let namespace = self.hosts[host].namespace.clone();
+        self.lab
+            .uplink(&namespace, wire, address.parse().unwrap(), MTU)
+            .unwrap();
+        let before = self.host_in_step(host, 0);
+        self.hosts[host].flags = vec![format!("--external={}=eth1", external.as_str().unwrap())];
+        self.crash_agent(host);
+        self.host_in_step(host, before);
+        let line = namespace.ip(&["-o", "link", "show", "eth1"]).unwrap();
+        let (_, rest) = line.split_once("link/ether ").unwrap();
+        rest.split(' ').next().unwrap().to_owned()
     }
 
     /// Starts the controller again after it was killed.

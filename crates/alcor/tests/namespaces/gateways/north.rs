@@ -10,16 +10,16 @@ use super::{Cloud, FAR, OUTSIDE, assert_none_missing, words};
 use crate::region::{PATIENCE, Vm, interrupt, more_answers};
 
 /// A network with a way out, and what is needed to be reached from there.
-struct North {
-    cloud: Cloud,
-    external: Value,
+pub(crate) struct North {
+    pub(crate) cloud: Cloud,
+    pub(crate) external: Value,
     router: Value,
     network: Value,
-    subnet: Value,
+    pub(crate) subnet: Value,
 }
 
 impl North {
-    fn start(cloud: Cloud) -> Self {
+    pub(crate) fn start(cloud: Cloud) -> Self {
         let region = &cloud.region;
         let external =
             region.post("network", json!({"name": "outside", "router:external": true}))["id"].take();
@@ -44,7 +44,7 @@ impl North {
         }
     }
 
-    fn floating_ip(&self, vm: &Vm) -> String {
+    pub(crate) fn floating_ip(&self, vm: &Vm) -> String {
         let attributes = json!({"floating_network_id": self.external, "port_id": vm.port["id"]});
         let made = self.cloud.region.post("floatingip", attributes);
         made["floating_ip_address"].as_str().unwrap().to_owned()
@@ -64,7 +64,7 @@ impl North {
 }
 
 /// Waits until one ping from outside is answered.
-fn reached(outside: &Namespace, to: &str) {
+pub(crate) fn reached(outside: &Namespace, to: &str) {
     eventually(&format!("an answer of {to}"), PATIENCE, || {
         outside
             .run(&["ping", "-n", "-c1", "-W1", to])
