@@ -173,6 +173,25 @@ fn a_host_says_its_zone_and_registers_anew_when_it_is_deleted_while_it_lives() {
 }
 
 /// Says hello under the name of a host that is not there otherwise; gives whether it is welcome, and the session's number.
+/// A network that goes with all that is in it leaves nothing behind at its hosts.
+#[test]
+fn a_deleted_network_is_in_no_host_s_list() {
+    let mut sim = Sim::new(Options::default());
+    let change = sim.world.port(1, 0, Some(1), 1);
+    sim.untold.push(change);
+    sim.tell();
+    assert_eq!(sim.ncm.host_networks.len(), 1);
+    let deleted = Change::Delete {
+        key: ResourceKey::Network(id(1000)),
+        revision: sim.world.revision.next(),
+    };
+    sim.step(Event::Changes {
+        changes: vec![deleted],
+        committed_us: 1,
+    });
+    assert!(sim.ncm.host_networks.is_empty(), "{:?}", sim.ncm.host_networks);
+}
+
 fn say(ncm: &mut Ncm, session: SessionId, opened: (u64, u64), at: IpAddr) -> Vec<Action> {
     let hello = v1::Hello {
         host: "h1".into(),

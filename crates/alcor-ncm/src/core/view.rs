@@ -395,6 +395,9 @@ impl Ncm {
         for host in view.interested.keys() {
             if let Some(networks) = self.host_networks.get_mut(host) {
                 networks.remove(&id);
+                if networks.is_empty() {
+                    self.host_networks.remove(host);
+                }
             }
             if let Some(host) = self.directory.known(host) {
                 self.directory.visit(host, (id, view.index), false);
