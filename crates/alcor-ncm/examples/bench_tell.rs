@@ -13,7 +13,12 @@
     reason = "a benchmark that cannot run says so by a panic"
 )]
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use alcor_model::{
     Change, GatewayNode, Host, Id, MacAddr, Network, Port, Resource, Revision, Vni,
@@ -172,7 +177,7 @@ impl Place {
     fn run(&mut self, event: Event) -> Told {
         let begun = cpu();
         let mut wire = Vec::with_capacity(1 << 16);
-        let (mut events, mut told) = (Vec::new(), Told::default());
+        let (mut events, mut told) = (VecDeque::new(), Told::default());
         let (actions, work) = self.ncm.step(Now::default(), event);
         told.work = work;
         for action in actions {
@@ -185,12 +190,12 @@ impl Place {
             }
         }
         told.time = cpu() - begun;
-        while let Some(event) = events.pop() {
+        // Receipts are taken in the order of what was sent.
+        while let Some(event) = events.pop_front() {
             let (actions, _) = self.ncm.step(Now::default(), event);
             for action in actions {
                 if let Action::Send { session, message } = action {
-                    // Receipts are taken in the order of what was sent.
-                    events.insert(0, receipt(session, &message).unwrap());
+                    events.extend(receipt(session, &message));
                 }
             }
         }
