@@ -172,7 +172,6 @@ fn a_host_says_its_zone_and_registers_anew_when_it_is_deleted_while_it_lives() {
     assert_eq!(registered(&say(&mut ncm, "")), Some("nova".to_owned()));
 }
 
-/// Says hello under the name of a host that is not there otherwise; gives whether it is welcome, and the session's number.
 /// A network that goes with all that is in it leaves nothing behind at its hosts.
 #[test]
 fn a_deleted_network_is_in_no_host_s_list() {
@@ -192,6 +191,7 @@ fn a_deleted_network_is_in_no_host_s_list() {
     assert!(sim.ncm.host_networks.is_empty(), "{:?}", sim.ncm.host_networks);
 }
 
+/// Says hello under the name of a host that is not there otherwise; gives whether it is welcome, and the session's number.
 fn say(ncm: &mut Ncm, session: SessionId, opened: (u64, u64), at: IpAddr) -> Vec<Action> {
     let hello = v1::Hello {
         host: "h1".into(),
