@@ -65,6 +65,77 @@ pub enum Taken {
     },
 }
 
+/// A message that has been read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// The feed goes on after this commit.
+    Resumed(Revision),
+    /// A snapshot begins.
+    Begin {
+        /// The region's number.
+        region: u64,
+        /// The snapshot's commit.
+        revision: Revision,
+    },
+    /// Rows of the snapshot.
+    Rows {
+        /// How many were sent: this side may have no use for some.
+        sent: u64,
+        /// The rows.
+        rows: Vec<Resource>,
+    },
+    /// The snapshot ends.
+    End {
+        /// How many rows all of it had.
+        sent: u64,
+    },
+    /// What changed.
+    Changes {
+        /// The commit before.
+        after: Revision,
+        /// The commit.
+        revision: Revision,
+        /// When it became durable, microseconds since the Unix epoch; 0 when unknown.
+        committed_us: u64,
+        /// The changes, or some of them.
+        changes: Vec<Change>,
+        /// More of them come.
+        more: bool,
+    },
+}
+
+impl Part {
+    /// Reads a message; none when it is of a newer controller, and nothing that this NCM could use.
+    fn read(message: link::FeedMessage) -> Result<Option<Self>, ConvertError> {
+        let Some(body) = message.body else { return Ok(None) };
+        let part = match body {
+            Body::Resumed(resumed) => Self::Resumed(Revision(resumed.revision)),
+            Body::SnapshotBegin(begin) => Self::Begin {
+                region: begin.region,
+                revision: Revision(begin.revision),
+            },
+            Body::SnapshotRows(rows) => Self::Rows {
+                sent: rows.rows.len() as u64,
+                rows: known(rows.rows.iter().map(decode_row))?,
+            },
+            Body::SnapshotEnd(end) => Self::End { sent: end.rows },
+            Body::Changes(part) => Self::Changes {
+                after: Revision(part.after),
+                revision: Revision(part.revision),
+                committed_us: part.committed_us,
+                changes: known(part.changes.iter().map(decode_change))?,
+                more: part.more,
+            },
+        };
+        Ok(Some(part))
+    }
+}
+
+/// Those that this side has a use for.
+fn known<T>(read: impl Iterator<Item = Result<Option<T>, ConvertError>>) -> Result<Vec<T>, ConvertError> {
+    read.filter_map(Result::transpose).collect()
+}
+
 #[derive(Debug)]
 struct Loading {
     region: u64,
@@ -104,24 +175,60 @@ impl Intake {
     /// # Errors
     /// When it is not what must come. Nothing of it gets out; [`Self::start_over`] and subscribe again.
     pub fn step(&mut self, message: link::FeedMessage) -> Result<Taken, IntakeError> {
-        match message.body {
-            Some(Body::Resumed(resumed)) => self.resumed(Revision(resumed.revision)),
-            Some(Body::SnapshotBegin(begin)) => {
+        match Part::read(message)? {
+            Some(part) => self.take(part),
+            None => Ok(Taken::Nothing),
+        }
+    }
+
+    /// Takes a message that has been read.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn take(&mut self, part: Part) -> Result<Taken, IntakeError> {
+        match part {
+            Part::Resumed(after) => self.resumed(after),
+            Part::Begin { region, revision } => {
                 self.partial = Vec::new();
                 self.loading = Some(Loading {
-                    region: begin.region,
-                    revision: Revision(begin.revision),
+                    region,
+                    revision,
                     sent: 0,
                     rows: Vec::new(),
                 });
                 Ok(Taken::Nothing)
             }
-            Some(Body::SnapshotRows(rows)) => self.rows(&rows),
-            Some(Body::SnapshotEnd(end)) => self.end(end.rows),
-            Some(Body::Changes(changes)) => self.changes(changes),
-            // From a newer controller, and nothing that this NCM could use.
-            None => Ok(Taken::Nothing),
+            Part::Rows { sent, rows } => self.rows(sent, rows),
+            Part::End { sent } => self.end(sent),
+            Part::Changes {
+                after,
+                revision,
+                committed_us,
+                changes,
+                more,
+            } => {
+                let at = self.follows(after, "a change")?;
+                self.partial.extend(changes);
+                if self.partial.len() > CHANGES_MAX {
+                    return Err(IntakeError::TooMany);
+                }
+                if more {
+                    return Ok(Taken::Nothing);
+                }
+                let revision = at.max(revision);
+                self.at = Some(revision);
+                Ok(Taken::Changes {
+                    changes: std::mem::take(&mut self.partial),
+                    revision,
+                    committed_us,
+                })
+            }
         }
+    }
+
+    /// Whether a snapshot has begun that has not ended.
+    pub const fn is_loading(&self) -> bool {
+        self.loading.is_some()
     }
 
     fn resumed(&self, after: Revision) -> Result<Taken, IntakeError> {
@@ -139,12 +246,10 @@ impl Intake {
         }
     }
 
-    fn rows(&mut self, rows: &link::SnapshotRows) -> Result<Taken, IntakeError> {
+    fn rows(&mut self, sent: u64, rows: Vec<Resource>) -> Result<Taken, IntakeError> {
         let loading = self.loading.as_mut().ok_or(IntakeError::Order("a row"))?;
-        loading.sent += rows.rows.len() as u64;
-        for row in &rows.rows {
-            loading.rows.extend(decode_row(row)?);
-        }
+        loading.sent += sent;
+        loading.rows.extend(rows);
         Ok(Taken::Nothing)
     }
 
@@ -161,26 +266,6 @@ impl Intake {
         Ok(Taken::Snapshot {
             revision: loading.revision,
             rows: loading.rows,
-        })
-    }
-
-    fn changes(&mut self, part: link::Changes) -> Result<Taken, IntakeError> {
-        let at = self.follows(Revision(part.after), "a change")?;
-        for change in &part.changes {
-            self.partial.extend(decode_change(change)?);
-        }
-        if self.partial.len() > CHANGES_MAX {
-            return Err(IntakeError::TooMany);
-        }
-        if part.more {
-            return Ok(Taken::Nothing);
-        }
-        let revision = at.max(Revision(part.revision));
-        self.at = Some(revision);
-        Ok(Taken::Changes {
-            changes: std::mem::take(&mut self.partial),
-            revision,
-            committed_us: part.committed_us,
         })
     }
 }

@@ -10,6 +10,11 @@ pub const HOSTS_MAX: u32 = 4_000_000;
 /// Most ports of one network: their addresses are in one IPv4 block of at most /8.
 pub const NETWORK_PORTS_MAX: u32 = 8_000_000;
 
+/// Most routers of a scenario: each has blocks of its own behind ports.
+pub const ROUTERS_MAX: u32 = 200;
+/// Most static routes of a router, as in the region.
+pub const ROUTES_MAX: u32 = 30;
+
 /// Why a scenario cannot be run.
 #[derive(Debug, Error)]
 pub enum ScenarioError {
@@ -62,6 +67,9 @@ pub struct Scenario {
     pub hosts: Hosts,
     /// Networks.
     pub networks: Networks,
+    /// Routers between networks.
+    #[serde(default)]
+    pub routers: Routers,
     /// What people do.
     #[serde(default)]
     pub churn: Churn,
@@ -120,6 +128,21 @@ pub struct Networks {
     pub load_per_s: f64,
 }
 
+/// Routers. With any, the networks of one project have blocks of addresses that do not overlap; those of different projects
+/// overlap in either case.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Routers {
+    /// How many; they belong to the projects in turn.
+    pub count: u32,
+    /// Networks of its project that each of them joins at the beginning.
+    pub networks_each: u32,
+    /// Most static routes of each of them, to blocks behind ports.
+    pub routes_max: u32,
+    /// Share of packets that are sent to a port of another network, of the same project or another one.
+    pub traffic_share: f64,
+}
+
 /// The largest network has `ports / H` ports, the n-th `1 / n^exponent` of it.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +169,8 @@ pub struct Churn {
     pub migrate_per_s: f64,
     /// Rules of security groups made or deleted.
     pub rules_per_s: f64,
+    /// Routers changed: interfaces added and removed, static routes, up and down.
+    pub routers_per_s: f64,
     /// Share of created ports that are not bound to a host.
     pub unbound_share: f64,
 }
@@ -222,8 +247,12 @@ pub struct Faults {
     pub replug_per_s: f64,
     /// The NCM dies.
     pub ncm_restart_per_s: f64,
-    /// The NCM dies between the first and the last part of a snapshot.
+    /// The NCM dies when it has sent some parts of a snapshot to a host, or got some of the region's snapshot, and not all.
+    /// Both happen once in each round as soon as they can, and then one of them so often.
     pub ncm_restart_in_snapshot_per_s: f64,
+    /// A session breaks, or a host is cut off, when it has some parts of a snapshot, and not all: as soon as it can in
+    /// each round, and then so often.
+    pub cut_in_snapshot_per_s: f64,
     /// The controller dies; what it had not committed is gone.
     pub controller_restart_per_s: f64,
     /// How long it is away.
@@ -267,6 +296,7 @@ impl Faults {
             self.replug_per_s,
             self.ncm_restart_per_s,
             self.ncm_restart_in_snapshot_per_s,
+            self.cut_in_snapshot_per_s,
             self.controller_restart_per_s,
             self.feed_loss_per_s,
             self.feed_gap_per_s,
@@ -288,6 +318,7 @@ impl Default for Faults {
             replug_per_s: 0.0,
             ncm_restart_per_s: 0.0,
             ncm_restart_in_snapshot_per_s: 0.0,
+            cut_in_snapshot_per_s: 0.0,
             controller_restart_per_s: 0.0,
             controller_away_s: (1, 10),
             feed_loss_per_s: 0.0,
@@ -325,6 +356,8 @@ pub struct NcmBounds {
     pub tombstones: Option<usize>,
     /// Hosts times neighbours beyond which hosts ask.
     pub eager_rows_max: Option<usize>,
+    /// Rows in one part of the region's feed.
+    pub feed_part_rows: Option<usize>,
     /// How long hosts use an answer, and pass on what comes for a port that has left.
     pub lease_ms: Option<u64>,
 }
@@ -474,6 +507,16 @@ impl Scenario {
             "must be 0 to 1",
         )?;
         must(
+            share(self.routers.traffic_share),
+            "routers.traffic_share",
+            "must be 0 to 1",
+        )?;
+        must(
+            self.routers.count <= ROUTERS_MAX && self.routers.routes_max <= ROUTES_MAX,
+            "routers",
+            "may be at most 200, with at most 30 routes each",
+        )?;
+        must(
             share(self.delays.slow_share),
             "delays.slow_share",
             "must be 0 to 1",
@@ -498,7 +541,7 @@ impl Scenario {
     }
 
     /// How often things happen or go wrong, times a second, by key.
-    pub fn rates(&self) -> [(&'static str, f64); 19] {
+    pub fn rates(&self) -> [(&'static str, f64); 21] {
         let (churn, faults) = (&self.churn, &self.faults);
         [
             ("churn.create_per_s", churn.create_per_s),
@@ -506,6 +549,7 @@ impl Scenario {
             ("churn.update_per_s", churn.update_per_s),
             ("churn.migrate_per_s", churn.migrate_per_s),
             ("churn.rules_per_s", churn.rules_per_s),
+            ("churn.routers_per_s", churn.routers_per_s),
             ("traffic.pairs_per_s", self.traffic.pairs_per_s),
             ("faults.cut_per_s", faults.cut_per_s),
             ("faults.host_death_per_s", faults.host_death_per_s),
@@ -516,6 +560,7 @@ impl Scenario {
                 "faults.ncm_restart_in_snapshot_per_s",
                 faults.ncm_restart_in_snapshot_per_s,
             ),
+            ("faults.cut_in_snapshot_per_s", faults.cut_in_snapshot_per_s),
             ("faults.controller_restart_per_s", faults.controller_restart_per_s),
             ("faults.feed_loss_per_s", faults.feed_loss_per_s),
             ("faults.feed_gap_per_s", faults.feed_gap_per_s),

@@ -7,11 +7,14 @@
 mod check;
 mod churn;
 mod faults;
+mod feed;
 mod lies;
 mod ncm;
 mod outage;
+mod partial;
 mod passing;
 mod region;
+mod routers;
 mod traffic;
 mod wires;
 
@@ -62,10 +65,6 @@ enum Event {
     },
     /// The NCM's process runs.
     NcmStarts {
-        epoch: u32,
-    },
-    /// The NCM's process dies.
-    NcmDies {
         epoch: u32,
     },
     /// The NCM asks for all of the region.
@@ -245,6 +244,8 @@ pub struct Sim {
     wayfarers: Wayfarers,
     /// What liars have heard of real hosts.
     overheard: BTreeMap<u32, lies::Streams>,
+    /// Snapshots that hosts have some parts of.
+    partials: partial::Partials,
     /// Churn, traffic and faults go on until then.
     busy_until: Us,
     figures: Figures,
@@ -276,6 +277,7 @@ impl Sim {
             ledger: Ledger::default(),
             wayfarers: Wayfarers::default(),
             overheard: BTreeMap::new(),
+            partials: partial::Partials::default(),
             now: 0,
             queue: BinaryHeap::new(),
             arranged: 0,
@@ -429,7 +431,6 @@ impl Sim {
             Event::Outbox { epoch } => self.outbox(epoch),
             Event::Tick { epoch } => self.tick(epoch),
             Event::NcmStarts { epoch } => self.ncm_starts(epoch),
-            Event::NcmDies { epoch } => self.ncm_dies(epoch),
             Event::Subscribe { epoch } => self.subscribe(epoch),
             Event::Connect { actor } => self.connect_light(actor),
             Event::ToNcm { actor, session } => self.reaches_ncm(actor, session),

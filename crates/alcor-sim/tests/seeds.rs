@@ -87,6 +87,11 @@ fn ports_that_move_while_many_speak_to_them() {
 }
 
 #[test]
+fn networks_that_routers_join_and_part() {
+    hold("routers", 0..15);
+}
+
+#[test]
 fn networks_that_are_learned() {
     hold("learned", 0..3);
 }

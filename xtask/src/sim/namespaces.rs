@@ -185,6 +185,7 @@ fn undone(scenario: &Scenario) -> Vec<&'static str> {
     let rates = rates.map(|(key, rate)| (key, rate > 0.0 && !RATES.contains(&key)));
     let others = [
         ("hosts.full", scenario.hosts.full > 0),
+        ("routers.count", scenario.routers.count > 0),
         ("churn.unbound_share", scenario.churn.unbound_share > 0.0),
         ("delays.slow_share", scenario.delays.slow_share > 0.0),
         ("faults.outage_s", faults.outage_s > 0),
@@ -195,6 +196,7 @@ fn undone(scenario: &Scenario) -> Vec<&'static str> {
         ("ncm.queue_rows", ncm.queue_rows.is_some()),
         ("ncm.message_rows", ncm.message_rows.is_some()),
         ("ncm.tombstones", ncm.tombstones.is_some()),
+        ("ncm.feed_part_rows", ncm.feed_part_rows.is_some()),
         ("ncm.lease_ms", ncm.lease_ms.is_some()),
     ];
     let asked = rates.chain(others).filter(|(_, asked)| *asked);

@@ -7,7 +7,8 @@ use std::{
 };
 
 use alcor_dataplane::{
-    LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, Row, RowKey, SubnetRow,
+    InterfaceRow, LabelRow, NeighbourRow, NetworkRow, PolicyRow, PortRow, RouteRow, RouterRow, Row, RowKey,
+    SubnetRow,
     security::{Family, Remote, Rule, Service},
 };
 use alcor_model::{
@@ -57,9 +58,14 @@ struct Base {
     tunnels: BTreeSet<IpAddr>,
     /// Of ports that are bound to a host.
     addresses: usize,
-    /// By host.
-    ports: BTreeMap<u32, Vec<Id<Port>>>,
+    /// Hosts that need to know of the network: those with ports there, or in a network that shares a router with it.
+    hosts: BTreeSet<u32>,
+    /// Networks that share a router with it.
+    peers: BTreeSet<Id<Network>>,
 }
+
+/// The ports of one network, by host.
+type Bound = BTreeMap<u32, Vec<Id<Port>>>;
 
 impl Sim {
     /// Why all is not at rest, if it is not.
@@ -92,11 +98,13 @@ impl Sim {
         self.check_answered(when);
         let mut needed: BTreeMap<u32, BTreeSet<Id<Network>>> = BTreeMap::new();
         let networks: Vec<_> = self.people.networks.iter().map(|network| network.id).collect();
+        let bound = |network: &Id<Network>| (*network, bound(self.cloud.state(), *network));
+        let bound: BTreeMap<_, _> = networks.iter().map(bound).collect();
         for network in networks {
-            let base = Base::new(self.cloud.state(), network);
-            for (actor, ports) in &base.ports {
+            let base = Base::new(self.cloud.state(), network, &bound);
+            for actor in &base.hosts {
                 needed.entry(*actor).or_default().insert(network);
-                self.check_host(when, *actor, network, &base, ports);
+                self.check_host(when, *actor, network, &base, &bound);
                 if self.is_over() {
                     return;
                 }
@@ -124,10 +132,23 @@ impl Sim {
     }
 
     /// A host has exactly what it needs of a network.
-    fn check_host(&mut self, when: &str, actor: u32, network: Id<Network>, base: &Base, ports: &[Id<Port>]) {
+    fn check_host(
+        &mut self,
+        when: &str,
+        actor: u32,
+        network: Id<Network>,
+        base: &Base,
+        bound: &BTreeMap<Id<Network>, Bound>,
+    ) {
         let state = self.cloud.state();
-        let (mut expected, looks) = (base.rows.clone(), looks(state, ports));
-        for row in own_rows(state, network, ports) {
+        let ports_in = |network: &Id<Network>| {
+            let ports = bound.get(network).and_then(|bound| bound.get(&actor));
+            ports.map_or(&[][..], Vec::as_slice)
+        };
+        let looks =
+            looks(state, ports_in(&network)) || base.peers.iter().any(|peer| looks(state, ports_in(peer)));
+        let mut expected = base.rows.clone();
+        for row in own_rows(state, network, ports_in(&network)) {
             put(&mut expected, &row);
         }
         let mut has = self.has(actor, network);
@@ -165,7 +186,7 @@ impl Sim {
     /// Hosts of a network ask when there are too many neighbours for each of them to have them all, and do not when there are
     /// at most half as many; between the two, what was so stays.
     fn check_asks(&mut self, when: &str, actor: u32, network: Id<Network>, base: &Base, asks: bool) {
-        let (rows, max) = (base.ports.len() * base.addresses, self.ncm.eager_rows_max());
+        let (rows, max) = (base.hosts.len() * base.addresses, self.ncm.eager_rows_max());
         let must = match rows {
             rows if rows > max => true,
             rows if rows <= max / 2 => false,
@@ -284,7 +305,7 @@ impl Sim {
             if let Some(network) = more {
                 let name = host::name(actor);
                 self.violate(format!(
-                    "{when}: {name} has rows of network {network} and no port there"
+                    "{when}: {name} has rows of network {network} and no port there, nor in one that shares a router with it"
                 ));
             }
         }
@@ -340,14 +361,68 @@ fn looks(state: &RegionState, ports: &[Id<Port>]) -> bool {
     })
 }
 
+/// The ports of a network that are bound to hosts.
+fn bound(state: &RegionState, network: Id<Network>) -> Bound {
+    let mut bound = Bound::new();
+    for port in state.ports_of(network) {
+        if let Some(number) = port.binding.host().and_then(host::number) {
+            bound.entry(number).or_default().push(port.id);
+        }
+    }
+    bound
+}
+
+/// The rows of a network's routers.
+fn router_rows(state: &RegionState, network: Id<Network>) -> impl Iterator<Item = Row> + '_ {
+    state.routers_in(network).map(move |router| {
+        let places = router.interfaces.iter();
+        let interfaces: Vec<InterfaceRow> = places
+            .flat_map(|place| {
+                let port = state.ports().get(&place.port_id);
+                let fixed_ips = port.into_iter().flat_map(|port| &port.fixed_ips);
+                fixed_ips.filter_map(|fixed| {
+                    Some(InterfaceRow {
+                        network_id: place.network_id,
+                        cidr: state.subnets().get(&fixed.subnet_id)?.cidr,
+                        address: fixed.ip_address,
+                    })
+                })
+            })
+            .collect();
+        let routes = router.routes.iter().filter_map(|route| {
+            let to = interfaces.iter().find(|to| to.cidr.contains(&route.nexthop))?;
+            Some(RouteRow {
+                destination: route.destination,
+                nexthop: route.nexthop,
+                network_id: to.network_id,
+            })
+        });
+        Row::Router(RouterRow {
+            id: router.id,
+            network_id: network,
+            admin_state_up: router.admin_state_up,
+            routes: routes.collect(),
+            interfaces,
+            external: None,
+        })
+    })
+}
+
 impl Base {
-    fn new(state: &RegionState, id: Id<Network>) -> Self {
+    fn new(state: &RegionState, id: Id<Network>, bound: &BTreeMap<Id<Network>, Bound>) -> Self {
+        let routers = state.routers_in(id);
+        let places = routers.flat_map(|router| router.interfaces.iter().map(|place| place.network_id));
+        let peers: BTreeSet<_> = places.filter(|peer| *peer != id).collect();
+        let known = peers.iter().chain([&id]).filter_map(|network| bound.get(network));
+        let hosts: BTreeSet<u32> = known.flat_map(|bound| bound.keys().copied()).collect();
+        let tunnel_ip = |host: &u32| Some(state.hosts().get(&host::name(*host))?.tunnel_ip);
         let mut base = Self {
             rows: Digests::new(),
             neighbours: HashMap::new(),
-            tunnels: BTreeSet::new(),
+            tunnels: hosts.iter().filter_map(tunnel_ip).collect(),
             addresses: 0,
-            ports: BTreeMap::new(),
+            hosts,
+            peers,
         };
         let Some(network) = state.networks().get(&id) else {
             return base;
@@ -380,6 +455,9 @@ impl Base {
                 }),
             );
         }
+        for row in router_rows(state, id) {
+            put(&mut base.rows, &row);
+        }
         for label in state.labels_of(id).filter(|label| !label.retired) {
             put(
                 &mut base.rows,
@@ -399,12 +477,10 @@ impl Base {
     fn add_port(&mut self, state: &RegionState, port: &Port) {
         let Some(name) = port.binding.host() else { return };
         let Some(number) = host::number(name) else { return };
-        self.ports.entry(number).or_default().push(port.id);
         self.addresses += port.fixed_ips.len();
         let Some(registered) = state.hosts().get(&name.to_owned()) else {
             return;
         };
-        self.tunnels.insert(registered.tunnel_ip);
         for fixed in &port.fixed_ips {
             let row = Row::Neighbour(NeighbourRow {
                 network_id: port.network_id,

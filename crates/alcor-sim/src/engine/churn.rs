@@ -1,10 +1,10 @@
 //! What people do through the API: networks and ports at the beginning, then ports that come, go, change and move, and
 //! rules that change. The region's real deciders run; what they refuse is counted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use alcor_model::{
-    Id, Network, Port, Revision, SecurityGroup, SecurityGroupRule, Subnet,
+    Id, Network, Port, Revision, Router, SecurityGroup, SecurityGroupRule, Subnet,
     resource::{Direction, Ethertype, Protocol},
 };
 use alcor_region::{
@@ -12,6 +12,7 @@ use alcor_region::{
     command::{NetworkCreate, PortCreate, PortUpdate, StandardUpdate, SubnetCreate},
     security_group::{RuleCreate, RuleRequest, SecurityGroupCreate},
 };
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Event, Sim};
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
     scenario::Scenario,
 };
 
+/// Where the blocks of networks begin.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(11, 0, 0, 0);
 /// UDP ports that rules and packets of a simulation are about.
 pub(super) const SERVICES: (u16, u16) = (7_000, 7_003);
 
@@ -33,15 +36,17 @@ pub(super) enum Kind {
     Update,
     Migrate,
     Rule,
+    Router,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Create,
         Self::Delete,
         Self::Update,
         Self::Migrate,
         Self::Rule,
+        Self::Router,
     ];
 
     fn per_s(self, scenario: &Scenario) -> f64 {
@@ -52,6 +57,7 @@ impl Kind {
             Self::Update => churn.update_per_s,
             Self::Migrate => churn.migrate_per_s,
             Self::Rule => churn.rules_per_s,
+            Self::Router => churn.routers_per_s,
         }
     }
 }
@@ -88,6 +94,7 @@ pub(super) struct Put {
 pub(super) struct KnownNetwork {
     pub(super) id: Id<Network>,
     pub(super) project: u64,
+    pub(super) subnet: Id<Subnet>,
     pub(super) ports: Vec<Id<Port>>,
     /// Ports that it is to have at the beginning and does not have yet.
     missing: u32,
@@ -100,6 +107,10 @@ pub(super) struct People {
     by_id: BTreeMap<Id<Network>, usize>,
     groups: BTreeMap<u64, Vec<Id<SecurityGroup>>>,
     sizes: Vec<u32>,
+    /// Routers with their projects.
+    pub(super) routers: Vec<(Id<Router>, u64)>,
+    /// Addresses given to networks of each project.
+    blocks: BTreeMap<u64, u64>,
     loading: usize,
     is_loading: bool,
 }
@@ -111,6 +122,8 @@ impl People {
             by_id: BTreeMap::new(),
             groups: BTreeMap::new(),
             sizes: scenario.network_sizes(),
+            routers: Vec::new(),
+            blocks: BTreeMap::new(),
             loading: 0,
             is_loading: true,
         }
@@ -167,31 +180,46 @@ impl Sim {
                 Err(error) => self.violate(format!("a network cannot be made: {error}")),
             }
         }
+        self.make_routers();
         self.commit_soon();
     }
 
     fn make_network(&mut self, project: u64, size: u32) -> Result<KnownNetwork, RegionError> {
         let caller = Cloud::caller(project);
-        let id = self.cloud.write(|tx, env| {
+        let cidr = self.block(project, size);
+        let (id, subnet) = self.cloud.write(|tx, env| {
             let network = Network::create(tx, env, &caller, NetworkCreate::default())?;
-            // Room for twice the ports: churn may make it grow.
-            let bits = (u64::from(size) * 2 + 16).next_power_of_two().trailing_zeros();
-            let prefix = 32u8.saturating_sub(u8::try_from(bits).unwrap_or(24)).max(8);
-            let cidr = ipnet::Ipv4Net::new([11, 0, 0, 0].into(), prefix);
             let create = SubnetCreate {
-                cidr: cidr.ok().map(Into::into),
+                cidr,
                 ..SubnetCreate::new(network.id, 4)
             };
-            Subnet::create(tx, env, &caller, create)?;
-            Ok(network.id)
+            let subnet = Subnet::create(tx, env, &caller, create)?;
+            Ok((network.id, subnet.id))
         })?;
         Ok(KnownNetwork {
             id,
             project,
+            subnet,
             ports: Vec::new(),
             missing: size,
             wanted: size,
         })
+    }
+
+    /// A block with room for twice the ports: churn may make a network grow. All networks begin at one address unless
+    /// routers join those of a project; none when there are no addresses left.
+    fn block(&mut self, project: u64, size: u32) -> Option<IpNet> {
+        let bits = (u64::from(size) * 2 + 16).next_power_of_two().trailing_zeros();
+        let prefix = 32u8.saturating_sub(u8::try_from(bits).unwrap_or(24)).max(8);
+        let used = self.people.blocks.entry(project).or_default();
+        let offset = match self.scenario.routers.count {
+            0 => 0,
+            _ => used.next_multiple_of(1 << (32 - prefix)),
+        };
+        *used = offset + (1 << (32 - prefix));
+        let first = u32::try_from(offset).ok().filter(|offset| *offset < 1 << 24)?;
+        let first = u32::from(FIRST_ADDRESS) + first;
+        Ipv4Net::new(first.into(), prefix).ok().map(Into::into)
     }
 
     /// Makes some of the ports that there are at the beginning, in one commit.
@@ -253,6 +281,7 @@ impl Sim {
             Kind::Update => self.update_port(),
             Kind::Migrate => self.migrate_port(),
             Kind::Rule => self.change_rule(),
+            Kind::Router => self.change_router(),
         }
         self.commit_soon();
     }
@@ -261,7 +290,7 @@ impl Sim {
         u32::try_from(self.rng.below(u64::from(self.scenario.hosts.count))).unwrap_or_default()
     }
 
-    fn refused(&mut self, error: &RegionError) {
+    pub(super) fn refused(&mut self, error: &RegionError) {
         self.figures.add("commands_refused", 1);
         if matches!(error, RegionError::StoreUnavailable { .. }) {
             self.violate(format!("a decider says that the store is not there: {error}"));

@@ -18,6 +18,7 @@ pub(super) enum Fault {
     Replug,
     NcmRestart,
     NcmRestartInSnapshot,
+    CutInSnapshot,
     ControllerRestart,
     FeedLoss,
     FeedGap,
@@ -27,13 +28,14 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Cut,
         Self::HostDeath,
         Self::AgentRestart,
         Self::Replug,
         Self::NcmRestart,
         Self::NcmRestartInSnapshot,
+        Self::CutInSnapshot,
         Self::ControllerRestart,
         Self::FeedLoss,
         Self::FeedGap,
@@ -43,7 +45,7 @@ impl Fault {
     ];
 }
 
-const fn seconds(range: (u64, u64)) -> (Us, Us) {
+pub(super) const fn seconds(range: (u64, u64)) -> (Us, Us) {
     (range.0 * 1_000_000, range.1 * 1_000_000)
 }
 
@@ -52,6 +54,11 @@ impl Sim {
         for fault in Fault::ALL {
             self.next_fault(fault);
         }
+        // One of each kind comes as soon as there is a snapshot for it, so that no run is without them.
+        if self.scenario.faults.ncm_restart_in_snapshot_per_s > 0.0 {
+            (self.ncm.feed.dies_in_snapshot, self.partials.kills_ncm) = (true, true);
+        }
+        self.partials.cuts_host = self.scenario.faults.cut_in_snapshot_per_s > 0.0;
         let hosts = self.scenario.hosts.count;
         for liar in 0..self.scenario.faults.liars {
             self.next_lie(hosts + liar);
@@ -67,6 +74,7 @@ impl Sim {
             Fault::Replug => faults.replug_per_s,
             Fault::NcmRestart => faults.ncm_restart_per_s,
             Fault::NcmRestartInSnapshot => faults.ncm_restart_in_snapshot_per_s,
+            Fault::CutInSnapshot => faults.cut_in_snapshot_per_s,
             Fault::ControllerRestart => faults.controller_restart_per_s,
             Fault::FeedLoss => faults.feed_loss_per_s,
             Fault::FeedGap => faults.feed_gap_per_s,
@@ -99,14 +107,18 @@ impl Sim {
                 self.agent_dies(actor);
             }
             Fault::Replug => self.replug(),
-            Fault::NcmRestart => self.ncm_dies(self.ncm.epoch()),
-            Fault::NcmRestartInSnapshot => self.ncm.dies_in_snapshot = true,
+            Fault::NcmRestart => self.ncm_dies(),
+            Fault::NcmRestartInSnapshot => match self.rng.chance(0.5) {
+                true => self.partials.kills_ncm = true,
+                false => self.ncm.feed.dies_in_snapshot = true,
+            },
+            Fault::CutInSnapshot => self.partials.cuts_host = true,
             Fault::ControllerRestart => {
                 let away = self.rng.between(seconds(self.scenario.faults.controller_away_s));
                 self.controller_dies(away);
             }
             Fault::FeedLoss => self.lose_feed(),
-            Fault::FeedGap => self.ncm.misses_changes = true,
+            Fault::FeedGap => self.ncm.feed.misses_changes = true,
             Fault::Stall => {
                 let until = self.now + self.rng.between(seconds(self.scenario.faults.stall_s));
                 let actor = self.any_actor();
@@ -138,6 +150,7 @@ impl Sim {
         if let Kind::Light(light) = &mut known.kind {
             light.dies();
         }
+        self.partials.forget(actor);
         self.after(away, Event::HostReturns { actor });
     }
 
@@ -254,7 +267,8 @@ impl Sim {
 
     /// Everything that can be is made whole: people and faults rest.
     pub(super) fn heal(&mut self) {
-        self.ncm.dies_in_snapshot = false;
+        self.ncm.feed.dies_in_snapshot = false;
+        (self.partials.kills_ncm, self.partials.cuts_host) = (false, false);
         self.notice_gap();
         for actor in 0..self.actors.len() {
             let known = &mut self.actors[actor];

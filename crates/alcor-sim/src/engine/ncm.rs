@@ -1,7 +1,7 @@
 //! The NCM's process: its core, what its shell keeps for the region, its starts and its feed.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use alcor_southbound::{
     frame::FromNcm,
 };
 
-use super::{Event, Kind, Sim, wires::Down};
+use super::{Event, Kind, Sim, feed::Feed, wires::Down};
 use crate::{
     clock::{Us, cpu_time},
     host,
@@ -28,16 +28,6 @@ const RETRY_US: Us = 1_000_000;
 const TO_AGENT_SPARE: usize = 24;
 /// Reports written by one command, as in the shell.
 const REPORTS_AT_ONCE: usize = 1_000;
-
-/// Changes of one commit on their way.
-#[derive(Debug)]
-struct Batch {
-    /// The commit before.
-    after: Revision,
-    revision: Revision,
-    changes: Vec<Change>,
-    committed_us: u64,
-}
 
 /// What waits for the region, as in the shell: the newest of each.
 #[derive(Debug, Default)]
@@ -65,19 +55,9 @@ pub(super) struct NcmActor {
     /// The session's actor, for those that the NCM has not ended.
     sessions: HashMap<u64, u32>,
     last_session: u64,
-    /// It has had all of the region once: before, the shell takes no sessions.
-    is_loaded: bool,
-    is_subscribed: bool,
-    feed: VecDeque<Batch>,
-    feed_at: Us,
-    /// The commit that its views are of, as its shell knows it.
-    at: Revision,
-    /// The next changes do not reach it, and those after them do.
-    pub(super) misses_changes: bool,
+    pub(super) feed: Feed,
     waiting: Waiting,
     pub(super) clock_off_us: i64,
-    /// The next snapshot that has a second part kills it.
-    pub(super) dies_in_snapshot: bool,
 }
 
 impl NcmActor {
@@ -99,15 +79,9 @@ impl NcmActor {
             started_at: 0,
             sessions: HashMap::new(),
             last_session: 0,
-            is_loaded: false,
-            is_subscribed: false,
-            feed: VecDeque::new(),
-            feed_at: 0,
-            at: Revision::ZERO,
-            misses_changes: false,
+            feed: Feed::new(bounds.feed_part_rows),
             waiting: Waiting::default(),
             clock_off_us: 0,
-            dies_in_snapshot: false,
         }
     }
 
@@ -139,14 +113,25 @@ impl NcmActor {
         u64::try_from(self.options.heartbeat_interval.as_micros()).unwrap_or(Us::MAX / 2)
     }
 
-    /// What was on its way from the region is lost, and nothing more comes.
-    pub(super) fn feed_breaks(&mut self) {
-        self.feed.clear();
-        self.is_subscribed = false;
-    }
-
     pub(super) const fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// The region's revision that it is at, while its process runs.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.core.as_ref().map(Ncm::revision)
+    }
+
+    /// It has been told of everything up to a commit.
+    pub(super) fn reached(&mut self, revision: Revision) {
+        if let Some(core) = &mut self.core {
+            core.reached(revision);
+        }
+    }
+
+    /// Its process runs.
+    pub(super) const fn is_there(&self) -> bool {
+        self.core.is_some()
     }
 
     /// Why it is not at rest, if it is not.
@@ -154,7 +139,7 @@ impl NcmActor {
         let Some(core) = &self.core else {
             return Some("the NCM is not there");
         };
-        if !self.is_subscribed || !self.feed.is_empty() {
+        if !self.feed.is_idle() {
             return Some("the feed has more for the NCM");
         }
         if !self.waiting.is_empty() {
@@ -173,15 +158,14 @@ impl Sim {
     }
 
     /// Its memory, its sessions and its outbox are gone.
-    pub(super) fn ncm_dies(&mut self, epoch: u32) {
-        if epoch != self.ncm.epoch || self.ncm.core.is_none() {
+    pub(super) fn ncm_dies(&mut self) {
+        if self.ncm.core.is_none() {
             return;
         }
         self.ncm.core = None;
-        self.ncm.is_loaded = false;
-        self.ncm.feed_breaks();
+        self.feed_breaks();
+        self.ncm.feed.dies();
         self.ncm.waiting = Waiting::default();
-        self.ncm.dies_in_snapshot = false;
         let mut sessions: Vec<_> = self.ncm.sessions.drain().collect();
         sessions.sort_unstable();
         for (session, actor) in sessions {
@@ -201,77 +185,6 @@ impl Sim {
         self.after(TICK_US, Event::Tick { epoch });
     }
 
-    /// The NCM takes all of the region, and the changes from there on.
-    pub(super) fn subscribe(&mut self, epoch: u32) {
-        if epoch != self.ncm.epoch || self.ncm.core.is_none() {
-            return;
-        }
-        if !self.cloud.is_up() {
-            return self.after(RETRY_US, Event::Subscribe { epoch });
-        }
-        self.ncm.feed.clear();
-        (self.ncm.is_loaded, self.ncm.is_subscribed) = (true, true);
-        let (revision, rows) = (self.cloud.durable(), self.cloud.rows_for_ncm());
-        self.ncm.at = revision;
-        self.figures.add("ncm_snapshots_of_region", 1);
-        self.step_ncm(NcmEvent::Snapshot { revision, rows });
-    }
-
-    /// The feed is broken: whatever follows, the NCM must begin anew.
-    pub(super) fn lose_feed(&mut self) {
-        self.ncm.feed_breaks();
-        let epoch = self.ncm.epoch;
-        let delay = self.message_delay();
-        self.after(delay, Event::Subscribe { epoch });
-    }
-
-    /// Changes are missing, and nothing comes after them that would show it: at the next sign of life of the feed it is seen.
-    pub(super) fn notice_gap(&mut self) {
-        self.ncm.misses_changes = false;
-        if self.ncm.is_subscribed && self.ncm.feed.is_empty() && self.ncm.at < self.cloud.durable() {
-            self.lose_feed();
-        }
-    }
-
-    /// Puts what was committed after a commit on the feed.
-    pub(super) fn publish(&mut self, after: Revision, changes: Vec<Change>) {
-        if !self.ncm.is_subscribed || changes.is_empty() {
-            return;
-        }
-        let at = (self.now + self.message_delay()).max(self.ncm.feed_at);
-        self.ncm.feed_at = at;
-        let committed_us = self.unix_us();
-        self.ncm.feed.push_back(Batch {
-            after,
-            revision: self.cloud.durable(),
-            changes,
-            committed_us,
-        });
-        let epoch = self.ncm.epoch;
-        self.at(at, Event::Feed { epoch });
-    }
-
-    pub(super) fn feed(&mut self, epoch: u32) {
-        if epoch != self.ncm.epoch {
-            return;
-        }
-        if let Some(batch) = self.ncm.feed.pop_front() {
-            if std::mem::take(&mut self.ncm.misses_changes) {
-                return;
-            }
-            // As in the shell: what does not follow is a gap, and whatever it holds is of no use.
-            if batch.after != self.ncm.at {
-                self.figures.add("feed_gaps", 1);
-                return self.lose_feed();
-            }
-            self.ncm.at = batch.revision;
-            self.step_ncm(NcmEvent::Changes {
-                changes: batch.changes,
-                committed_us: batch.committed_us,
-            });
-        }
-    }
-
     pub(super) fn tick(&mut self, epoch: u32) {
         if epoch == self.ncm.epoch {
             self.after(TICK_US, Event::Tick { epoch });
@@ -280,7 +193,7 @@ impl Sim {
     }
 
     pub(super) fn ncm_hello(&mut self, actor: u32, session: u64, hello: v1::Hello) {
-        if !self.ncm.is_loaded {
+        if !self.ncm.feed.is_loaded {
             let delay = self.message_delay();
             return self.after(delay, Event::HostClosed { actor, session });
         }
@@ -329,7 +242,7 @@ impl Sim {
         }
     }
 
-    fn step_ncm(&mut self, event: NcmEvent) {
+    pub(super) fn step_ncm(&mut self, event: NcmEvent) {
         let now = self.ncm_now();
         let change = match &event {
             NcmEvent::Changes { changes, .. } => self.one_port_of(changes),
@@ -403,10 +316,6 @@ impl Sim {
             self.figures.add("deltas_sent", 1);
             if delta.phase == v1::SnapshotPhase::Forget {
                 self.check_forget(actor, delta.network);
-            }
-            if delta.phase == v1::SnapshotPhase::Begin && self.ncm.dies_in_snapshot {
-                let epoch = self.ncm.epoch;
-                self.after(0, Event::NcmDies { epoch });
             }
         }
         self.send_down(actor, Down::Message(message));

@@ -4,9 +4,7 @@
 //! With the NCM there, leases go on being renewed from what it has. Without it they do not expire. New agents are not told
 //! anything, and go by what they find in their data planes.
 
-use alcor_model::{Id, Port};
-
-use super::{Kind, Progress, Sim};
+use super::{Kind, Progress, Sim, traffic::Pair};
 use crate::{clock::Us, rng::to_us};
 
 /// How often virtual machines speak to each other meanwhile.
@@ -29,7 +27,7 @@ impl Sim {
         let end = self.now + away;
         self.controller_dies(away);
         if self.rng.chance(0.5) {
-            self.ncm_dies(self.ncm.epoch());
+            self.ncm_dies();
             self.figures.add("outages_of_ncm", 1);
         }
         for actor in 0..self.scenario.hosts.count {
@@ -50,9 +48,9 @@ impl Sim {
         self.settle("after the outage", tell);
     }
 
-    fn speak(&mut self, pairs: &[(Id<Port>, Id<Port>)]) {
-        for (from, to) in pairs {
-            self.send(*from, *to, false);
+    fn speak(&mut self, pairs: &[Pair]) {
+        for pair in pairs {
+            self.send(*pair, false);
         }
     }
 }

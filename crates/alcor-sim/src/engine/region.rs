@@ -222,7 +222,7 @@ impl Sim {
         self.cloud.crash();
         self.ledger.life += 1;
         self.ledger.is_commit_arranged = false;
-        self.ncm.feed_breaks();
+        self.feed_breaks();
         self.after(away, Event::ControllerReturns);
     }
 

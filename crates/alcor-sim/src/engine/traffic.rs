@@ -10,14 +10,16 @@ use std::{
 use alcor_dataplane::{Ingress, RowKey, Verdict};
 use alcor_model::{
     Id, Network, Port, SecurityGroup,
+    net::GATEWAY_MAC,
     resource::{Direction, Ethertype, Protocol, Remote},
 };
 use alcor_proto::v1::agent_message::Body;
+use alcor_region::RegionState;
 use alcor_southbound::convert::resolve::Question;
 use bytes::Bytes;
 use etherparse::PacketBuilder;
 
-use super::{Event, Kind, Progress, Sim, churn::SERVICES, wires::Up};
+use super::{Event, Kind, Progress, Sim, churn::SERVICES, routers::router_between, wires::Up};
 use crate::{
     clock::Us,
     host::{self, light::Route},
@@ -32,11 +34,22 @@ const PROBE_US: Us = 5_000_000;
 /// First source port: each packet is of a connection of its own, for so many packets.
 const SOURCE_PORTS: (u16, u16) = (10_000, 60_000);
 
+/// Who sends to whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    pub(super) from: Id<Port>,
+    pub(super) to: Id<Port>,
+    /// Not to the port itself, but to an address that routers lead to by it.
+    pub(super) behind: Option<IpAddr>,
+}
+
 /// A packet on its way.
 #[derive(Debug)]
 struct Sent {
-    from: Id<Port>,
-    to: Id<Port>,
+    pair: Pair,
+    /// Between two projects: whoever has the address in the sender's own may get it, and the addressee never.
+    is_foreign: bool,
+    is_routed: bool,
     to_ip: IpAddr,
     network: Id<Network>,
     /// It must arrive; else, it must not.
@@ -85,14 +98,29 @@ impl fmt::Debug for InTunnel {
 struct Way {
     number: u64,
     service: u16,
-    from: Id<Port>,
+    pair: Pair,
+    is_foreign: bool,
     host: u32,
     label: u16,
     vni: u32,
     frame: Vec<u8>,
-    to: Id<Port>,
+    /// How it gets into the addressee's network.
+    by: By,
     network: Id<Network>,
+    /// The address that is looked for there, and whose it is.
     to_ip: IpAddr,
+    to_mac: [u8; 6],
+}
+
+/// How a packet gets into the addressee's network.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// It begins there.
+    Itself,
+    /// A router's row, in the sender's network, says so.
+    Router(RowKey),
+    /// Not at all.
+    Nothing,
 }
 
 impl Sim {
@@ -107,18 +135,26 @@ impl Sim {
 
     pub(super) fn pair(&mut self) {
         self.arrange_traffic();
-        if let Some((from, to)) = self.some_pair() {
-            self.send(from, to, false);
+        if let Some(pair) = self.some_pair() {
+            self.send(pair, false);
         }
     }
 
-    /// Two ports of one network.
-    pub(super) fn some_pair(&mut self) -> Option<(Id<Port>, Id<Port>)> {
+    /// Two ports of one network, or of two.
+    pub(super) fn some_pair(&mut self) -> Option<Pair> {
+        let routed = self.scenario.routers.traffic_share;
+        if routed > 0.0 && self.rng.chance(routed) {
+            return self.some_routed_pair();
+        }
         let network = self.rng.place(self.people.networks.len());
         let ports = &self.people.networks.get(network)?.ports;
         let from = self.rng.pick(ports)?;
         let to = ports[self.rng.zipf(ports.len(), self.scenario.traffic.exponent)];
-        (from != to).then_some((from, to))
+        (from != to).then_some(Pair {
+            from,
+            to,
+            behind: None,
+        })
     }
 
     /// Sends packets between pairs that can reach each other, and others that must not, and waits for them.
@@ -130,61 +166,71 @@ impl Sim {
     }
 
     /// Sends packets between these pairs, and waits for them.
-    pub(super) fn probe_pairs(
-        &mut self,
-        when: &str,
-        pairs: &[(Id<Port>, Id<Port>)],
-        tell: &mut dyn FnMut(Progress),
-    ) {
+    pub(super) fn probe_pairs(&mut self, when: &str, pairs: &[Pair], tell: &mut dyn FnMut(Progress)) {
         self.wayfarers.sent.clear();
-        for (from, to) in pairs {
-            self.send(*from, *to, true);
+        for pair in pairs {
+            self.send(*pair, true);
         }
         self.advance(self.now + PROBE_US, tell);
         for (number, sent) in std::mem::take(&mut self.wayfarers.sent) {
             let arrived = sent.delivered > 0;
             self.figures.add("probes", 1);
             self.figures.add("probes_delivered", u64::from(arrived));
+            if sent.is_routed {
+                self.figures.add("probes_routed", 1);
+                self.figures.add("probes_routed_delivered", u64::from(arrived));
+            }
             if sent.must.is_some_and(|must| must != arrived) {
                 self.violate(format!("{when}: packet {number}: {}", sent.fate));
             }
         }
     }
 
-    fn way(&self, number: u64, from: Id<Port>, to: Id<Port>) -> Option<Way> {
+    fn way(&self, number: u64, pair: Pair) -> Option<Way> {
         let service = SERVICES.0 + u16::try_from(number % u64::from(SERVICES.1 - SERVICES.0 + 1)).ok()?;
         let state = self.cloud.state();
-        let (from, to) = (state.ports().get(&from)?, state.ports().get(&to)?);
+        let (from, to) = (state.ports().get(&pair.from)?, state.ports().get(&pair.to)?);
         let (ip, to_ip) = (
             from.fixed_ips.first()?.ip_address,
             to.fixed_ips.first()?.ip_address,
         );
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (ip, to_ip) else {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (ip, pair.behind.unwrap_or(to_ip)) else {
             return None;
         };
         let (first, count) = (SOURCE_PORTS.0, u64::from(SOURCE_PORTS.1 - SOURCE_PORTS.0));
         let source_port = first + u16::try_from(number % count).unwrap_or_default();
+        let by = match (from.network_id == to.network_id, pair.behind) {
+            (true, None) => By::Itself,
+            _ => router_between(state, from.network_id, to.network_id, destination.into())
+                .map_or(By::Nothing, |id| By::Router(RowKey::Router(from.network_id, id))),
+        };
+        let mac = match by {
+            By::Itself => to.mac_address,
+            _ => GATEWAY_MAC,
+        };
         Some(Way {
             number,
             service,
-            from: from.id,
+            pair,
+            is_foreign: from.standard.project_id != to.standard.project_id,
             host: from.binding.host().and_then(host::number)?,
-            label: from.label.unwrap_or_default(),
-            vni: state.networks().get(&from.network_id)?.segmentation_id.get(),
+            label: label_in(state, from, to.network_id),
+            vni: state.networks().get(&to.network_id)?.segmentation_id.get(),
             frame: frame(
                 (from.mac_address.0, source, source_port),
-                (to.mac_address.0, destination, service),
+                (mac.0, destination, service),
                 number,
             ),
-            to: to.id,
-            network: from.network_id,
+            by,
+            network: to.network_id,
             to_ip,
+            to_mac: to.mac_address.0,
         })
     }
 
-    pub(super) fn send(&mut self, from: Id<Port>, to: Id<Port>, is_probe: bool) {
+    pub(super) fn send(&mut self, pair: Pair, is_probe: bool) {
         self.wayfarers.last += 1;
-        let Some(way) = self.way(self.wayfarers.last, from, to) else {
+        let Some(way) = self.way(self.wayfarers.last, pair) else {
             return;
         };
         if !self.actor(way.host).is_on {
@@ -196,15 +242,19 @@ impl Sim {
             self.wayfarers.sent.pop_first();
         }
         let fate = format!(
-            "from {from} on {} to {to}, service {}: sent",
+            "from {} on {} to {}, service {}, by {:?}: sent",
+            pair.from,
             host::name(way.host),
-            way.service
+            pair.to,
+            way.service,
+            way.by
         );
         self.wayfarers.sent.insert(
             way.number,
             Sent {
-                from,
-                to,
+                pair,
+                is_foreign: way.is_foreign,
+                is_routed: !matches!(way.by, By::Itself),
                 to_ip: way.to_ip,
                 network: way.network,
                 must,
@@ -214,8 +264,8 @@ impl Sim {
         );
         let now = self.now;
         match &mut self.actor(way.host).kind {
-            Kind::Full(full) if full.has_device(way.from) => {
-                let verdict = full.process(now, Ingress::Port(way.from), &way.frame);
+            Kind::Full(full) if full.has_device(way.pair.from) => {
+                let verdict = full.process(now, Ingress::Port(way.pair.from), &way.frame);
                 self.verdict(way.host, way.number, verdict);
                 self.pass_on(way.host);
             }
@@ -225,13 +275,18 @@ impl Sim {
     }
 
     /// A host without a data plane sends where its row says, and asks when it must.
-    fn send_light(&mut self, way: Way) {
+    fn send_light(&mut self, mut way: Way) {
         let now = self.now;
         let Kind::Light(light) = &mut self.actor(way.host).kind else {
             return;
         };
-        if light.has(&RowKey::Port(way.network, way.to)) {
-            return self.delivered(way.number, way.to);
+        match way.by {
+            By::Itself => {}
+            By::Router(key) if light.has(&key) => {}
+            _ => return self.note(way.number, "the sender's host knows no way into the network"),
+        }
+        if light.has(&RowKey::Port(way.network, way.pair.to)) {
+            return self.delivered(way.number, way.pair.to);
         }
         let to = match light.route(way.network, way.to_ip, now) {
             Route::To(to) => to,
@@ -240,7 +295,7 @@ impl Sim {
                 let question = Question {
                     network: way.network,
                     ip: way.to_ip,
-                    port: Some(way.from),
+                    port: Some(way.pair.from),
                 };
                 let asks = light.ask(question, way.number);
                 self.note(way.number, "asks");
@@ -250,6 +305,10 @@ impl Sim {
                 return;
             }
         };
+        // A router puts the next hop's address before the packet.
+        if let Some(mac) = way.frame.first_chunk_mut() {
+            *mac = way.to_mac;
+        }
         let packet = InTunnel {
             number: way.number,
             source: host::tunnel_ip(way.host),
@@ -265,10 +324,10 @@ impl Sim {
     pub(super) fn send_again(&mut self, packets: Vec<u64>) {
         for number in packets {
             let sent = self.wayfarers.sent.get(&number);
-            let Some((from, to)) = sent.map(|sent| (sent.from, sent.to)) else {
+            let Some(pair) = sent.map(|sent| sent.pair) else {
                 continue;
             };
-            if let Some(way) = self.way(number, from, to) {
+            if let Some(way) = self.way(number, pair) {
                 self.send_light(way);
             }
         }
@@ -302,7 +361,7 @@ impl Sim {
     /// Whom a packet is for.
     pub(super) fn addressee(&self, number: u64) -> Option<(Id<Port>, Id<Network>)> {
         let sent = self.wayfarers.sent.get(&number)?;
-        Some((sent.to, sent.network))
+        (!sent.is_foreign).then_some((sent.pair.to, sent.network))
     }
 
     fn note(&mut self, number: u64, fate: &str) {
@@ -374,9 +433,13 @@ impl Sim {
     /// It has the port, or passes on what comes for it.
     fn packet_at_light(&mut self, host: u32, packet: &InTunnel) {
         let sent = self.wayfarers.sent.get(&packet.number);
-        let Some((to, ip, network)) = sent.map(|sent| (sent.to, sent.to_ip, sent.network)) else {
+        let Some((to, ip, network)) = sent.map(|sent| (sent.pair.to, sent.to_ip, sent.network)) else {
             return;
         };
+        let vni = self.cloud.state().networks().get(&network);
+        if vni.is_none_or(|network| network.segmentation_id.get() != packet.vni) {
+            return self.note(packet.number, "is of another network than the addressee");
+        }
         let Kind::Light(light) = &self.actor(host).kind else {
             return;
         };
@@ -406,15 +469,24 @@ impl Sim {
     /// A packet reaches a virtual machine.
     fn delivered(&mut self, number: u64, port: Id<Port>) {
         self.figures.add("packets_delivered", 1);
-        let network = self.cloud.state().ports().get(&port).map(|port| port.network_id);
+        let ports = self.cloud.state().ports();
+        let there = ports.get(&port).cloned();
         let Some(sent) = self.wayfarers.sent.get_mut(&number) else {
             return;
         };
         sent.delivered += 1;
         let (expected, times) = (sent.network, sent.delivered);
-        if network.is_some_and(|network| network != expected) {
+        // A route may have led elsewhere before.
+        let may_be_elsewhere = sent.is_foreign || sent.pair.behind.is_some();
+        let project = ports.get(&sent.pair.from).map(|from| &from.standard.project_id);
+        let of_other = |there: &Port| project.is_some_and(|project| *project != there.standard.project_id);
+        if there.as_deref().is_some_and(of_other) {
             self.violate(format!(
-                "packet {number} of network {expected} reached port {port} of another one"
+                "packet {number} of project {project:?} reached port {port} of another one"
+            ));
+        } else if !may_be_elsewhere && there.is_some_and(|there| there.network_id != expected) {
+            self.violate(format!(
+                "packet {number} for network {expected} reached port {port} of another one"
             ));
         }
         if times > 1 {
@@ -426,8 +498,15 @@ impl Sim {
     fn must_arrive(&mut self, way: &Way) -> Option<bool> {
         let (to, from) = {
             let ports = self.cloud.state().ports();
-            (ports.get(&way.to)?.clone(), ports.get(&way.from)?.clone())
+            (
+                ports.get(&way.pair.to)?.clone(),
+                ports.get(&way.pair.from)?.clone(),
+            )
         };
+        if way.is_foreign {
+            // Its own project may have the address, too.
+            return None;
+        }
         let to_host = to.binding.host().and_then(host::number)?;
         let mut filtered = |host: u32, port: Id<Port>| match &self.actor(host).kind {
             Kind::Full(full) => full.has_device(port).then_some(true),
@@ -438,7 +517,7 @@ impl Sim {
         let up = (from.admin_state_up || !out) && (to.admin_state_up || !into);
         let goes = !out || self.allows(&from.security_groups, Direction::Egress, &to, way.service);
         let comes = !into || self.allows(&to.security_groups, Direction::Ingress, &from, way.service);
-        Some(up && goes && comes)
+        Some(up && goes && comes && !matches!(way.by, By::Nothing))
     }
 
     /// Whether rules of groups allow UDP to a service, with this other side.
@@ -462,6 +541,16 @@ impl Sim {
                 && with
         })
     }
+}
+
+/// The label of a port's groups in a network: that of its own, or of another that packets of it are routed into; 0 when there is none.
+fn label_in(state: &RegionState, port: &Port, network: Id<Network>) -> u16 {
+    if port.network_id == network {
+        return port.label.unwrap_or_default();
+    }
+    let mut labels = state.labels_of(network).filter(|label| !label.retired);
+    let own = labels.find(|label| label.security_groups == port.security_groups);
+    own.map_or(0, |label| label.number.get())
 }
 
 /// A UDP packet that carries its number: source and destination with MAC, address and port.

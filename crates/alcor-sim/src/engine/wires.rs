@@ -187,9 +187,25 @@ impl Sim {
     }
 
     fn host_hears(&mut self, actor: u32, message: v1::NcmMessage) {
-        if matches!(message.body, Some(ncm_message::Body::Welcome(_))) {
-            self.actor(actor).wire.is_welcome = true;
+        let phase = match &message.body {
+            Some(ncm_message::Body::Welcome(_)) => {
+                self.actor(actor).wire.is_welcome = true;
+                self.session_begins(actor);
+                None
+            }
+            Some(ncm_message::Body::Delta(delta)) => {
+                self.note_part(actor, delta);
+                Some(delta.snapshot())
+            }
+            _ => None,
+        };
+        self.host_takes(actor, message);
+        if let Some(phase) = phase {
+            self.perhaps_cut_in_snapshot(actor, phase);
         }
+    }
+
+    fn host_takes(&mut self, actor: u32, message: v1::NcmMessage) {
         match &self.actor(actor).kind {
             Kind::Full(full) => {
                 let session = full.session;
@@ -398,6 +414,7 @@ impl Sim {
         if session != 0 && wire.partitioned_until <= now {
             self.after(delay, Event::NcmClosed { session });
         }
+        self.session_over(actor);
     }
 
     /// A host cannot reach the NCM for a while.
@@ -428,7 +445,8 @@ impl Sim {
         if !known.is_on {
             return;
         }
-        match &mut known.kind {
+        self.session_over(actor);
+        match &mut self.actor(actor).kind {
             Kind::Full(full) => {
                 let session = full.session;
                 let reason = "the session broke".to_owned();

@@ -14,7 +14,7 @@ use alcor_agent::{
 use alcor_dataplane::{
     Dataplane, DataplaneError, Event as Told, Ingress, Row, RowKey, Verdict, model::Model,
 };
-use alcor_model::{Id, Port};
+use alcor_model::{Id, Network, Port};
 use tokio::sync::mpsc;
 
 use super::{name, tunnel_ip};
@@ -265,5 +265,12 @@ impl Full {
             .snapshot()
             .map(|snapshot| snapshot.rows)
             .unwrap_or_default()
+    }
+
+    /// The rows of a network that are in force.
+    pub(crate) fn rows_of(&mut self, network: Id<Network>) -> Vec<Row> {
+        let mut rows = self.rows();
+        rows.retain(|row| row.key().network_id() == network);
+        rows
     }
 }
