@@ -15,6 +15,9 @@ pub const ROUTERS_MAX: u32 = 200;
 /// Most static routes of a router, as in the region.
 pub const ROUTES_MAX: u32 = 30;
 
+/// Most gateways of a scenario: as many as a row names.
+pub const GATEWAYS_MAX: u32 = 16;
+
 /// Why a scenario cannot be run.
 #[derive(Debug, Error)]
 pub enum ScenarioError {
@@ -70,6 +73,9 @@ pub struct Scenario {
     /// Routers between networks.
     #[serde(default)]
     pub routers: Routers,
+    /// Gateways between hosts.
+    #[serde(default)]
+    pub gateways: Gateways,
     /// What people do.
     #[serde(default)]
     pub churn: Churn,
@@ -141,6 +147,14 @@ pub struct Routers {
     pub routes_max: u32,
     /// Share of packets that are sent to a port of another network, of the same project or another one.
     pub traffic_share: f64,
+}
+
+/// Gateways: members of one set, each with a real agent and a model data plane. They serve all networks in which hosts ask.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateways {
+    /// How many.
+    pub count: u32,
 }
 
 /// The largest network has `ports / H` ports, the n-th `1 / n^exponent` of it.
@@ -278,6 +292,14 @@ pub struct Faults {
     pub clock_jump_per_s: f64,
     /// How far, either way.
     pub clock_jump_s: u64,
+    /// A gateway loses power and comes back empty.
+    pub gateway_death_per_s: f64,
+    /// How long it is away, or nobody hears its data plane.
+    pub gateway_death_s: (u64, u64),
+    /// Nobody hears a gateway's data plane; its agent goes on.
+    pub gateway_dark_per_s: f64,
+    /// An operator drains a gateway, or takes that back.
+    pub gateway_drain_per_s: f64,
     /// Agents that lie.
     pub liars: u32,
     /// What each of them tries.
@@ -303,6 +325,9 @@ impl Faults {
             self.stall_per_s,
             self.partition_per_s,
             self.clock_jump_per_s,
+            self.gateway_death_per_s,
+            self.gateway_dark_per_s,
+            self.gateway_drain_per_s,
         ];
         rates.iter().all(|rate| *rate <= 0.0) && self.liars == 0
     }
@@ -331,6 +356,10 @@ impl Default for Faults {
             partition_share: 0.3,
             clock_jump_per_s: 0.0,
             clock_jump_s: 3_600,
+            gateway_death_per_s: 0.0,
+            gateway_death_s: (1, 20),
+            gateway_dark_per_s: 0.0,
+            gateway_drain_per_s: 0.0,
             liars: 0,
             lies_per_s: 1.0,
             impersonating_share: 0.0,
@@ -517,6 +546,11 @@ impl Scenario {
             "may be at most 200, with at most 30 routes each",
         )?;
         must(
+            self.gateways.count <= GATEWAYS_MAX,
+            "gateways.count",
+            "may be at most 16",
+        )?;
+        must(
             share(self.delays.slow_share),
             "delays.slow_share",
             "must be 0 to 1",
@@ -541,7 +575,7 @@ impl Scenario {
     }
 
     /// How often things happen or go wrong, times a second, by key.
-    pub fn rates(&self) -> [(&'static str, f64); 21] {
+    pub fn rates(&self) -> [(&'static str, f64); 24] {
         let (churn, faults) = (&self.churn, &self.faults);
         [
             ("churn.create_per_s", churn.create_per_s),
@@ -567,6 +601,9 @@ impl Scenario {
             ("faults.stall_per_s", faults.stall_per_s),
             ("faults.partition_per_s", faults.partition_per_s),
             ("faults.clock_jump_per_s", faults.clock_jump_per_s),
+            ("faults.gateway_death_per_s", faults.gateway_death_per_s),
+            ("faults.gateway_dark_per_s", faults.gateway_dark_per_s),
+            ("faults.gateway_drain_per_s", faults.gateway_drain_per_s),
             ("faults.lies_per_s", faults.lies_per_s),
         ]
     }

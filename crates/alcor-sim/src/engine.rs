@@ -8,6 +8,7 @@ mod check;
 mod churn;
 mod faults;
 mod feed;
+mod gateways;
 mod lies;
 mod ncm;
 mod outage;
@@ -63,6 +64,18 @@ enum Event {
     Tick {
         epoch: u32,
     },
+    /// The NCM looks which gateways are there.
+    Pulse {
+        epoch: u32,
+    },
+    /// A gateway's probe is answered by another one.
+    ProbeAnswer {
+        actor: u32,
+        life: u32,
+        probe: alcor_agent::probe::Probe,
+    },
+    /// It is looked to whom hosts send.
+    Look,
     /// The NCM's process runs.
     NcmStarts {
         epoch: u32,
@@ -246,6 +259,7 @@ pub struct Sim {
     overheard: BTreeMap<u32, lies::Streams>,
     /// Snapshots that hosts have some parts of.
     partials: partial::Partials,
+    gateways: gateways::Gateways,
     /// Churn, traffic and faults go on until then.
     busy_until: Us,
     figures: Figures,
@@ -257,18 +271,22 @@ impl Sim {
     pub fn new(scenario: Scenario) -> Self {
         let mut rng = Rng::new(scenario.seed);
         let hosts = scenario.hosts.count;
-        let full = |host| Kind::Full(Box::new(Full::new(host, 0, BEGIN_UNIX_US)));
+        let full = |host| Kind::Full(Box::new(Full::new(host, host >= hosts, 0, BEGIN_UNIX_US)));
         let kinds = (0..hosts).map(|host| match host < scenario.hosts.full {
             true => full(host),
             false => Kind::Light(Light::default()),
         });
         let liars = (0..scenario.faults.liars).map(|_| Kind::Liar(None));
-        let actors = kinds.chain(liars).map(|kind| Actor {
-            kind,
-            wire: Wire::default(),
-            life: 0,
-            is_on: true,
-        });
+        let gateways = hosts + scenario.faults.liars..hosts + scenario.faults.liars + scenario.gateways.count;
+        let actors = kinds
+            .chain(liars)
+            .chain(gateways.clone().map(full))
+            .map(|kind| Actor {
+                kind,
+                wire: Wire::default(),
+                life: 0,
+                is_on: true,
+            });
         Self {
             cloud: Cloud::new(rng.next()),
             ncm: NcmActor::new(&scenario.ncm),
@@ -278,6 +296,7 @@ impl Sim {
             wayfarers: Wayfarers::default(),
             overheard: BTreeMap::new(),
             partials: partial::Partials::default(),
+            gateways: gateways::Gateways::new(gateways),
             now: 0,
             queue: BinaryHeap::new(),
             arranged: 0,
@@ -331,6 +350,13 @@ impl Sim {
         for actor in 0..self.scenario.hosts.count {
             let at = self.rng.below(ramp);
             self.first_hello(actor, at);
+        }
+        for actor in self.gateways.actors() {
+            let at = self.rng.below(ramp);
+            self.first_hello(actor, at);
+        }
+        if !self.gateways.are_none() {
+            self.at(ramp, Event::Look);
         }
         for group in 0..BEAT_GROUPS {
             let at = self.ncm.heartbeat_us() * group / BEAT_GROUPS;
@@ -430,6 +456,9 @@ impl Sim {
             Event::Feed { epoch } => self.feed(epoch),
             Event::Outbox { epoch } => self.outbox(epoch),
             Event::Tick { epoch } => self.tick(epoch),
+            Event::Pulse { epoch } => self.pulse(epoch),
+            Event::ProbeAnswer { actor, life, probe } => self.probe_answered(actor, life, probe),
+            Event::Look => self.look(),
             Event::NcmStarts { epoch } => self.ncm_starts(epoch),
             Event::Subscribe { epoch } => self.subscribe(epoch),
             Event::Connect { actor } => self.connect_light(actor),

@@ -91,6 +91,8 @@ pub enum Over {
     CpuNsPerChange,
     /// Learned entries on a host.
     LearnedPerHost,
+    /// Virtual microseconds from a gateway's failure until no host sends to it.
+    FailoverUs,
 }
 
 /// Everything that is counted.

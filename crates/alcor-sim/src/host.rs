@@ -2,11 +2,26 @@
 
 pub(crate) mod full;
 pub(crate) mod light;
+mod plane;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use bytes::Bytes;
+
 /// Tunnel addresses begin here.
 const FIRST_TUNNEL_IP: u32 = 0x0a00_0001;
+
+/// What a tunnel carries.
+#[derive(Clone, Debug)]
+pub(crate) struct Carried {
+    /// The network.
+    pub(crate) vni: u32,
+    /// The sender's, in that network.
+    pub(crate) label: u16,
+    /// It was passed on by a host that the port has left.
+    pub(crate) forwarded: bool,
+    pub(crate) frame: Bytes,
+}
 
 /// The name of a host.
 pub(crate) fn name(host: u32) -> String {

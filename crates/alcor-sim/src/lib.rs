@@ -4,8 +4,8 @@
 //! a seed, and checks what must always hold (level a). [`sockets`] runs simulated agents over the real protocol against
 //! real processes (level b).
 //!
-//! The simulated regions have networks, ports, security groups, and routers between networks, and no way to the outside:
-//! floating IPs and what gateways translate have tests of their own in the crates that decide about them.
+//! The simulated regions have networks, ports, security groups, routers between networks, and gateways between hosts, and no
+//! way to the outside: floating IPs and what gateways translate have tests of their own in the crates that decide about them.
 //!
 //! Not here: what a scenario is (`alcor-scenario`); real packets (level c: `cargo xtask sim --namespaces`, of the same
 //! scenarios).

@@ -150,6 +150,7 @@ fn name_of(over: Over) -> &'static str {
         Over::LookedAtPerChange => "looked_at_per_change",
         Over::CpuNsPerChange => "cpu_ns_per_change",
         Over::LearnedPerHost => "learned_per_host",
+        Over::FailoverUs => "failover_us",
     }
 }
 

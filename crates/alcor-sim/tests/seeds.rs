@@ -92,6 +92,11 @@ fn networks_that_routers_join_and_part() {
 }
 
 #[test]
+fn gateways_that_die_and_are_drained() {
+    hold("gateways", 0..12);
+}
+
+#[test]
 fn networks_that_are_learned() {
     hold("learned", 0..3);
 }
@@ -105,6 +110,13 @@ fn a_host_is_told_of_changes_of_all_that_a_snapshot_named() {
         scenario.hosts.ramp_s = 0.5;
         scenario.thresholds.remove("programmed_us_p99");
     });
+}
+
+/// A host was told to forget a network that a port of its had left, and had said so; rows for it waited, made before the port left its
+/// next place. It was not told of that, as if it had nothing.
+#[test]
+fn a_host_is_told_of_changes_of_what_still_waits_for_it() {
+    hold_with("faults", 21, |_| {});
 }
 
 /// A host's clock was set back, and its agent started again: it was refused as long as the NCM lived.

@@ -186,6 +186,7 @@ fn undone(scenario: &Scenario) -> Vec<&'static str> {
     let others = [
         ("hosts.full", scenario.hosts.full > 0),
         ("routers.count", scenario.routers.count > 0),
+        ("gateways.count", scenario.gateways.count > 0),
         ("churn.unbound_share", scenario.churn.unbound_share > 0.0),
         ("delays.slow_share", scenario.delays.slow_share > 0.0),
         ("faults.outage_s", faults.outage_s > 0),

@@ -15,7 +15,7 @@ use alcor_dataplane::RowKey;
 use alcor_model::{Host, Id, MacAddr, Network, Port, Revision, SecurityGroup, resource::FixedIp};
 
 use super::{
-    Ncm,
+    HostEntry, Ncm,
     view::{KeyedRow, NetworkView, port_row},
 };
 use crate::directory::{Entry, HostIndex};
@@ -226,10 +226,14 @@ impl Ncm {
         self.pend_rows(host, network, &rows);
     }
 
-    /// Whether a host may have rows of a network.
+    /// Whether a host may have rows of a network, or will soon: what waits for it was made when they were so.
     fn has_rows(&self, host: &str, network: Id<Network>) -> bool {
         let entry = self.hosts.get(host);
-        entry.is_some_and(|entry| entry.status.knows_to(network).is_some())
+        let is_told = |entry: &HostEntry| {
+            let session = entry.session.as_ref();
+            session.is_some_and(|session| session.is_to_tell(network))
+        };
+        entry.is_some_and(|entry| entry.status.knows_to(network).is_some() || is_told(entry))
     }
 
     /// Tells those who must know of a port's addresses, without those to `skip`.

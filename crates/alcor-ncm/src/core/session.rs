@@ -604,6 +604,12 @@ impl Session {
         self.on_the_way.iter().any(tells)
     }
 
+    /// Whether rows of a network wait or are on their way.
+    pub(super) fn is_to_tell(&self, network: Id<Network>) -> bool {
+        let mut waits = self.lanes.get(&network).into_iter().flat_map(|lane| &lane.queue);
+        waits.any(|delta| !delta.is_forget()) || self.tells(network)
+    }
+
     /// Whether the host is told to forget a network, and has not said that it has.
     pub(super) fn forgets(&self, network: Id<Network>) -> bool {
         let mut waits = self.lanes.get(&network).into_iter().flat_map(|lane| &lane.queue);

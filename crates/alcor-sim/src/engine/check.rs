@@ -102,6 +102,8 @@ impl Sim {
         let bound: BTreeMap<_, _> = networks.iter().map(bound).collect();
         for network in networks {
             let base = Base::new(self.cloud.state(), network, &bound);
+            let asking = self.asking(network, &base.hosts);
+            self.check_gateways(when, network, &base.of_gateways(), &asking);
             for actor in &base.hosts {
                 needed.entry(*actor).or_default().insert(network);
                 self.check_host(when, *actor, network, &base, &bound);
@@ -200,6 +202,21 @@ impl Sim {
         }
     }
 
+    /// Hosts with an agent that ask in a network.
+    fn asking(&mut self, network: Id<Network>, hosts: &BTreeSet<u32>) -> Vec<u32> {
+        if self.gateways.are_none() {
+            return Vec::new();
+        }
+        let full = self.scenario.hosts.full;
+        let asks = |actor: &u32| self.has(*actor, network).asks;
+        hosts
+            .iter()
+            .copied()
+            .filter(|actor| *actor < full)
+            .filter(asks)
+            .collect()
+    }
+
     /// What a host goes by in a network.
     fn has(&mut self, actor: u32, network: Id<Network>) -> Has {
         let (mut has, now) = (Has::default(), self.now);
@@ -281,7 +298,10 @@ impl Sim {
         if hosts.len() > MAX_BLOCKS {
             return None;
         }
-        let known: BTreeSet<_> = hosts.iter().map(|host| IpNet::from(host.tunnel_ip)).collect();
+        let gateways = self.cloud.state().gateway_nodes().iter();
+        let gateways = gateways.map(|gateway| IpNet::from(gateway.tunnel_ip));
+        let hosts = hosts.iter().map(|host| IpNet::from(host.tunnel_ip));
+        let known: BTreeSet<_> = hosts.chain(gateways).collect();
         let stranger = blocks.iter().find(|block| !known.contains(block));
         stranger.map(|block| format!("{block}, which is no host"))
     }
@@ -472,6 +492,17 @@ impl Base {
             base.add_port(state, port);
         }
         base
+    }
+
+    /// The rows that gateways have, without labels.
+    fn of_gateways(&self) -> BTreeSet<(u64, u64)> {
+        let has_use = |key: &RowKey| matches!(key, RowKey::Network(_) | RowKey::Router(..));
+        let rows = self.rows.iter();
+        let rows = rows.filter(|(_, (_, _, key))| key.as_ref().is_some_and(has_use));
+        let neighbours = self.neighbours.iter().map(|(key, row)| (*key, row.body));
+        rows.map(|(key, (body, ..))| (*key, *body))
+            .chain(neighbours)
+            .collect()
     }
 
     fn add_port(&mut self, state: &RegionState, port: &Port) {

@@ -25,10 +25,13 @@ pub(super) enum Fault {
     Stall,
     Partition,
     ClockJump,
+    GatewayDeath,
+    GatewayDark,
+    GatewayDrain,
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 16] = [
         Self::Cut,
         Self::HostDeath,
         Self::AgentRestart,
@@ -42,6 +45,9 @@ impl Fault {
         Self::Stall,
         Self::Partition,
         Self::ClockJump,
+        Self::GatewayDeath,
+        Self::GatewayDark,
+        Self::GatewayDrain,
     ];
 }
 
@@ -81,6 +87,9 @@ impl Sim {
             Fault::Stall => faults.stall_per_s,
             Fault::Partition => faults.partition_per_s,
             Fault::ClockJump => faults.clock_jump_per_s,
+            Fault::GatewayDeath => faults.gateway_death_per_s,
+            Fault::GatewayDark => faults.gateway_dark_per_s,
+            Fault::GatewayDrain => faults.gateway_drain_per_s,
         };
         if let Some(wait) = self.rng.wait_us(per_s)
             && self.now + wait < self.busy_until
@@ -93,17 +102,29 @@ impl Sim {
         u32::try_from(self.rng.below(u64::from(self.scenario.hosts.count))).unwrap_or_default()
     }
 
+    /// A host or a gateway.
+    fn any_agent(&mut self) -> u32 {
+        let gateways = self.gateways.actors();
+        let hosts = self.scenario.hosts.count;
+        let all = u64::from(hosts) + gateways.len() as u64;
+        let place = u32::try_from(self.rng.below(all)).unwrap_or_default();
+        let gateway = place
+            .checked_sub(hosts)
+            .and_then(|place| gateways.get(place as usize));
+        gateway.copied().unwrap_or(place)
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) {
         self.next_fault(fault);
         self.figures.add("faults", 1);
         match fault {
             Fault::Cut => {
-                let actor = self.any_actor();
+                let actor = self.any_agent();
                 self.cut(actor);
             }
             Fault::HostDeath => self.host_dies(),
             Fault::AgentRestart => {
-                let actor = self.any_actor();
+                let actor = self.any_agent();
                 self.agent_dies(actor);
             }
             Fault::Replug => self.replug(),
@@ -121,18 +142,23 @@ impl Sim {
             Fault::FeedGap => self.ncm.feed.misses_changes = true,
             Fault::Stall => {
                 let until = self.now + self.rng.between(seconds(self.scenario.faults.stall_s));
-                let actor = self.any_actor();
+                let actor = self.any_agent();
                 self.actor(actor).wire.stalled_until = until;
+                self.host_is_told(actor, until);
             }
             Fault::Partition => {
                 let until = self.now + self.rng.between(seconds(self.scenario.faults.partition_s));
-                for actor in 0..self.scenario.hosts.count {
+                let gateways = self.gateways.actors();
+                for actor in (0..self.scenario.hosts.count).chain(gateways) {
                     if self.rng.chance(self.scenario.faults.partition_share) {
                         self.partition(actor, until);
                     }
                 }
             }
             Fault::ClockJump => self.clock_jumps(),
+            Fault::GatewayDeath => self.gateway_dies(),
+            Fault::GatewayDark => self.gateway_goes_dark(),
+            Fault::GatewayDrain => self.gateway_is_drained(),
         }
     }
 
@@ -140,6 +166,10 @@ impl Sim {
     fn host_dies(&mut self) {
         let actor = self.any_actor();
         let away = self.rng.between(seconds(self.scenario.faults.host_death_s));
+        self.host_is_off(actor, away);
+    }
+
+    pub(super) fn host_is_off(&mut self, actor: u32, away: Us) {
         let known = self.actor(actor);
         if !known.is_on {
             return;
@@ -166,7 +196,7 @@ impl Sim {
         match &mut known.kind {
             Kind::Full(full) => {
                 let off = full.clock_off_us;
-                **full = Full::new(actor, now, unix_us.saturating_add_signed(off));
+                **full = Full::new(actor, full.is_gateway(), now, unix_us.saturating_add_signed(off));
                 full.clock_off_us = off;
                 for port in ports {
                     full.plug(port);
@@ -270,6 +300,8 @@ impl Sim {
         self.ncm.feed.dies_in_snapshot = false;
         (self.partials.kills_ncm, self.partials.cuts_host) = (false, false);
         self.notice_gap();
+        self.gateways.heal(self.now);
+        self.undrain_all();
         for actor in 0..self.actors.len() {
             let known = &mut self.actors[actor];
             known.wire.partitioned_until = known.wire.partitioned_until.min(self.now);

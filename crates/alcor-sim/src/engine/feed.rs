@@ -74,6 +74,11 @@ impl Feed {
         self.is_subscribed && self.parts.is_empty()
     }
 
+    /// The NCM has been told of all that there was, and is told of what comes.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_loaded && self.is_subscribed && !self.intake.is_loading()
+    }
+
     /// Whether a part is lost: whole commits are, as nothing is lost within one message after another.
     fn misses(&mut self, part: &Part) -> bool {
         let Part::Changes { more, .. } = part else {
@@ -108,6 +113,7 @@ impl Sim {
             self.figures.add("region_snapshots_cut_short", 1);
         }
         self.ncm.feed.breaks();
+        self.gateways.ncm_is_behind();
     }
 
     /// The feed is broken: whatever follows, the NCM must begin anew.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -33,6 +34,7 @@ const REPORTS_AT_ONCE: usize = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     pub(super) hosts: BTreeMap<String, HostWord>,
+    pub(super) gateways: BTreeMap<String, (String, IpAddr)>,
     pub(super) known: BTreeMap<String, HostRuntime>,
     pub(super) reports: BTreeMap<Id<Port>, PortReport>,
     pub(super) labels: BTreeMap<Id<Label>, Revision>,
@@ -41,7 +43,11 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.known.is_empty() && self.reports.is_empty() && self.labels.is_empty()
+        self.hosts.is_empty()
+            && self.gateways.is_empty()
+            && self.known.is_empty()
+            && self.reports.is_empty()
+            && self.labels.is_empty()
     }
 }
 
@@ -183,6 +189,9 @@ impl Sim {
         self.ncm.started_at = self.now;
         self.after(0, Event::Subscribe { epoch });
         self.after(TICK_US, Event::Tick { epoch });
+        if !self.gateways.are_none() {
+            self.after(0, Event::Pulse { epoch });
+        }
     }
 
     pub(super) fn tick(&mut self, epoch: u32) {
@@ -198,6 +207,7 @@ impl Sim {
             return self.after(delay, Event::HostClosed { actor, session });
         }
         self.ncm.sessions.insert(session, actor);
+        self.note_held(actor, &hello);
         self.step_ncm(NcmEvent::Hello { session, hello });
     }
 
@@ -287,7 +297,10 @@ impl Sim {
                 self.ncm.waiting.hosts.insert(name, word);
                 self.outbox_soon();
             }
-            Action::RegisterGateway { name, .. } => self.violate(format!("{name} is not a gateway")),
+            Action::RegisterGateway { name, set, tunnel_ip } => {
+                self.ncm.waiting.gateways.insert(name, (set, tunnel_ip));
+                self.outbox_soon();
+            }
             Action::ReportPort(report) => {
                 self.ncm.waiting.reports.insert(report.port_id, report);
                 self.outbox_soon();
@@ -317,6 +330,7 @@ impl Sim {
             if delta.phase == v1::SnapshotPhase::Forget {
                 self.check_forget(actor, delta.network);
             }
+            self.check_named(actor, delta);
         }
         self.send_down(actor, Down::Message(message));
         let (deltas, all) = self.actor(actor).wire.coming();

@@ -193,6 +193,7 @@ impl Sim {
                 self.figures.add("registrations_refused", 1);
             }
         }
+        self.region_hears_gateways(said.gateways);
         let reports = said.reports.into_values().map(|report| command::PortReport {
             port_id: report.port_id,
             host_id: report.host,

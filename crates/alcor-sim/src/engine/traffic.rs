@@ -16,13 +16,12 @@ use alcor_model::{
 use alcor_proto::v1::agent_message::Body;
 use alcor_region::RegionState;
 use alcor_southbound::convert::resolve::Question;
-use bytes::Bytes;
 use etherparse::PacketBuilder;
 
 use super::{Event, Kind, Progress, Sim, churn::SERVICES, routers::router_between, wires::Up};
 use crate::{
     clock::Us,
-    host::{self, light::Route},
+    host::{self, Carried, light::Route},
 };
 
 /// Packets that are remembered, to see whether one is delivered twice.
@@ -71,11 +70,7 @@ pub(super) struct Wayfarers {
 pub(super) struct InTunnel {
     number: u64,
     source: IpAddr,
-    vni: u32,
-    label: u16,
-    /// It was passed on by a host that the port has left.
-    forwarded: bool,
-    frame: Bytes,
+    carried: Carried,
 }
 
 impl InTunnel {
@@ -84,7 +79,7 @@ impl InTunnel {
     }
 
     pub(super) const fn is_forwarded(&self) -> bool {
-        self.forwarded
+        self.carried.forwarded
     }
 }
 
@@ -312,10 +307,12 @@ impl Sim {
         let packet = InTunnel {
             number: way.number,
             source: host::tunnel_ip(way.host),
-            vni: way.vni,
-            label: way.label,
-            forwarded: false,
-            frame: way.frame.into(),
+            carried: Carried {
+                vni: way.vni,
+                label: way.label,
+                forwarded: false,
+                frame: way.frame.into(),
+            },
         };
         self.tunnel(way.host, to, packet);
     }
@@ -346,7 +343,8 @@ impl Sim {
     }
 
     fn tunnel(&mut self, at: u32, to: IpAddr, packet: InTunnel) {
-        let Some(to) = host::of_tunnel_ip(to).filter(|to| *to < self.scenario.hosts.count) else {
+        let there = |to: &u32| *to < self.scenario.hosts.count || self.is_gateway(*to);
+        let Some(to) = host::of_tunnel_ip(to).filter(there) else {
             return self.note(packet.number, &format!("into a tunnel to nobody: {to}"));
         };
         self.note(
@@ -385,10 +383,12 @@ impl Sim {
                 let packet = InTunnel {
                     number,
                     source: host::tunnel_ip(at),
-                    vni: vni.get(),
-                    label,
-                    forwarded,
-                    frame,
+                    carried: Carried {
+                        vni: vni.get(),
+                        label,
+                        forwarded,
+                        frame,
+                    },
                 };
                 self.tunnel(at, to, packet);
             }
@@ -412,21 +412,48 @@ impl Sim {
         if !actor.is_on {
             return;
         }
+        let carried = &packet.carried;
         let ingress = Ingress::Tunnel {
             source: packet.source,
-            vni: packet.vni,
-            label: packet.label,
-            forwarded: packet.forwarded,
+            vni: carried.vni,
+            label: carried.label,
+            forwarded: carried.forwarded,
         };
         match &mut actor.kind {
+            Kind::Full(full) if full.is_gateway() => self.packet_at_gateway(host, packet),
             Kind::Full(full) => {
-                let verdict = full.process(now, ingress, &packet.frame);
+                let verdict = full.process(now, ingress, &carried.frame);
                 self.check_passing(host, packet, &verdict);
                 self.verdict(host, packet.number, verdict);
                 self.pass_on(host);
             }
             Kind::Light(_) => self.packet_at_light(host, packet),
             Kind::Liar(_) => {}
+        }
+    }
+
+    /// It goes on to the host that has the address, or nowhere.
+    fn packet_at_gateway(&mut self, at: u32, packet: &InTunnel) {
+        if self.gateways.is_dark(at, self.now) {
+            return self.note(packet.number, "nobody hears the gateway");
+        }
+        let Kind::Full(full) = &mut self.actor(at).kind else {
+            return;
+        };
+        match full.forward(packet.source, &packet.carried) {
+            Ok((to, carried)) => {
+                self.figures.add("packets_by_gateway", 1);
+                let packet = InTunnel {
+                    number: packet.number,
+                    source: host::tunnel_ip(at),
+                    carried,
+                };
+                self.tunnel(at, to, packet);
+            }
+            Err(reason) => {
+                self.figures.add("drops_by_gateway", 1);
+                self.note(packet.number, &format!("gateway {at} drops it: {reason}"));
+            }
         }
     }
 
@@ -437,7 +464,7 @@ impl Sim {
             return;
         };
         let vni = self.cloud.state().networks().get(&network);
-        if vni.is_none_or(|network| network.segmentation_id.get() != packet.vni) {
+        if vni.is_none_or(|network| network.segmentation_id.get() != packet.carried.vni) {
             return self.note(packet.number, "is of another network than the addressee");
         }
         let Kind::Light(light) = &self.actor(host).kind else {
@@ -446,16 +473,16 @@ impl Sim {
         if light.has(&RowKey::Port(network, to)) {
             return self.delivered(packet.number, to);
         }
-        match light.forwards(network, ip).filter(|_| !packet.forwarded) {
+        match light.forwards(network, ip).filter(|_| !packet.carried.forwarded) {
             Some(next) => {
                 self.figures.add("packets_forwarded", 1);
                 let packet = InTunnel {
                     number: packet.number,
                     source: host::tunnel_ip(host),
-                    vni: packet.vni,
-                    label: packet.label,
-                    forwarded: true,
-                    frame: packet.frame.clone(),
+                    carried: Carried {
+                        forwarded: true,
+                        ..packet.carried.clone()
+                    },
                 };
                 self.tunnel(host, next, packet);
             }

@@ -85,6 +85,16 @@ impl Wire {
         (deltas, coming.map_or(0, VecDeque::len))
     }
 
+    /// It has a session, and what the host says reaches the NCM.
+    pub(super) const fn speaks(&self, now: Us) -> bool {
+        self.is_welcome && !self.is_broken && self.partitioned_until <= now
+    }
+
+    /// It has a session, and both ends hear each other.
+    pub(super) const fn is_heard(&self, now: Us) -> bool {
+        self.speaks(now) && self.stalled_until <= now
+    }
+
     /// Before then the host takes nothing from its session.
     fn deaf_until(&self) -> Us {
         self.partitioned_until.max(self.stalled_until)
@@ -191,10 +201,13 @@ impl Sim {
             Some(ncm_message::Body::Welcome(_)) => {
                 self.actor(actor).wire.is_welcome = true;
                 self.session_begins(actor);
+                let now = self.now;
+                self.host_is_told(actor, now);
                 None
             }
             Some(ncm_message::Body::Delta(delta)) => {
                 self.note_part(actor, delta);
+                self.note_complete(actor, delta);
                 Some(delta.snapshot())
             }
             _ => None,
@@ -275,6 +288,7 @@ impl Sim {
         for want in wants {
             match want {
                 Wants::Connect(hello) => self.open(actor, hello),
+                Wants::Probe(probe) => self.probe_gateway(actor, probe),
                 Wants::Send(body) => {
                     if let Body::PortReport(report) = &body {
                         self.host_says(actor, report);

@@ -1,8 +1,9 @@
-//! A host with a real agent and a model data plane. What the agent's shell does (work for the data plane one after
+//! A host or a gateway with a real agent and a model data plane. What the agent's shell does (work for the data plane one after
 //! another, links, the clock) is done here by hand; messages are the engine's.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -10,16 +11,20 @@ use alcor_agent::{
     core::{Action, Agent, Event, Now, Settings},
     devices::Link,
     incarnation,
+    probe::Probe,
 };
 use alcor_dataplane::{
-    Dataplane, DataplaneError, Event as Told, Ingress, Row, RowKey, Verdict, model::Model,
+    DataplaneError, DropReason, Event as Told, Ingress, Row, RowKey, Verdict, gateway::GatewayModel,
+    model::Model,
 };
 use alcor_model::{Id, Network, Port};
 use tokio::sync::mpsc;
 
-use super::{name, tunnel_ip};
+use super::{Carried, name, plane::Plane, tunnel_ip};
 use crate::clock::Us;
 
+/// The set that all gateways of a simulation are in.
+pub(crate) const GATEWAY_SET: &str = "default";
 /// How long DHCP leases are; nobody waits for their end.
 const LEASE: Duration = Duration::from_secs(86_400);
 
@@ -29,7 +34,8 @@ pub(crate) struct Full {
     /// Of the agent that runs; the file in which it keeps that is lost with the host.
     incarnation: u64,
     agent: Agent,
-    model: Model,
+    plane: Plane,
+    is_gateway: bool,
     events: Option<mpsc::Receiver<Told>>,
     /// Work that the data plane has not done yet, in order.
     backlog: VecDeque<Action>,
@@ -51,6 +57,8 @@ pub(crate) struct Full {
 pub(crate) enum Wants {
     /// Open a session.
     Connect(alcor_proto::v1::Hello),
+    /// Ask another gateway's data plane whether it is there.
+    Probe(Probe),
     /// Send a message on it.
     Send(alcor_proto::v1::agent_message::Body),
     /// End it; why is not said.
@@ -59,30 +67,35 @@ pub(crate) enum Wants {
     Work,
 }
 
-fn settings(host: u32, incarnation: u64) -> Settings {
+fn settings(host: u32, incarnation: u64, is_gateway: bool) -> Settings {
     Settings {
         host: name(host),
         incarnation,
         tunnel_ip: tunnel_ip(host),
         availability_zone: "nova".to_owned(),
         dataplane: "model".to_owned(),
-        filters: true,
+        filters: !is_gateway,
         lease: LEASE,
-        gateway_set: None,
+        gateway_set: is_gateway.then(|| GATEWAY_SET.to_owned()),
         external_networks: BTreeSet::new(),
     }
 }
 
 impl Full {
-    /// A host that was just switched on.
-    pub(crate) fn new(host: u32, now: Us, unix_us: u64) -> Self {
-        let mut model = Model::default();
-        let events = model.events();
+    /// A host or a gateway that was just switched on.
+    pub(crate) fn new(host: u32, is_gateway: bool, now: Us, unix_us: u64) -> Self {
+        let mut plane = match tunnel_ip(host) {
+            IpAddr::V4(ip) if is_gateway => Plane::Gateway(Box::new(GatewayModel::new(ip, true)), ip),
+            _ => Plane::Host(Box::default()),
+        };
+        let events = plane.all().events();
+        let settings = settings(host, unix_us, is_gateway);
         Self {
             host,
             incarnation: unix_us,
-            agent: Agent::new(settings(host, unix_us), alcor_dataplane::Snapshot::default()),
-            model,
+            agent: Agent::new(settings, alcor_dataplane::Snapshot::default()),
+            plane,
+            is_gateway,
             events,
             backlog: VecDeque::new(),
             links: BTreeMap::new(),
@@ -95,11 +108,15 @@ impl Full {
         }
     }
 
+    pub(crate) const fn is_gateway(&self) -> bool {
+        self.is_gateway
+    }
+
     /// The agent dies and a new one adopts what the data plane has.
     pub(crate) fn restart_agent(&mut self, now: Us, unix_us: u64) {
-        let snapshot = self.model.snapshot().unwrap_or_default();
+        let snapshot = self.plane.all().snapshot().unwrap_or_default();
         self.incarnation = incarnation::next(Some(self.incarnation), unix_us);
-        self.agent = Agent::new(settings(self.host, self.incarnation), snapshot);
+        self.agent = Agent::new(settings(self.host, self.incarnation, self.is_gateway), snapshot);
         self.backlog.clear();
         (self.started_at, self.wake_at, self.session) = (now, None, 0);
     }
@@ -119,7 +136,7 @@ impl Full {
         self.indexes += 1;
         self.links.insert(port, self.indexes);
         let name = Port::device_name(port);
-        self.model.set_device_present(&name, true);
+        self.set_device_present(&name, true);
         Event::Link(Link {
             index: self.indexes,
             name,
@@ -131,8 +148,14 @@ impl Full {
     pub(crate) fn unplug(&mut self, port: Id<Port>) -> Option<Event> {
         self.links.remove(&port)?;
         let name = Port::device_name(port);
-        self.model.set_device_present(&name, false);
+        self.set_device_present(&name, false);
         Some(Event::LinkGone(name))
+    }
+
+    fn set_device_present(&mut self, name: &str, present: bool) {
+        if let Some(model) = self.plane.host() {
+            model.set_device_present(name, present);
+        }
     }
 
     pub(crate) fn has_device(&self, port: Id<Port>) -> bool {
@@ -156,6 +179,7 @@ impl Full {
                     self.session = session;
                     wants.push(Wants::Connect(hello));
                 }
+                Action::Probe(probe) => wants.push(Wants::Probe(probe)),
                 Action::Close { session } if session == self.session => wants.push(Wants::Close),
                 Action::Send { session, message } if session == self.session => {
                     wants.extend(message.body.map(Wants::Send));
@@ -179,31 +203,32 @@ impl Full {
     pub(crate) fn work(&mut self, unix_us: u64) -> Option<Event> {
         let visible_us = unix_us.saturating_add_signed(self.clock_off_us);
         let text = |outcome: Result<(), DataplaneError>| outcome.map_err(|error| error.to_string());
+        let plane = self.plane.all();
         match self.backlog.pop_front()? {
             Action::Apply { batch, changes } => Some(Event::Applied {
                 batch,
                 visible_us,
-                outcomes: self.model.apply(&changes).into_iter().map(text).collect(),
+                outcomes: plane.apply(&changes).into_iter().map(text).collect(),
             }),
             Action::Attach { port, token, device } => Some(Event::Attached {
                 port,
                 token,
                 visible_us,
-                outcome: text(self.model.attach(port, &device)),
+                outcome: text(plane.attach(port, &device)),
             }),
             Action::Detach { port, token } => Some(Event::Detached {
                 port,
                 token,
-                outcome: text(self.model.detach(port)),
+                outcome: text(plane.detach(port)),
             }),
             Action::Inject { port, frame } => {
-                let refused = self.model.inject(port, &frame).is_err();
+                let refused = plane.inject(port, &frame).is_err();
                 refused.then_some(Event::InjectRefused)
             }
             Action::Release { frames } => {
                 let refused = frames
                     .iter()
-                    .filter(|(port, frame)| self.model.release(*port, frame).is_err());
+                    .filter(|(port, frame)| plane.release(*port, frame).is_err());
                 let refused = refused.count();
                 Some(Event::Released {
                     sent: (frames.len() - refused) as u64,
@@ -211,7 +236,7 @@ impl Full {
                 })
             }
             Action::TakeUsed { keys } => {
-                let outcome = self.model.take_used(&keys).map_err(|error| error.to_string());
+                let outcome = plane.take_used(&keys).map_err(|error| error.to_string());
                 Some(Event::Used { keys, outcome })
             }
             _ => None,
@@ -220,7 +245,7 @@ impl Full {
 
     /// What became of frames that were held and sent on since the last call.
     pub(crate) fn released(&mut self) -> Vec<(Id<Port>, Verdict)> {
-        self.model.take_released()
+        self.plane.host().map(Model::take_released).unwrap_or_default()
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -237,12 +262,20 @@ impl Full {
         self.agent.has_session()
     }
 
-    /// A frame takes its way through the data plane.
+    /// A frame takes its way through the data plane of a host.
     pub(crate) fn process(&mut self, now: Us, ingress: Ingress, frame: &[u8]) -> Verdict {
-        self.model
-            .advance(Duration::from_micros(now.saturating_sub(self.model_at)));
+        let passed = now.saturating_sub(self.model_at);
         self.model_at = now;
-        self.model.process(ingress, frame)
+        let Some(model) = self.plane.host() else {
+            return Verdict::Drop(DropReason::NoLocalPort);
+        };
+        model.advance(Duration::from_micros(passed));
+        model.process(ingress, frame)
+    }
+
+    /// A gateway takes a packet out of a tunnel: to whom it goes on, or why not.
+    pub(crate) fn forward(&mut self, source: IpAddr, carried: &Carried) -> Result<(IpAddr, Carried), String> {
+        self.plane.forward(source, carried)
     }
 
     /// What the data plane has told since the last call.
@@ -261,7 +294,8 @@ impl Full {
 
     /// The rows in force.
     pub(crate) fn rows(&mut self) -> Vec<Row> {
-        self.model
+        self.plane
+            .all()
             .snapshot()
             .map(|snapshot| snapshot.rows)
             .unwrap_or_default()

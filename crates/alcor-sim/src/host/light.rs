@@ -53,6 +53,11 @@ pub(crate) fn row_digest(row: &Row) -> (u64, u16) {
     (digest(&text).max(1), label)
 }
 
+/// The digests of a row's key and of the row, without labels.
+pub(crate) fn digests(row: &Row) -> (u64, u64) {
+    (key_digest(&row.key()), row_digest(row).0)
+}
+
 /// One row, or its tombstone.
 #[derive(Clone, Copy, Debug)]
 struct LightRow {
