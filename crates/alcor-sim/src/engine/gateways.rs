@@ -38,6 +38,8 @@ struct Member {
     away_since: Option<Us>,
     /// The NCM does not hear it either.
     is_mute: bool,
+    /// When the NCM last heard it: words that were held up arrive when it is mute again.
+    last_heard: Us,
     /// Hosts sent to it when it went away, and nobody has seen them stop yet.
     is_named_still: bool,
     /// Since when it is there, and can be heard.
@@ -245,6 +247,14 @@ impl Sim {
         }
     }
 
+    /// The NCM hears a word of a gateway.
+    pub(super) fn note_heard(&mut self, actor: u32) {
+        let now = self.now;
+        if let Some(member) = self.gateways.members.get_mut(&actor) {
+            member.last_heard = now;
+        }
+    }
+
     /// A gateway takes a delta: it may have all of a network then, or nothing.
     pub(super) fn note_complete(&mut self, actor: u32, delta: &v1::Delta) {
         let now = self.now;
@@ -325,18 +335,16 @@ impl Sim {
                 ));
             }
             for ip in named {
-                let away = self
-                    .gateways
-                    .find(*ip)
-                    .map(|member| (member.away_since, member.is_mute));
-                let Some((Some(away), is_mute)) = away else {
+                let Some(member) = self.gateways.find(*ip) else {
+                    continue;
+                };
+                let Some(away) = member.away_since else {
                     continue;
                 };
                 // That a gateway which still speaks cannot be heard by others, they have to say, and be more than it.
-                let others = if is_mute {
-                    well_since
-                } else {
-                    judges_since.and(well_since).max(judges_since)
+                let (away, others) = match member.is_mute {
+                    true => (away.max(member.last_heard), well_since),
+                    false => (away, judges_since.and(well_since).max(judges_since)),
                 };
                 if others.is_some_and(|others| is_late(others.max(away))) {
                     let name = host::name(*actor);
@@ -477,7 +485,9 @@ impl Sim {
             });
             let named = named.unwrap_or_default();
             let stranger = named.iter().find(|ip| self.gateways.find(**ip).is_none());
-            if named.is_empty() || stranger.is_some() {
+            // Where all are drained there is nobody to send to.
+            let is_wanted = self.gateways.members.values().any(|member| !member.is_draining);
+            if (named.is_empty() && is_wanted) || stranger.is_some() {
                 self.violate(format!(
                     "{when}: {} sends to {named:?} in network {network}",
                     host::name(*actor)

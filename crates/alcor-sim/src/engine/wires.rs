@@ -166,6 +166,7 @@ impl Sim {
         let Some(message) = wire.pipe.as_mut().and_then(|pipe| pipe.to_ncm.pop_front()) else {
             return;
         };
+        self.note_heard(actor);
         match message {
             Up::Hello(hello) => self.ncm_hello(actor, session, hello),
             // The shell reads no larger message: it ends the stream.
