@@ -341,10 +341,16 @@ impl Sim {
                 let Some(away) = member.away_since else {
                     continue;
                 };
-                // That a gateway which still speaks cannot be heard by others, they have to say, and be more than it.
+                // That a gateway which still speaks cannot be heard by others, they have to say, and be more than it; and somebody
+                // has to be there who is not drained.
                 let (away, others) = match member.is_mute {
                     true => (away.max(member.last_heard), well_since),
-                    false => (away, judges_since.and(well_since).max(judges_since)),
+                    false => (
+                        away,
+                        judges_since
+                            .zip(well_since)
+                            .map(|(judges, well)| judges.max(well)),
+                    ),
                 };
                 if others.is_some_and(|others| is_late(others.max(away))) {
                     let name = host::name(*actor);
