@@ -62,10 +62,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    /// Nothing is on its way but heartbeats, which always may be.
     pub(super) fn is_idle(&self) -> bool {
+        let is_heartbeat = |up: &Up| matches!(up, Up::Body(Body::Heartbeat(_)));
         self.pipe
             .as_ref()
-            .is_none_or(|pipe| pipe.to_ncm.is_empty() && pipe.to_host.is_empty())
+            .is_none_or(|pipe| pipe.to_ncm.iter().all(is_heartbeat) && pipe.to_host.is_empty())
     }
 
     /// The host's end is gone, without a word.
