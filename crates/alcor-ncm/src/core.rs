@@ -438,6 +438,13 @@ impl Ncm {
         let known: BTreeSet<Id<Network>> = self.networks.keys().copied().collect();
         let learned = self.networks.iter().filter(|(_, view)| view.learned);
         self.were_learned = learned.map(|(id, _)| *id).collect();
+        let eager = self.networks.iter().filter(|(_, view)| !view.learned);
+        let told: Vec<(Id<Network>, Vec<IpAddr>)> = eager
+            .map(|(id, view)| {
+                let fixed = view.ports.values().flat_map(|port| &port.fixed_ips);
+                (*id, fixed.map(|fixed| fixed.ip_address).collect())
+            })
+            .collect();
         self.clear();
         for row in rows {
             self.change(Change::Put(row));
@@ -447,7 +454,6 @@ impl Ncm {
             (view.revision, view.tombstones_from) = (revision, revision);
             (view.loaded, view.underlay_revision) = (revision, revision);
             view.service.loaded(revision);
-            // Hosts get snapshots, so nothing else is to be done about a switch.
             (view.learned, view.mode_since) = (view.is_to_be_learned(max), revision);
             if !view.retired.is_empty() {
                 self.resting.insert(*id);
@@ -466,6 +472,9 @@ impl Ncm {
         self.fleet.loaded();
         self.judge_gateways();
         self.assign_all(revision);
+        for (network, addresses) in told {
+            self.keep_told(network, &addresses);
+        }
         self.pending.clear();
         concerned.extend(self.interests());
         for (host, network) in concerned {

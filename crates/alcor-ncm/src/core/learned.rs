@@ -15,6 +15,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -158,16 +159,38 @@ impl Ncm {
         self.refresh([network]);
     }
 
-    /// The product of hosts and neighbours is small, at most twice the bound, when this is called.
-    fn begin_to_learn(&mut self, network: Id<Network>) {
-        let until = self.told_until();
+    /// The hosts of a network that have a session.
+    fn connected(&self, network: Id<Network>) -> Vec<HostIndex> {
         let hosts = self.interested(network);
         let connected = hosts.iter().filter_map(|host| {
             let entry = self.hosts.get(host)?;
             entry.session.as_ref()?;
             self.directory.known(host)
         });
-        let connected: Vec<HostIndex> = connected.collect();
+        connected.collect()
+    }
+
+    /// A network that was eager until a state of the region was loaded: if it is learned now, its hosts keep the neighbours that they
+    /// were told of. They are told of them once more with their snapshots, before the rules that ask for labels.
+    pub(super) fn keep_told(&self, network: Id<Network>, addresses: &[IpAddr]) {
+        let Some(view) = self.networks.get(&network).filter(|view| view.learned) else {
+            return;
+        };
+        let until = self.told_until();
+        for host in self.connected(network) {
+            for address in addresses {
+                let row = self.directory.row(view.index, *address);
+                if row.is_none_or(|row| row.owner != host) {
+                    self.directory.learn(host, view.index, *address, until);
+                }
+            }
+        }
+    }
+
+    /// The product of hosts and neighbours is small, at most twice the bound, when this is called.
+    fn begin_to_learn(&mut self, network: Id<Network>) {
+        let until = self.told_until();
+        let connected = self.connected(network);
         let Some(view) = self.networks.get(&network) else {
             return;
         };

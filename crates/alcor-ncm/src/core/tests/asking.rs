@@ -9,7 +9,8 @@ use alcor_dataplane::{
 use super::{
     super::*,
     agent::SimAgent,
-    sim::{Sim, Step},
+    learning,
+    sim::{Sim, Step, run},
     world::{ASKING, World, id, name},
 };
 
@@ -319,4 +320,33 @@ fn rules_do_not_wait_for_networks_elsewhere() {
     assert!(sim.ncm.networks[&id(1001)].looks(&name(1)));
     sim.take(Step::Tick);
     sim.arrive();
+}
+
+/// While the feed was lost, a neighbour left the group, a rule asked for it, and the network grew too large to be told of it all.
+#[test]
+fn what_was_told_before_the_network_was_learned_is_told_again_before_the_rule() {
+    let port = |number, host, ip, groups| Step::Port {
+        number,
+        network: 0,
+        host: Some(host),
+        ip,
+        groups,
+    };
+    run(
+        learning(Options::default()),
+        vec![
+            port(0, 1, 2, 0),
+            Step::MoveTunnel { host: 1 },
+            port(4, 2, 1, 0),
+            Step::Tell,
+            Step::Connect { host: 2 },
+            Step::Rule {
+                group: 0,
+                port: ASKING,
+            },
+            port(0, 1, 2, 1),
+            port(2, 2, 1, 1),
+            Step::Lag,
+        ],
+    );
 }
