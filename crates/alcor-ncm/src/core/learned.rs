@@ -177,13 +177,14 @@ impl Ncm {
             return;
         };
         let until = self.told_until();
+        let owned = view.ports.values().flat_map(|port| {
+            let owner = port.binding.host().and_then(|host| self.directory.known(host));
+            port.fixed_ips.iter().map(move |fixed| (fixed.ip_address, owner))
+        });
+        let owners: BTreeMap<IpAddr, Option<HostIndex>> = owned.collect();
         for host in self.connected(network) {
-            for address in addresses {
-                let row = self.directory.row(view.index, *address);
-                if row.is_none_or(|row| row.owner != host) {
-                    self.directory.learn(host, view.index, *address, until);
-                }
-            }
+            let others = addresses.iter().filter(|ip| owners.get(ip) != Some(&Some(host)));
+            others.for_each(|ip| self.directory.learn(host, view.index, *ip, until));
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) struct SimAgent {
     pub(super) inbox: VecDeque<v1::ncm_message::Body>,
     pub(super) named: BTreeMap<Id<Network>, BTreeSet<RowKey>>,
     pub(super) last_sequence: u64,
-    /// Neighbours of before this session of which it has not been told anything since.
+    /// Neighbours of before this session, or before a snapshot, of which it has not been told anything since.
     pub(super) doubted: BTreeSet<RowKey>,
     /// How long answers hold that do not say so.
     pub(super) lease: Duration,
@@ -213,6 +213,9 @@ impl SimAgent {
         if matches!(phase, v1::SnapshotPhase::Begin | v1::SnapshotPhase::Whole) {
             self.named.insert(network, BTreeSet::new());
             self.held.insert(network, Revision::ZERO);
+            // What it does not name stays where the network is on demand, and is asked for again.
+            let here = |key: &&RowKey| matches!(key, RowKey::Neighbour(of, _) if *of == network);
+            self.doubted.extend(self.rows.keys().filter(here));
         }
         let was_on_demand = self.is_on_demand(network);
         for row in &delta.rows {

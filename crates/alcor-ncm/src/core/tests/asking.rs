@@ -61,15 +61,22 @@ pub(super) fn check(host: &str, agent: &SimAgent, world: &World) {
             continue;
         }
         let network = key.network_id();
+        // A rule that no port of the host is under any more is on its way out.
+        if !world.looks(host, network) {
+            continue;
+        }
         let mut asked = BTreeMap::from([(network, *revision)]);
         for (key, (at, row)) in &agent.rows {
-            if let (RowKey::Router(of, router), Some(_)) = (key, row)
+            // One that has left meanwhile, and is on its way out of here, is none that the rule was told for.
+            if let (RowKey::Router(of, router), Some(Row::Router(row))) = (key, row)
                 && *of == network
+                && row.admin_state_up
             {
+                let now: BTreeSet<_> = world.places(*router, world.revision).collect();
                 let peers = world.places(*router, *at);
                 asked.extend(
                     peers
-                        .filter(|peer| *peer != network)
+                        .filter(|peer| *peer != network && now.contains(peer) && now.contains(&network))
                         .map(|peer| (peer, *revision.max(at))),
                 );
             }
