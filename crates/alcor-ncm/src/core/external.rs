@@ -55,6 +55,8 @@ pub(super) struct FloatingView {
     by_external: BTreeMap<Id<Network>, BTreeSet<Id<FloatingIp>>>,
     /// Those of which something has happened since it was last looked whether they are in force.
     pub unjudged: BTreeSet<Id<FloatingIp>>,
+    /// Those that the region was told of: judged again when no others wait, until it keeps the same.
+    pub untaken: BTreeSet<Id<FloatingIp>>,
     /// The state of the region that was loaded.
     pub loaded_at: Revision,
 }
@@ -118,6 +120,7 @@ impl FloatingView {
             told.revision = revision;
         }
         self.unjudged = self.known.keys().copied().collect();
+        self.untaken.clear();
         self.loaded_at = revision;
     }
 }

@@ -7,7 +7,7 @@ use alcor_model::{FloatingIp, Id, Network, Revision, Router, resource::FloatingI
 use super::{Ncm, external::Told};
 
 /// Words in one tick; the others follow in the next.
-const WORDS_AT_ONCE: usize = 1_000;
+pub(super) const WORDS_AT_ONCE: usize = 1_000;
 
 impl Ncm {
     /// The rows of floating IPs are among what somebody has taken, or refused.
@@ -56,12 +56,19 @@ impl Ncm {
         is_known.then_some(!names.is_empty())
     }
 
-    /// What the region is to be told: until it keeps the same.
+    /// What the region is to be told: until it keeps the same. Who was told of takes his turn after all others, so that words which the
+    /// region does not take hold up nobody's.
     pub(super) fn floating_ip_words(&mut self) -> Vec<FloatingIpWord> {
-        let unjudged = std::mem::take(&mut self.floating.unjudged);
-        let mut words: Vec<_> = unjudged.into_iter().filter_map(|id| self.word_of(id)).collect();
-        self.floating.unjudged.extend(words.iter().map(|word| word.id));
-        words.truncate(WORDS_AT_ONCE);
+        if self.floating.unjudged.is_empty() {
+            std::mem::swap(&mut self.floating.unjudged, &mut self.floating.untaken);
+        }
+        let mut words = Vec::new();
+        while words.len() < WORDS_AT_ONCE
+            && let Some(id) = self.floating.unjudged.pop_first()
+        {
+            words.extend(self.word_of(id));
+        }
+        self.floating.untaken.extend(words.iter().map(|word| word.id));
         words
     }
 

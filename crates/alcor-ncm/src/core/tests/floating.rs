@@ -1,6 +1,7 @@
 //! Floating IPs that hosts answer for.
 
 use alcor_dataplane::{Row, RowKey};
+use alcor_model::FloatingIp;
 use alcor_proto::v1;
 use alcor_southbound::convert::encode_id;
 
@@ -314,6 +315,52 @@ fn a_floating_ip_is_in_force_when_who_translates_it_has_said_so() {
     sim.untold.push(change);
     sim.arrive();
     assert!(!in_force(&sim));
+}
+
+/// The region may refuse a word for ever; those about other floating IPs come to it all the same.
+#[test]
+fn words_that_the_region_does_not_take_hold_up_no_others() {
+    let (mut ncm, mut world) = (Ncm::new(Options::default()), World::default());
+    let rows = in_force::WORDS_AT_ONCE + 10;
+    let changes = (0..rows).map(|number| {
+        let Change::Put(Resource::FloatingIp(row)) = world.floating_ip(1, 1, None) else {
+            unreachable!("it makes a floating IP")
+        };
+        let row = FloatingIp {
+            id: id(50_000 + number as u128),
+            in_force: true,
+            ..FloatingIp::clone(&row)
+        };
+        Change::Put(Resource::FloatingIp(Arc::new(row)))
+    });
+    let now = Now {
+        since_start: Duration::ZERO,
+        unix_us: 1,
+    };
+    let changes = changes.collect();
+    ncm.step(
+        now,
+        Event::Changes {
+            changes,
+            committed_us: 1,
+        },
+    );
+    let mut told = BTreeSet::new();
+    for _ in 0..2 {
+        for action in ncm.step(now, Event::Tick).0 {
+            if let Action::NoteFloatingIps(words) = action {
+                told.extend(words.into_iter().map(|word| word.id));
+            }
+        }
+    }
+    assert_eq!(told.len(), rows);
+    // And what was told is told again.
+    let (actions, _) = ncm.step(now, Event::Tick);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::NoteFloatingIps(_)))
+    );
 }
 
 #[test]
