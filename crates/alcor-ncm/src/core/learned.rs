@@ -177,14 +177,12 @@ impl Ncm {
             return;
         };
         let until = self.told_until();
-        let owned = view.ports.values().flat_map(|port| {
-            let owner = port.binding.host().and_then(|host| self.directory.known(host));
-            port.fixed_ips.iter().map(move |fixed| (fixed.ip_address, owner))
-        });
-        let owners: BTreeMap<IpAddr, Option<HostIndex>> = owned.collect();
-        for host in self.connected(network) {
-            let others = addresses.iter().filter(|ip| owners.get(ip) != Some(&Some(host)));
-            others.for_each(|ip| self.directory.learn(host, view.index, *ip, until));
+        let connected = self.connected(network);
+        for address in addresses {
+            let owner = self.directory.owner(view.index, *address);
+            for host in connected.iter().filter(|host| Some(**host) != owner) {
+                self.directory.learn(*host, view.index, *address, until);
+            }
         }
     }
 
