@@ -31,6 +31,27 @@ pub struct Upper {
     pub tcp: u8,
 }
 
+impl Upper {
+    /// What an upper layer says in its first 8 bytes, which is all but the flags of TCP.
+    #[inline(always)]
+    pub const fn beginning(protocol: u8, bytes: &[u8; 8]) -> Self {
+        let [a, b, c, d, e, f, ..] = *bytes;
+        let (source, point) = if protocol == PROTO_ICMP {
+            (u16::from_be_bytes([e, f]), u16::from_be_bytes([a, b]))
+        } else if has_ports(protocol) {
+            (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+        } else {
+            (0, 0)
+        };
+        Self {
+            source,
+            point,
+            protocol,
+            tcp: 0,
+        }
+    }
+}
+
 /// A connection of a port, without the addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

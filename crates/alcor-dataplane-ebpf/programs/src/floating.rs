@@ -339,24 +339,6 @@ const fn wide(ip: &[u8; 4]) -> [u8; 16] {
     [ip[0], ip[1], ip[2], ip[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// What an upper layer says in its first 8 bytes.
-#[inline(always)]
-fn upper_of(protocol: u8, bytes: &[u8; 8]) -> Upper {
-    let (source, point) = if protocol == PROTO_ICMP {
-        (be16(bytes, 4), be16(bytes, 0))
-    } else if has_ports(protocol) {
-        (be16(bytes, 0), be16(bytes, 2))
-    } else {
-        (0, 0)
-    };
-    Upper {
-        source,
-        point,
-        protocol,
-        tcp: 0,
-    }
-}
-
 /// Reads the packet, whose lengths were compared with the bytes present.
 #[inline(always)]
 fn read(skb: Skb, work: &mut Floating) -> Result<(), End> {
@@ -364,7 +346,7 @@ fn read(skb: Skb, work: &mut Floating) -> Result<(), End> {
     let (total_len, fragment, protocol) = (be16(&work.ip, 2) as u32, be16(&work.ip, 6), work.ip[9]);
     work.total_len = total_len;
     work.is_error = false;
-    work.upper = upper_of(protocol, &[0; 8]);
+    work.upper = Upper::beginning(protocol, &[0; 8]);
     if work.ip[0] != 0x45 || total_len < IPV4_LEN {
         return Err(MALFORMED);
     }
@@ -383,7 +365,7 @@ fn read(skb: Skb, work: &mut Floating) -> Result<(), End> {
         return Err(MALFORMED);
     }
     let bytes: [u8; 8] = skb.bytes(UPPER).ok_or(MALFORMED)?;
-    work.upper = upper_of(protocol, &bytes);
+    work.upper = Upper::beginning(protocol, &bytes);
     work.is_error = matches!(identify(&work.upper, Direction::Egress), Identity::Error);
     Ok(())
 }

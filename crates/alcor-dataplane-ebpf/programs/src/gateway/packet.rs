@@ -103,24 +103,6 @@ impl Work {
     }
 }
 
-/// What an upper layer says in its first 8 bytes.
-#[inline(always)]
-const fn upper_of(protocol: u8, bytes: &[u8; 8]) -> Upper {
-    let (source, point) = if protocol == PROTO_ICMP {
-        (be16(bytes, 4), be16(bytes, 0))
-    } else if has_ports(protocol) {
-        (be16(bytes, 0), be16(bytes, 2))
-    } else {
-        (0, 0)
-    };
-    Upper {
-        source,
-        point,
-        protocol,
-        tcp: 0,
-    }
-}
-
 /// Reads the packet, whose lengths were compared with the bytes present.
 #[inline(never)]
 pub fn read(frame: Frame, work: &mut Work) -> u32 {
@@ -158,7 +140,7 @@ pub fn read(frame: Frame, work: &mut Work) -> u32 {
     if IPV4_LEN + least > total_len {
         return malformed;
     }
-    work.upper = upper_of(protocol, &bytes);
+    work.upper = Upper::beginning(protocol, &bytes);
     if protocol == PROTO_TCP {
         let Some(flags) = frame.read::<u8>(UPPER + 13) else {
             return malformed;
@@ -185,7 +167,7 @@ pub fn read_quote(frame: Frame, work: &mut Work) -> u32 {
     }
     work.quoted_source = [ip[12], ip[13], ip[14], ip[15]];
     work.quoted_destination = [ip[16], ip[17], ip[18], ip[19]];
-    work.quoted = upper_of(ip[9], &upper);
+    work.quoted = Upper::beginning(ip[9], &upper);
     1
 }
 
