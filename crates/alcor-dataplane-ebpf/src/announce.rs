@@ -28,8 +28,10 @@ type Spot = (u32, Ipv4Addr);
 /// What is still to be told: one entry for each address at most.
 #[derive(Default)]
 struct Pending {
-    /// MAC of the device, how often yet, and not before when.
-    spots: BTreeMap<Spot, (MacAddr, u32, Instant)>,
+    /// MAC of the device and how often yet, by when it is due.
+    due: BTreeMap<(Instant, Spot), (MacAddr, u32)>,
+    /// When each address is due.
+    spots: BTreeMap<Spot, Instant>,
     ends: bool,
 }
 
@@ -46,28 +48,33 @@ enum Next {
 
 impl Pending {
     fn announce(&mut self, spot: Spot, mac: MacAddr, now: Instant) {
-        self.spots.insert(spot, (mac, TIMES, now));
+        self.put(spot, now, (mac, TIMES));
+    }
+
+    fn put(&mut self, spot: Spot, at: Instant, what: (MacAddr, u32)) {
+        self.cease(spot);
+        self.spots.insert(spot, at);
+        self.due.insert((at, spot), what);
     }
 
     fn cease(&mut self, spot: Spot) {
-        self.spots.remove(&spot);
+        if let Some(at) = self.spots.remove(&spot) {
+            self.due.remove(&(at, spot));
+        }
     }
 
     /// The next thing to do; it is taken for done.
     fn next(&mut self, now: Instant) -> Next {
-        let next = self.spots.iter_mut().min_by_key(|(_, (.., at))| *at);
-        let Some((&spot, (mac, left, at))) = next else {
+        let Some((&(at, spot), &(mac, left))) = self.due.first_key_value() else {
             return Next::Rest;
         };
         let early = at.saturating_duration_since(now);
         if !early.is_zero() {
             return Next::Wait(early);
         }
-        let mac = *mac;
-        *left = left.saturating_sub(1);
-        *at = now + INTERVAL;
-        if *left == 0 {
-            self.spots.remove(&spot);
+        match left {
+            0 | 1 => self.cease(spot),
+            _ => self.put(spot, now + INTERVAL, (mac, left - 1)),
         }
         Next::Tell(spot, mac)
     }
