@@ -22,8 +22,8 @@ use crate::{
 
 /// Streams that one connection may carry: agents have one each, simulators put many into one.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
-/// The service's only method, after its name.
-const SESSION: &str = "/Session";
+/// The service's only method.
+const SESSION: &str = "Session";
 
 /// What an agent sends after its hello.
 pub type FromAgent = agent_message::Body;
@@ -71,13 +71,7 @@ impl<A: Acceptor> tonic::codegen::Service<http::Request<Body>> for Southbound<A>
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            if request
-                .uri()
-                .path()
-                .strip_prefix('/')
-                .and_then(|path| path.strip_prefix(SERVICE_NAME))
-                != Some(SESSION)
-            {
+            if request.uri().path() != format!("/{SERVICE_NAME}/{SESSION}") {
                 return Ok(Status::unimplemented("there is only Session").into_http());
             }
             let mut grpc = Grpc::new(FrameCodec).max_decoding_message_size(MESSAGE_BYTES_MAX);
