@@ -39,6 +39,16 @@ pub struct Scenario {
     pub frames: Vec<(Ingress, Vec<u8>)>,
 }
 
+/// A region whose networks routers connect, and what chance there is left.
+fn routed(seed: u64) -> (Rng, state::State) {
+    let mut rng = Rng::new(seed);
+    let mut state = state::generate(&mut rng);
+    security::add(&mut rng, &mut state);
+    learning::add(&mut rng, &mut state);
+    routing::add(&mut rng, &mut state);
+    (rng, state)
+}
+
 impl Scenario {
     /// The scenario of this seed.
     pub fn from_seed(seed: u64) -> Self {
@@ -80,38 +90,20 @@ impl Scenario {
 
     /// A scenario of [`Self::learning`] with routers between networks.
     pub fn routed(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let mut state = state::generate(&mut rng);
-        security::add(&mut rng, &mut state);
-        learning::add(&mut rng, &mut state);
-        routing::add(&mut rng, &mut state);
-        let mut scenario = Self::of(seed, &mut rng, state.clone());
-        routing::cross(&mut rng, &state, &mut scenario.frames);
-        learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
-        scenario
+        let (rng, state) = routed(seed);
+        Self::crossing(seed, rng, state)
     }
 
     /// A scenario of [`Self::routed`] with gateways, between networks' hosts and to the outside.
     pub fn with_gateways(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let mut state = state::generate(&mut rng);
-        security::add(&mut rng, &mut state);
-        learning::add(&mut rng, &mut state);
-        routing::add(&mut rng, &mut state);
+        let (mut rng, mut state) = routed(seed);
         gateways::add(&mut rng, &mut state);
-        let mut scenario = Self::of(seed, &mut rng, state.clone());
-        routing::cross(&mut rng, &state, &mut scenario.frames);
-        learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
-        scenario
+        Self::crossing(seed, rng, state)
     }
 
     /// A scenario of [`Self::with_gateways`] whose host translates floating IPs itself.
     pub fn floating(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let mut state = state::generate(&mut rng);
-        security::add(&mut rng, &mut state);
-        learning::add(&mut rng, &mut state);
-        routing::add(&mut rng, &mut state);
+        let (mut rng, mut state) = routed(seed);
         gateways::add(&mut rng, &mut state);
         floating::add(&mut rng, &mut state);
         let mut scenario = Self::of(seed, &mut rng, state.clone());
@@ -132,6 +124,14 @@ impl Scenario {
     /// A random change of the scenario's floating IPs.
     pub fn floating_change(&self, rng: &mut Rng) -> Option<RowChange> {
         floating::change(rng, &self.rows)
+    }
+
+    /// Frames between networks among the others, some of which were passed on.
+    fn crossing(seed: u64, mut rng: Rng, state: state::State) -> Self {
+        let mut scenario = Self::of(seed, &mut rng, state.clone());
+        routing::cross(&mut rng, &state, &mut scenario.frames);
+        learning::pass_on(&mut rng, &scenario.rows, &mut scenario.frames);
+        scenario
     }
 
     fn of(seed: u64, rng: &mut Rng, state: state::State) -> Self {
