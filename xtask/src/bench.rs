@@ -50,7 +50,7 @@ enum Name {
     Security,
     /// The last part of `security`: throughput and connections per second with 0 to 1,000 rules a port (root).
     SecurityDataplane,
-    /// Round trips of the first packets to 200 peers that a host has to ask for, beside later ones (root).
+    /// Round trips of the first packets to 200 peers that a host has to ask for, all at once and one by one, beside later ones (root).
     FirstPacket,
     /// Gateways: packets per second beside the kernel's forwarding, a million mappings, the cost of the hop, a dead one, source NAT
     /// (root).
