@@ -29,7 +29,7 @@ const PACKAGES: [(&str, &str, &str); 9] = [
     ("iperf3", "iperf3", "TCP between VMs"),
     ("udhcpc", "udhcpc", "a real DHCP client in the VMs"),
     ("nsenter", "util-linux", "runs processes inside namespaces"),
-    ("ethtool", "ethtool", "looks at and sets offloads"),
+    ("vtysh", "frr", "a real router that announces floating IPs"),
 ];
 
 /// Version of the linker for kernel programs.

@@ -37,7 +37,9 @@ use alcor_dataplane::Uplinks;
 /// The usual [`EbpfConfig::max_neighbours`].
 pub use alcor_dataplane_abi::layout::MAX_NEIGHBOURS;
 pub use dataplane::EbpfDataplane;
-pub use gateway::{Attachment, GatewayConfig, MAX_GATEWAY_NEIGHBOURS, ROUTE_PROTOCOL, XdpGateway};
+pub use gateway::{
+    Attachment, GatewayConfig, MAX_GATEWAY_NEIGHBOURS, ROUTE_METRIC, ROUTE_PROTOCOL, XdpGateway,
+};
 
 /// Where a data plane lives.
 #[derive(Clone, Debug)]

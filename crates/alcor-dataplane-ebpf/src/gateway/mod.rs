@@ -40,7 +40,7 @@ use derived::{Handles, Key};
 use nat::{Nat, Sweeper};
 use peers::Peers;
 use presence::Presence;
-pub use presence::ROUTE_PROTOCOL;
+pub use presence::{ROUTE_METRIC, ROUTE_PROTOCOL};
 use tables::Tables;
 
 use crate::{

@@ -1,6 +1,7 @@
 //! That the outside finds the addresses that this gateway owns: a gratuitous ARP where one is taken over, and a route, which says that it
 //! is here. The route is a blackhole: the program takes what comes for the address before the node's own stack sees it, and where it does
-//! not, nothing of the node shall. Its protocol number is ours, so that a routing daemon can announce it (FRR: `redistribute kernel`).
+//! not, nothing of the node shall. Its protocol number tells the gateway which routes are its own, its metric tells a routing daemon that shall
+//! announce them and nothing else (FRR: `redistribute kernel`, which does not see protocols).
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
@@ -14,6 +15,8 @@ use crate::{announce::Announcer, inject::Injector, netlink};
 
 /// Who made our routes (`rtm_protocol`): a number that nobody has in iproute2's `rt_protos`.
 pub const ROUTE_PROTOCOL: u8 = 172;
+/// The metric of our routes, which nothing else on a node has by default.
+pub const ROUTE_METRIC: u32 = 172;
 /// Prefix length of one address.
 const HOST_BITS: u8 = 32;
 
@@ -74,6 +77,7 @@ fn route(address: Ipv4Addr) -> RouteMessage {
     route.header.kind = RouteType::BlackHole;
     let destination = RouteAttribute::Destination(RouteAddress::Inet(address));
     route.attributes.push(destination);
+    route.attributes.push(RouteAttribute::Priority(ROUTE_METRIC));
     route
 }
 
@@ -82,7 +86,8 @@ fn address(route: &RouteMessage) -> Option<Ipv4Addr> {
     let is_ours = route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
         && route.header.kind == RouteType::BlackHole
         && route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.destination_prefix_length == HOST_BITS;
+        && route.header.destination_prefix_length == HOST_BITS
+        && route.attributes.contains(&RouteAttribute::Priority(ROUTE_METRIC));
     route
         .attributes
         .iter()

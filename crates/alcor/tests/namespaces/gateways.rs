@@ -1,8 +1,14 @@
 //! Gateways: first packets go by one of them, then directly; one that dies or starts again is not missed.
 
+mod bgp;
 pub(crate) mod north;
 
-use std::{fs, net::IpAddr, os::unix::net::UnixStream, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::net::UnixStream,
+    path::Path,
+};
 
 use alcor_dataplane_abi::gateway::{choose, flow_key, key};
 use alcor_lab::{Namespace, Process, eventually};
@@ -13,7 +19,7 @@ use crate::region::{PATIENCE, Region, Vm, answered, interrupt, more_answers};
 /// Every network is on demand.
 const CONFIG: &str = "[ncm]\neager_rows_max = 0\n";
 const MTU: u16 = 1500;
-/// The router of the outside, which is every gateway's way on.
+/// The router of the outside.
 pub(crate) const OUTSIDE: &str = "203.0.113.1";
 /// A host behind it.
 pub(crate) const FAR: &str = "198.51.100.1";
@@ -33,15 +39,12 @@ pub(crate) struct Cloud {
     pub(crate) outside: Namespace,
     /// Where the outside is plugged in.
     pub(crate) beyond: Namespace,
+    /// The router on that wire, which is every gateway's way on.
+    way_on: Ipv4Addr,
 }
 
 fn words(namespace: &Namespace, arguments: &str) -> String {
     namespace.ip(&arguments.split(' ').collect::<Vec<_>>()).unwrap()
-}
-
-/// A gateway's address outside.
-fn external_ip(tunnel_ip: IpAddr) -> IpAddr {
-    [203, 0, 113, 230 + sixteen(tunnel_ip)[3]].into()
 }
 
 /// An address as keys are made of it.
@@ -75,19 +78,30 @@ impl Cloud {
 
     /// The same without gateways.
     pub(crate) fn bare(name: &'static str, config: Option<&str>) -> Self {
+        let cloud = Self::behind(name, config, OUTSIDE);
+        words(&cloud.outside, &format!("address add {FAR}/32 dev lo"));
+        cloud
+    }
+
+    /// No gateways, and nothing behind the router of the outside, which has this address.
+    fn behind(name: &'static str, config: Option<&str>, way_on: &str) -> Self {
+        let way_on: Ipv4Addr = way_on.parse().unwrap();
         let region = Region::start_with(name, 3, config);
         let beyond = region.lab.wire_called("owire", MTU).unwrap();
-        let outside = region
-            .lab
-            .host(&beyond, "outside", OUTSIDE.parse().unwrap(), MTU)
-            .unwrap();
-        words(&outside, &format!("address add {FAR}/32 dev lo"));
+        let outside = region.lab.host(&beyond, "outside", way_on.into(), MTU).unwrap();
         Self {
             region,
             gateways: Vec::new(),
             outside,
             beyond,
+            way_on,
         }
+    }
+
+    /// A gateway's address outside.
+    fn external_ip(&self, tunnel_ip: IpAddr) -> IpAddr {
+        let [first, second, third, _] = self.way_on.octets();
+        [first, second, third, 230 + sixteen(tunnel_ip)[3]].into()
     }
 
     /// Starts two gateways.
@@ -99,7 +113,7 @@ impl Cloud {
         for gateway in 0..self.gateways.len() {
             self.gateway_lives(gateway);
             // What is the node's own passes.
-            let external = external_ip(self.gateways[gateway].tunnel_ip).to_string();
+            let external = self.external_ip(self.gateways[gateway].tunnel_ip).to_string();
             let ping = ["ping", "-n", "-c1", "-W2", &external];
             self.outside.run(&ping).unwrap();
         }
@@ -109,14 +123,14 @@ impl Cloud {
         let name = format!("{lab}-g{number}");
         remove_pins(&name);
         let tunnel_ip: IpAddr = [198, 18, 1, 20 + number].into();
-        let external = external_ip(tunnel_ip);
+        let external = self.external_ip(tunnel_ip);
         let wire = &self.region.wire;
         let namespace = self
             .region
             .lab
             .gateway(&format!("g{number}"), wire, tunnel_ip, (outside, external), MTU)
             .unwrap();
-        words(&namespace, &format!("route add default via {OUTSIDE}"));
+        words(&namespace, &format!("route add default via {}", self.way_on));
         let process = self.start_gateway(&name, tunnel_ip, &namespace);
         Gateway {
             name,

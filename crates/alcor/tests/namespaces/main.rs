@@ -7,6 +7,7 @@
 )]
 
 mod floating;
+mod frr;
 mod gateways;
 mod packets;
 mod region;

@@ -45,19 +45,24 @@ impl North {
     }
 
     pub(crate) fn floating_ip(&self, vm: &Vm) -> String {
-        let attributes = json!({"floating_network_id": self.external, "port_id": vm.port["id"]});
-        let made = self.cloud.region.post("floatingip", attributes);
+        let made = self.floating_ip_of(vm);
         made["floating_ip_address"].as_str().unwrap().to_owned()
     }
 
+    /// The same as the API shows it.
+    pub(super) fn floating_ip_of(&self, vm: &Vm) -> Value {
+        let attributes = json!({"floating_network_id": self.external, "port_id": vm.port["id"]});
+        self.cloud.region.post("floatingip", attributes)
+    }
+
     /// The address that the router sends from.
-    fn snat_address(&self) -> String {
+    pub(super) fn snat_address(&self) -> String {
         let info = &self.router["external_gateway_info"]["external_fixed_ips"][0];
         info["ip_address"].as_str().unwrap().to_owned()
     }
 
     /// The gateway that the router's addresses are on.
-    fn owner(&self) -> usize {
+    pub(super) fn owner(&self) -> usize {
         let id: uuid::Uuid = self.router["id"].as_str().unwrap().parse().unwrap();
         self.cloud.chosen(key(id.as_bytes()))
     }
