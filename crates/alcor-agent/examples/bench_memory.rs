@@ -274,7 +274,7 @@ async fn main() {
     let address = listener.local_addr().unwrap();
     let (session_sender, mut sessions) = mpsc::channel(1);
     tokio::spawn(serve(
-        listener,
+        alcor_tls::Incoming::new(listener, None),
         Ncm(Mutex::new(session_sender)),
         std::future::pending(),
     ));

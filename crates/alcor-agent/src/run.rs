@@ -19,6 +19,7 @@ use alcor_model::{
     Id, Network,
     resource::{DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX},
 };
+use alcor_tls::Tls;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -55,8 +56,11 @@ pub struct AgentConfig {
     pub tunnel_ip: IpAddr,
     /// The availability zone that this host is in; 1 to 255 bytes.
     pub availability_zone: String,
-    /// The NCM to connect to, as `http://address:port`.
+    /// The NCM to connect to, as `http://address:port`; with `tls`, as `https://`.
     pub ncm: String,
+    /// The certificates of this host or gateway; none: what the NCM is told is not protected, nor is who tells it.
+    #[serde(skip)]
+    pub tls: Option<Tls>,
     /// The local socket for attaching devices.
     pub socket: PathBuf,
     /// DHCP lease time in seconds, at least 60.
@@ -76,6 +80,7 @@ impl Default for AgentConfig {
             tunnel_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             availability_zone: DEFAULT_ZONE.to_owned(),
             ncm: "http://127.0.0.1:9697".to_owned(),
+            tls: None,
             socket: PathBuf::from("/run/alcor/agent.sock"),
             dhcp_lease_s: 86_400,
             watch_links: true,
@@ -224,7 +229,10 @@ pub async fn run(
     let shell = Shell {
         agent: Agent::new(settings, snapshot),
         started: Instant::now(),
-        ncm: config.ncm.clone(),
+        ncm: session::Ncm {
+            url: config.ncm.clone(),
+            tls: config.tls.clone(),
+        },
         stream_sender,
         session: None,
         backlog: VecDeque::new(),
@@ -262,7 +270,7 @@ struct Inputs {
 struct Shell {
     agent: Agent,
     started: Instant,
-    ncm: String,
+    ncm: session::Ncm,
     stream_sender: mpsc::Sender<Event>,
     session: Option<Session>,
     /// Work that the data plane's queue has no room for yet. The loop never waits for room alone: the data plane

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alcor_proto::v1;
 use alcor_southbound::client::{self, Incoming};
+use alcor_tls::Tls;
 use tokio::sync::mpsc;
 
 use crate::{core::Event, wire};
@@ -12,6 +13,13 @@ use crate::{core::Event, wire};
 pub(crate) const SEND_QUEUE: usize = 4_096;
 /// Longest time to open a session.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where the NCM is, and what opens its door.
+#[derive(Clone)]
+pub(crate) struct Ncm {
+    pub(crate) url: String,
+    pub(crate) tls: Option<Tls>,
+}
 
 /// The sending side of a running session. Dropping it ends the session.
 pub(crate) struct Session {
@@ -27,10 +35,10 @@ impl Drop for Session {
 }
 
 /// Opens a session; everything about it, its end too, comes as events.
-pub(crate) fn open(endpoint: String, number: u64, hello: v1::Hello, events: mpsc::Sender<Event>) -> Session {
+pub(crate) fn open(ncm: Ncm, number: u64, hello: v1::Hello, events: mpsc::Sender<Event>) -> Session {
     let (send, outgoing) = mpsc::channel(SEND_QUEUE);
     let task = tokio::spawn(async move {
-        let reason = run(&endpoint, number, hello, outgoing, &events).await;
+        let reason = run(&ncm, number, hello, outgoing, &events).await;
         // Nobody listens: the agent stops.
         let _ = events
             .send(Event::Closed {
@@ -44,18 +52,18 @@ pub(crate) fn open(endpoint: String, number: u64, hello: v1::Hello, events: mpsc
 
 /// Runs the session and says why it ended.
 async fn run(
-    endpoint: &str,
+    ncm: &Ncm,
     number: u64,
     hello: v1::Hello,
     outgoing: mpsc::Receiver<v1::AgentMessage>,
     events: &mpsc::Sender<Event>,
 ) -> String {
-    let client::Session { send, receive } =
-        match tokio::time::timeout(OPEN_WITHIN, client::connect(endpoint, hello)).await {
-            Ok(Ok(session)) => session,
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return format!("the NCM did not answer within {} s", OPEN_WITHIN.as_secs()),
-        };
+    let connecting = client::connect(&ncm.url, ncm.tls.as_ref(), hello);
+    let client::Session { send, receive } = match tokio::time::timeout(OPEN_WITHIN, connecting).await {
+        Ok(Ok(session)) => session,
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return format!("the NCM did not answer within {} s", OPEN_WITHIN.as_secs()),
+    };
     // Side by side: an NCM that does not read must not keep the agent from reading.
     tokio::select! {
         reason = read(number, receive, events) => reason,

@@ -243,7 +243,7 @@ async fn ncm() -> (NcmHandle, SocketAddr) {
     let (reports, _) = mpsc::unbounded_channel();
     let ncm = NcmHandle::start(options, Arc::new(Region(reports)));
     tokio::spawn(alcor_southbound::server::serve(
-        listener,
+        alcor_tls::Incoming::new(listener, None),
         ncm.clone(),
         std::future::pending(),
     ));

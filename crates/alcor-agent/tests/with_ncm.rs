@@ -87,7 +87,7 @@ async fn a_port_goes_from_the_region_to_the_data_plane_and_its_status_back() {
     let (report_sender, mut reports) = mpsc::unbounded_channel();
     let ncm = NcmHandle::start(Options::default(), Arc::new(Region(report_sender)));
     tokio::spawn(alcor_southbound::server::serve(
-        listener,
+        alcor_tls::Incoming::new(listener, None),
         ncm.clone(),
         std::future::pending(),
     ));

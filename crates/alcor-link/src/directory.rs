@@ -14,12 +14,13 @@ use alcor_proto::link::{
     directory_server::{Directory, DirectoryServer},
 };
 use alcor_southbound::convert::{decode_id, encode_id};
+use alcor_tls::{Incoming, Role};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, transport::Channel};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 
-use crate::CALL_BYTES_MAX;
+use crate::{CALL_BYTES_MAX, serve::only};
 
 /// How long a controller waits for an answer before it goes on without.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,14 +36,16 @@ struct Service(NcmHandle);
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
-    listener: TcpListener,
+    incoming: Incoming,
     ncm: NcmHandle,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    let service = DirectoryServer::new(Service(ncm));
+    let service = InterceptedService::new(service, |request| only(&[Role::Controller], request));
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
-        .add_service(DirectoryServer::new(Service(ncm)))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming.connections(), shutdown)
         .await
 }
 

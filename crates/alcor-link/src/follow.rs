@@ -15,6 +15,7 @@ use alcor_ncm::{
     service::{BoxFuture, NotTaken},
 };
 use alcor_proto::link::{self, feed_client::FeedClient};
+use alcor_tls::{DialError, Role, Tls};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -47,27 +48,31 @@ const WORDS_MAX: usize = 10_000;
 
 /// The address is none.
 #[derive(Debug, Error)]
-#[error("'{0}' is no URL; expected for example http://127.0.0.1:9695")]
-pub struct BadEndpoint(String);
+pub enum BadEndpoint {
+    /// It is no URL.
+    #[error("'{0}' is no URL; expected for example http://127.0.0.1:9695")]
+    NoUrl(String),
+    /// It has the scheme of a connection without certificates where there are some, or the other way round.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
 
-/// A connection that is opened when it is needed, and again when it broke.
+/// A connection that is opened when it is needed, and again when it broke; with TLS when there are certificates, and then only
+/// to a server that has this role.
 ///
 /// # Errors
-/// When the URL is none.
-pub fn channel(url: &str) -> Result<Channel, BadEndpoint> {
-    let bad = |_| BadEndpoint(url.to_owned());
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(bad)?;
-    if !matches!(endpoint.uri().scheme_str(), Some("http")) {
-        return Err(BadEndpoint(url.to_owned()));
-    }
-    Ok(endpoint
+/// When the URL is none, or not one for this.
+pub fn channel(url: &str, tls: Option<&Tls>, server: &'static [Role]) -> Result<Channel, BadEndpoint> {
+    let bad = |_| BadEndpoint::NoUrl(url.to_owned());
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(bad)?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_INTERVAL)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .connect_lazy())
+        .initial_stream_window_size(WINDOW_BYTES);
+    Ok(alcor_tls::connect_lazy(&endpoint, tls, server)?)
 }
 
 /// Why a feed ended; the NCM asks for it again.

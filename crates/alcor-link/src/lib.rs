@@ -2,8 +2,8 @@
 //! hosts.
 //!
 //! It carries and checks; which rows a host needs is `alcor-ncm`'s, and what a region keeps is `alcor-region`'s. The protocol
-//! is in `alcor-proto`, `link.proto`. Plain HTTP/2 without TLS: both ends belong on loopback or on a network of the
-//! platform's own.
+//! is in `alcor-proto`, `link.proto`. With TLS only an NCM may follow and report, and only a controller may ask. Without, both ends
+//! belong on loopback or on a network of the platform's own.
 
 pub mod convert;
 pub mod directory;

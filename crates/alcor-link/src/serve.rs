@@ -15,13 +15,11 @@ use alcor_proto::link::{
     feed_server::{Feed, FeedServer},
 };
 use alcor_store::FeedBatch;
-use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use alcor_tls::{Incoming, Peer, Role};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, service::interceptor::InterceptedService};
 
 use crate::{
     CALL_BYTES_MAX, PART_BYTES,
@@ -69,7 +67,7 @@ struct Service {
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
-    listener: TcpListener,
+    incoming: Incoming,
     source: Arc<dyn Source>,
     region: Arc<dyn RegionLink>,
     options: Options,
@@ -83,13 +81,20 @@ pub async fn serve(
         stop: stop.clone(),
     };
     let service = FeedServer::new(service).max_decoding_message_size(CALL_BYTES_MAX);
+    let service = InterceptedService::new(service, |request| only(&[Role::Ncm], request));
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming.connections(), stop.cancelled_owned())
         .await
+}
+
+/// Lets requests pass that come from one of these.
+pub(crate) fn only(roles: &[Role], request: Request<()>) -> Result<Request<()>, Status> {
+    Peer::of(request.extensions())?.must_have_role(roles)?;
+    Ok(request)
 }
 
 type Part = Result<FeedMessage, Status>;
@@ -102,7 +107,7 @@ impl Feed for Service {
         &self,
         request: Request<link::Subscription>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let from = request.remote_addr();
+        let from = Peer::of(request.extensions())?.to_string();
         let busy = |_| Status::resource_exhausted(format!("{FEEDS_MAX} NCMs follow this controller already"));
         let permit = Arc::clone(&self.feeds).try_acquire_owned().map_err(busy)?;
         let subscription = request.into_inner();
@@ -119,10 +124,10 @@ impl Feed for Service {
         tokio::spawn(async move {
             let feeds = Arc::clone(stream.permit.semaphore());
             LINK_FEEDS.set([], (FEEDS_MAX - feeds.available_permits()) as u64);
-            tracing::info!(?from, at = %stream.at, "an NCM follows");
+            tracing::info!(from, at = %stream.at, "an NCM follows");
             let reason = stream.run(subscription.region, stop).await;
             LINK_FEEDS.set([], (FEEDS_MAX - feeds.available_permits()) as u64);
-            tracing::info!(?from, %reason, "an NCM follows no longer");
+            tracing::info!(from, %reason, "an NCM follows no longer");
         });
         Ok(Response::new(ReceiverStream::new(queue)))
     }

@@ -27,6 +27,7 @@ use alcor_ncm::{
 };
 use alcor_proto::link::{self, feed_client::FeedClient, feed_server::Feed, feed_server::FeedServer};
 use alcor_store::{FeedBatch, Lagged};
+use alcor_tls::Incoming;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc, watch},
@@ -195,7 +196,8 @@ async fn controller(fake: &Fake, at: &str, options: Options, stop: &Cancellation
     let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (source, back, stop) = (Arc::new(fake.clone()), Arc::new(fake.clone()), stop.clone());
-    tokio::spawn(serve(listener, source, back, options, stop));
+    let incoming = Incoming::new(listener, None);
+    tokio::spawn(serve(incoming, source, back, options, stop));
     format!("http://{address}")
 }
 
@@ -203,7 +205,12 @@ async fn controller(fake: &Fake, at: &str, options: Options, stop: &Cancellation
 fn ncm(url: &str, fake: &Fake, stop: &CancellationToken) -> (NcmHandle, watch::Receiver<bool>) {
     let ncm = NcmHandle::start(alcor_ncm::Options::default(), Arc::new(fake.clone()));
     let (loaded, ready) = watch::channel(false);
-    tokio::spawn(follow(channel(url).unwrap(), ncm.clone(), loaded, stop.clone()));
+    tokio::spawn(follow(
+        channel(url, None, &[]).unwrap(),
+        ncm.clone(),
+        loaded,
+        stop.clone(),
+    ));
     (ncm, ready)
 }
 
@@ -359,7 +366,7 @@ async fn a_gap_in_the_feed_makes_the_ncm_ask_for_all() {
 async fn words_go_back_whole_and_refusals_are_told() {
     let (fake, stop) = (Fake::new(0, 0), CancellationToken::new());
     let url = controller(&fake, "127.0.0.1:0", Options::default(), &stop).await;
-    let link = Controller::new(channel(&url).unwrap());
+    let link = Controller::new(channel(&url, None, &[]).unwrap());
     let ip: IpAddr = "2001:db8::1".parse().unwrap();
     let mut word = HostWord::new(ip, "z1");
     word.external_networks = [Id::generate(), Id::generate()].into();

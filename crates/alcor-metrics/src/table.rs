@@ -159,6 +159,9 @@ metrics! {
     Histogram<SECONDS> AGENT_RESOLVE_SECONDS [] = "alcor_agent_resolve_seconds",
         "From the first packet to an address that no row told until it went on.";
 
+    Counter TLS_REFUSED ["reason"] = "alcor_tls_refused_total",
+        "Refused by their certificates, by reason: handshake (a connection with no good certificate), role (nobody of that kind may ask this), name (a session that claims to be another host or gateway).";
+
     Gauge BUILD_INFO ["version"] = "alcor_build_info",
         "1; the version is the label.";
     Gauge PROCESS_RESIDENT_BYTES [] = "alcor_process_resident_bytes",

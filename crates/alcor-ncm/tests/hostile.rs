@@ -12,6 +12,7 @@ use alcor_proto::v1::{
     self, AgentMessage, NcmMessage, agent_message::Body, ncm_message, southbound_client::SouthboundClient,
 };
 use alcor_southbound::{MESSAGE_BYTES_MAX, server};
+use alcor_tls::Incoming;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
@@ -61,7 +62,7 @@ async fn serve() -> (NcmHandle, Channel, JoinHandle<()>) {
     let address = listener.local_addr().unwrap();
     let acceptor = ncm.clone();
     let server = tokio::spawn(async move {
-        let served = server::serve(listener, acceptor, std::future::pending()).await;
+        let served = server::serve(Incoming::new(listener, None), acceptor, std::future::pending()).await;
         served.unwrap();
     });
     let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use alcor_proto::v1::{AgentMessage, Hello, NcmMessage, agent_message, southbound_client::SouthboundClient};
+use alcor_tls::{DialError, Role, Tls};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,9 +30,9 @@ pub enum ChannelError {
     Endpoint(String),
     /// Nobody listens, or the connection broke.
     #[error("the NCM cannot be reached: {}", root_cause(.0))]
-    Transport(#[from] tonic::transport::Error),
+    Transport(#[from] DialError),
     /// The NCM refused or ended the session.
-    #[error("the NCM ended the session: {} ({:?})", .0.message(), .0.code())]
+    #[error("the NCM ended the session: {} ({:?})", said(.0), .0.code())]
     Ended(#[from] Box<tonic::Status>),
 }
 
@@ -42,6 +43,14 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// What the NCM says; or, when it was the connection that broke, what broke it.
+fn said(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        Some(broken) => root_cause(broken),
+        None => status.message().to_owned(),
+    }
 }
 
 /// An open session.
@@ -70,12 +79,15 @@ impl Incoming {
     }
 }
 
-/// Connects and says hello. The NCM's answer (Welcome) is the first message received.
+/// Who may be at the other end: an NCM, or a controller with one inside.
+const SERVERS: &[Role] = &[Role::Ncm, Role::Controller];
+
+/// Connects, with TLS when there are certificates, and says hello. The NCM's answer (Welcome) is the first message received.
 ///
 /// # Errors
 /// When nobody is there within [`CONNECT_TIMEOUT`] ([`CONNECT_TIMEOUT_GATEWAY`] for a gateway) or the NCM refuses at once.
-pub async fn connect(endpoint: &str, hello: Hello) -> Result<Session, ChannelError> {
-    let channel = Endpoint::from_shared(endpoint.to_owned())
+pub async fn connect(endpoint: &str, tls: Option<&Tls>, hello: Hello) -> Result<Session, ChannelError> {
+    let endpoint = Endpoint::from_shared(endpoint.to_owned())
         .map_err(|_| ChannelError::Endpoint(endpoint.to_owned()))?
         .tcp_nodelay(true)
         .connect_timeout(match hello.gateway {
@@ -83,9 +95,8 @@ pub async fn connect(endpoint: &str, hello: Hello) -> Result<Session, ChannelErr
             false => CONNECT_TIMEOUT,
         })
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await?;
+        .keep_alive_while_idle(true);
+    let channel = alcor_tls::connect(&endpoint, tls, SERVERS).await?;
     let (send, outgoing) = mpsc::channel(SEND_QUEUE);
     // The queue is new and has room; nobody else has its other end.
     let _ = send.try_send(AgentMessage {

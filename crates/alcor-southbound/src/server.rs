@@ -1,13 +1,15 @@
 //! The NCM's end of the stream: takes the hello, asks the [`Acceptor`] for a session, and then only carries messages.
 //! Each session has one bounded outgoing queue, which its owner fills.
 //!
-//! Plain HTTP/2 without TLS for now: run it on loopback or a network that only hosts reach.
+//! With TLS a session belongs to whom the connection's certificate names: a hello that claims to be somebody else is refused
+//! here, before anybody else hears of it. Without, whoever connects is believed: loopback, or a network that only hosts reach.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
 
 use alcor_proto::v1::{AgentMessage, Hello, agent_message, southbound_server::SERVICE_NAME};
-use tokio::{net::TcpListener, sync::mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use alcor_tls::{Identity, Incoming, Peer, Role};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -87,13 +89,17 @@ impl<A: Acceptor> StreamingService<AgentMessage> for Southbound<A> {
 
     fn call(&mut self, request: Request<Streaming<AgentMessage>>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { service.session(request.into_inner()).await })
+        Box::pin(async move {
+            let peer = Peer::of(request.extensions())?.clone();
+            service.session(&peer, request.into_inner()).await
+        })
     }
 }
 
 impl<A: Acceptor> Southbound<A> {
     async fn session(
         &self,
+        peer: &Peer,
         mut incoming: Streaming<AgentMessage>,
     ) -> Result<Response<ReceiverStream<Result<FromNcm, Status>>>, Status> {
         let first = incoming.message().await?.and_then(|message| message.body);
@@ -102,10 +108,22 @@ impl<A: Acceptor> Southbound<A> {
                 "the first message of a session is Hello",
             ));
         };
+        admit(peer, &hello)?;
         let Accepted { from_agent, to_agent } = self.0.accept(hello).await?;
         tokio::spawn(forward(incoming, from_agent));
         Ok(Response::new(ReceiverStream::new(to_agent)))
     }
+}
+
+/// Whether the connection's certificate is that of whom the hello speaks.
+fn admit(peer: &Peer, hello: &Hello) -> Result<(), Status> {
+    let role = match hello.gateway {
+        true => Role::Gateway,
+        false => Role::Host,
+    };
+    let claimed =
+        Identity::new(role, &hello.host).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok(peer.must_be(&claimed)?)
 }
 
 /// Carries the agent's messages until either side is done. A slow owner slows this agent only.
@@ -137,14 +155,13 @@ async fn forward(mut incoming: Streaming<AgentMessage>, from_agent: mpsc::Sender
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
-    listener: TcpListener,
+    incoming: Incoming,
     acceptor: impl Acceptor,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let address: Option<SocketAddr> = listener.local_addr().ok();
-    if address.is_some_and(|address| !address.ip().is_loopback()) {
+    if let Some(address) = incoming.exposed() {
         tracing::warn!(
-            ?address,
+            %address,
             "agents are served without TLS; only hosts may reach this address"
         );
     }
@@ -153,6 +170,6 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
         .add_service(Southbound(Arc::new(acceptor)))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .serve_with_incoming_shutdown(incoming.connections(), shutdown)
         .await
 }

@@ -23,6 +23,7 @@ use serde::{Serialize, Serializer};
     alcor ncm --controller http://127.0.0.1:9695 --listen 127.0.0.1:9697\n  \
     alcor gateway --name gw-1 --tunnel-ip 192.0.2.21 --underlay eth0 --external eth1 --ncm http://192.0.2.1:9697\n  \
     alcor agent --host node-1 --tunnel-ip 192.0.2.11 --ncm http://192.0.2.1:9697\n  \
+    alcor certs ca /etc/alcor/certs\n  \
     alcor --config /etc/alcor.toml --print-config\n  \
     alcor show ports --json\n  \
     alcor host state node-1\n  \
@@ -81,9 +82,22 @@ pub enum Command {
         /// The process's.
         #[command(flatten)]
         gateway: GatewayFlags,
+        /// Its certificate.
+        #[command(flatten)]
+        tls: TlsFlags,
         /// Where from and how.
         #[command(flatten)]
         output: OutputFlags,
+    },
+    /// Make a development CA, and certificates of it for controllers, NCMs, gateways and hosts.
+    #[command(after_help = "Examples:\n  \
+        alcor certs ca /etc/alcor/certs\n  \
+        alcor certs issue /etc/alcor/certs --controller c1 --ip 192.0.2.1\n  \
+        alcor certs issue /etc/alcor/certs --host node-1")]
+    Certs {
+        /// What to make.
+        #[command(subcommand)]
+        what: CertsAsked,
     },
     /// Look at one host.
     Host {
@@ -143,9 +157,23 @@ pub enum Role {
         after_help = "Agents connect to it as to a controller that has its own. It goes on serving them while the controller is away.\n\n\
         Example:\n  alcor ncm --controller http://127.0.0.1:9695 --listen 127.0.0.1:9697 --directory-listen 127.0.0.1:9694"
     )]
-    Ncm(NcmFlags),
+    Ncm(NcmAloneFlags),
     /// The agent of this host.
-    Agent(AgentFlags),
+    Agent(AgentAloneFlags),
+}
+
+impl Command {
+    /// The certificate's flags, of a process that has one.
+    pub fn tls(&self) -> Option<&TlsFlags> {
+        match self {
+            Self::Run(Role::All(flags)) => Some(&flags.tls),
+            Self::Run(Role::Controller(flags)) => Some(&flags.tls),
+            Self::Run(Role::Ncm(flags)) => Some(&flags.tls),
+            Self::Run(Role::Agent(flags)) => Some(&flags.tls),
+            Self::Gateway { tls, .. } => Some(tls),
+            Self::Show { .. } | Self::Trace { .. } | Self::Certs { .. } | Self::Host { .. } => None,
+        }
+    }
 }
 
 /// Flags of `alcor all`.
@@ -157,6 +185,101 @@ pub struct AllFlags {
     /// The agent's.
     #[command(flatten)]
     pub agent: AgentFlags,
+    /// The process's certificate: a controller's and this host's.
+    #[command(flatten)]
+    pub tls: TlsFlags,
+}
+
+/// Flags of `alcor ncm`.
+#[derive(Debug, Args)]
+pub struct NcmAloneFlags {
+    /// The NCM's.
+    #[command(flatten)]
+    pub ncm: NcmFlags,
+    /// Its certificate.
+    #[command(flatten)]
+    pub tls: TlsFlags,
+}
+
+/// Flags of `alcor agent`.
+#[derive(Debug, Args)]
+pub struct AgentAloneFlags {
+    /// The agent's.
+    #[command(flatten)]
+    pub agent: AgentFlags,
+    /// Its certificate.
+    #[command(flatten)]
+    pub tls: TlsFlags,
+}
+
+/// Flags about certificates; each overrides the key of the same name in `[tls]`. All three, or none: then nothing is protected.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct TlsFlags {
+    /// Certificates of the authorities that are trusted (PEM).
+    #[arg(long = "tls-ca", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// This process's certificate (PEM).
+    #[arg(long = "tls-certificate", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long = "tls-key", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+/// What `alcor certs` makes.
+#[derive(Debug, Subcommand)]
+pub enum CertsAsked {
+    /// An authority: ca.pem, which everybody gets, and ca.key, which nobody gets.
+    Ca {
+        /// The folder.
+        dir: PathBuf,
+        /// How long it is meant to be used, in days.
+        #[arg(long, default_value_t = 3_650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+        /// Replace an authority that is there: nobody who trusts only the new one accepts certificates of the old one.
+        #[arg(long)]
+        force: bool,
+    },
+    /// A certificate of the authority in the folder, with a new key. Each holder gets both of them and ca.pem.
+    Issue {
+        /// The folder of the authority.
+        dir: PathBuf,
+        /// Whose, and how.
+        #[command(flatten)]
+        flags: IssueFlags,
+    },
+}
+
+/// Flags of `alcor certs issue`.
+#[derive(Debug, Args)]
+pub struct IssueFlags {
+    /// A host, by its name (its agent's --host).
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+    /// A gateway, by its name.
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Vec<String>,
+    /// An NCM; the name is for people.
+    #[arg(long, value_name = "NAME")]
+    pub ncm: Vec<String>,
+    /// A controller; the name is for people.
+    #[arg(long, value_name = "NAME")]
+    pub controller: Vec<String>,
+    /// An address at which others connect to it; may be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Vec<IpAddr>,
+    /// A DNS name at which they do; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub dns: Vec<String>,
+    /// How long the certificate is good, in days.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    /// Replace a certificate and a key that are there.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Logging flags.
@@ -206,6 +329,9 @@ pub struct AloneFlags {
     /// Those about an NCM elsewhere.
     #[command(flatten)]
     pub elsewhere: ElsewhereFlags,
+    /// Its certificate.
+    #[command(flatten)]
+    pub tls: TlsFlags,
 }
 
 /// Where the NCM is, when it is a process of its own; each flag overrides the key of the same name in `[controller]`.

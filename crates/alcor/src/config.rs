@@ -8,6 +8,7 @@ mod gateway;
 mod metrics;
 mod ncm;
 mod nova;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,7 @@ pub use gateway::{GatewayConfig, GatewayDataplane};
 pub use metrics::MetricsConfig;
 pub use ncm::NcmConfig;
 pub use nova::NovaConfig;
+pub use tls::TlsConfig;
 
 use crate::cli::{Cli, Command, Role};
 
@@ -41,6 +43,9 @@ use crate::cli::{Cli, Command, Role};
 pub struct Config {
     /// Logging.
     pub log: LogConfig,
+    /// The process's certificates, whatever its roles.
+    #[serde(default)]
+    pub tls: TlsConfig,
     /// The controller role.
     pub controller: ControllerConfig,
     /// Which hosts are told of what; and the NCM role, when it is a process of its own.
@@ -211,6 +216,7 @@ impl Default for Config {
                 filter: "info".into(),
                 format: LogFormat::Text,
             },
+            tls: TlsConfig::default(),
             controller: ControllerConfig {
                 api_listen: SocketAddr::new(loopback, 9696),
                 southbound_listen: SocketAddr::new(loopback, 9697),
@@ -266,7 +272,7 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, a key is unknown or a value does not fit.
     pub fn load(cli: &Cli) -> anyhow::Result<Self> {
-        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        let mut figment = Figment::new();
         if let Some(file) = &cli.config {
             anyhow::ensure!(
                 file.is_file(),
@@ -289,13 +295,21 @@ impl Config {
                 Role::Controller(flags) => figment
                     .merge(Serialized::default("controller", &flags.controller))
                     .merge(Serialized::default("controller", &flags.elsewhere)),
-                Role::Ncm(flags) => figment.merge(Serialized::default("ncm", flags)),
-                Role::Agent(flags) => figment.merge(Serialized::default("agent", flags)),
+                Role::Ncm(flags) => figment.merge(Serialized::default("ncm", &flags.ncm)),
+                Role::Agent(flags) => figment.merge(Serialized::default("agent", &flags.agent)),
             };
         }
         if let Some(Command::Gateway { gateway, .. }) = &cli.command {
             figment = figment.merge(Serialized::default("gateway", gateway));
         }
+        if let Some(flags) = cli.command.as_ref().and_then(Command::tls) {
+            figment = figment.merge(Serialized::default("tls", flags));
+        }
+        let mut defaults = Self::default();
+        if figment.contains("tls.ca") {
+            defaults.secure();
+        }
+        let figment = figment.join(Serialized::defaults(defaults));
         let mut config: Self = figment.extract().context("the configuration is not usable")?;
         if let Ok(password) = std::env::var(auth::PASSWORD_VARIABLE) {
             config.controller.auth.password = password.into();
@@ -310,6 +324,42 @@ impl Config {
             "controller.ncm is set, but `alcor all` has an NCM of its own; run `alcor controller`, `alcor ncm` and `alcor agent`"
         );
         Ok(config)
+    }
+
+    /// Turns the URLs into those of a process with certificates.
+    fn secure(&mut self) {
+        for url in [
+            &mut self.agent.ncm,
+            &mut self.gateway.ncm,
+            &mut self.ncm.controller,
+        ] {
+            *url = tls::secured(url);
+        }
+    }
+
+    /// Whether every URL of another part is one, with the scheme that fits the certificates.
+    fn check_urls(&self) -> anyhow::Result<()> {
+        let tls = self.tls.files()?.is_some();
+        let urls = [
+            ("agent.ncm", Some(&self.agent.ncm), 9697),
+            ("gateway.ncm", Some(&self.gateway.ncm), 9697),
+            ("ncm.controller", Some(&self.ncm.controller), 9695),
+            ("controller.ncm", self.controller.ncm.as_ref(), 9694),
+        ];
+        for (key, url, port) in urls {
+            let Some(url) = url else { continue };
+            let (scheme, because) = match tls {
+                true => ("https", ", because [tls] has certificates"),
+                false => ("http", "; https needs the certificates of [tls]"),
+            };
+            let rest = url.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
+            let host = rest.unwrap_or_default();
+            anyhow::ensure!(
+                host.contains(':') && !host.contains(char::is_whitespace),
+                "{key} is '{url}'; it must be a URL such as {scheme}://127.0.0.1:{port}{because}"
+            );
+        }
+        Ok(())
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -332,9 +382,7 @@ impl Config {
         );
         self.agent.external_devices()?;
         c.quota_limits()?;
-        if let Some(url) = &c.ncm {
-            ncm::check_url("controller.ncm", url, "http://127.0.0.1:9694")?;
-        }
+        self.check_urls()?;
         self.gateway.check()?;
         self.ncm.check()
     }
@@ -479,6 +527,47 @@ mod tests {
         std::fs::write(&file, "[controller]\nncm = 'http://127.0.0.1:9694'\n").unwrap();
         let error = load(&["--config", file.to_str().unwrap(), "all"]).unwrap_err();
         assert!(error.to_string().contains("alcor all"), "{error}");
+    }
+
+    #[test]
+    fn certificates_are_all_there_or_not_at_all() {
+        assert_eq!(load(&["agent"]).unwrap().tls.files().unwrap(), None);
+        let flags = [
+            "--tls-ca=/c/ca.pem",
+            "--tls-certificate=/c/h1.pem",
+            "--tls-key=/c/h1.key",
+        ];
+        for role in ["all", "controller", "ncm", "agent", "gateway"] {
+            let config = load(&[&[role], &flags[..]].concat()).unwrap();
+            let files = config.tls.files().unwrap().unwrap();
+            assert_eq!(files.key.to_str(), Some("/c/h1.key"), "{role}");
+            let urls = [&config.agent.ncm, &config.gateway.ncm, &config.ncm.controller];
+            assert!(
+                urls.iter().all(|url| url.starts_with("https://")),
+                "{role}: {urls:?}"
+            );
+        }
+        for (given, missing) in [
+            (&flags[..1], "tls.certificate and tls.key"),
+            (&flags[1..], "tls.ca"),
+            (&flags[..2], "tls.key"),
+        ] {
+            let error = format!("{:#}", load(&[&["ncm"], given].concat()).unwrap_err());
+            assert!(error.contains(missing), "{error}");
+        }
+        let plain = ["agent", "--ncm=http://192.0.2.1:9697"];
+        let error = load(&[&plain, &flags[..]].concat()).unwrap_err().to_string();
+        assert!(
+            error.contains("agent.ncm") && error.contains("https://"),
+            "{error}"
+        );
+        let error = load(&["gateway", "--ncm=https://192.0.2.1:9697"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("gateway.ncm") && error.contains("[tls]"),
+            "{error}"
+        );
     }
 
     #[test]

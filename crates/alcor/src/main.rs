@@ -3,6 +3,7 @@
 //! Reads the configuration, sets up logging and wires the crates together; every decision is made in them.
 //! Standard output carries data (tables, JSON, configuration), standard error carries logs and errors.
 
+mod certs;
 mod cli;
 mod client;
 mod config;
@@ -70,6 +71,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             output,
             ..
         } => runtime.block_on(gateway::ask(what, &output)),
+        Command::Certs { what } => certs::make(&what),
         Command::Show { what, output } => runtime.block_on(show::show(what, &output)),
         Command::Trace { packet, output } => runtime.block_on(trace::trace(&packet, &output)),
         Command::Host { what, output } => runtime.block_on(show::host(what, &output)),

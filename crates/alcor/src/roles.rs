@@ -14,6 +14,7 @@ mod nova;
 
 use std::{net::SocketAddr, time::Duration};
 
+use alcor_tls::{Identity, Incoming, Role, Tls};
 use anyhow::Context as _;
 use tokio::{
     net::TcpListener,
@@ -56,17 +57,19 @@ impl Roles {
         let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut parts = JoinSet::new();
         metrics::start(&config.metrics, self, &stop, &mut parts).await?;
+        let files = config.tls.files()?;
+        let tls = files.as_ref().map(Tls::load).transpose().context("[tls]")?;
         if self.controller {
-            controller::start(&config.controller, &config.nova, &config.ncm, &stop, &mut parts).await?;
+            controller::start(&config, tls.as_ref(), &stop, &mut parts).await?;
         }
         if self.ncm {
-            ncm::start(&config.ncm, &stop, &mut parts).await?;
+            ncm::start(&config.ncm, tls.as_ref(), &stop, &mut parts).await?;
         }
         if self.agent {
-            agent::start(&config.agent, &stop, &mut parts)?;
+            agent::start(&config.agent, tls.as_ref(), &stop, &mut parts)?;
         }
         if self.gateway {
-            gateway::start(&config.gateway, &stop, &mut parts)?;
+            gateway::start(&config.gateway, tls.as_ref(), &stop, &mut parts)?;
         }
         let mut outcome = Ok(());
         loop {
@@ -93,6 +96,24 @@ impl Roles {
         }
         outcome
     }
+}
+
+/// Whether the process's certificate is the one of this host or gateway: an NCM would refuse it, and not say it to a person.
+fn certified(tls: Option<&Tls>, role: Role, name: &str) -> anyhow::Result<()> {
+    let Some(tls) = tls else { return Ok(()) };
+    tls.must_name(&Identity::new(role, name)?)
+        .with_context(|| format!("[tls] is not for this {role}"))
+}
+
+/// Listens for other parts of the platform.
+async fn listen_for_parts(
+    address: SocketAddr,
+    key: &str,
+    tls: Option<&Tls>,
+) -> anyhow::Result<(Incoming, SocketAddr)> {
+    let listener = listen(address, key).await?;
+    let address = listener.local_addr()?;
+    Ok((Incoming::new(listener, tls.cloned()), address))
 }
 
 /// Listens; `key` is what the configuration calls the address.

@@ -5,12 +5,16 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use alcor_lab::eventually;
+use alcor_proto::v1::Hello;
+use alcor_southbound::client::{ChannelError, connect};
+use alcor_tls::{Tls, TlsFiles};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -37,6 +41,22 @@ fn free() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
+/// `alcor certs`; what it says, or its error.
+fn certs(what: &[&str], dir: &Path, flags: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alcor"));
+    let output = command
+        .arg("certs")
+        .args(what)
+        .arg(dir)
+        .args(flags)
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
 /// The three parts and where they listen.
 struct Region {
     client: Client,
@@ -46,6 +66,8 @@ struct Region {
     southbound: String,
     directory: String,
     metrics: BTreeMap<&'static str, String>,
+    /// Folder of certificates, when the parts speak TLS.
+    certs: Option<PathBuf>,
 }
 
 impl Region {
@@ -58,7 +80,44 @@ impl Region {
             southbound: free(),
             directory: free(),
             metrics: ["controller", "ncm", "agent"].map(|role| (role, free())).into(),
+            certs: None,
         }
+    }
+
+    /// With a certificate for each part, made as an operator does.
+    fn certified() -> Self {
+        let mut region = Self::new();
+        let dir = region.files.path().join("certs");
+        certs(&["ca"], &dir, &[]).unwrap();
+        for holder in [
+            &["--controller=c1", "--ip=127.0.0.1"][..],
+            &["--ncm=n1", "--dns=localhost", "--ip=127.0.0.1"],
+            &["--host=h1"],
+            &["--host=h2"],
+        ] {
+            let said = certs(&["issue"], &dir, holder).unwrap();
+            assert!(said.contains("[tls]") && !said.contains("PRIVATE"), "{said}");
+        }
+        region.certs = Some(dir);
+        region
+    }
+
+    fn url(&self, address: &str) -> String {
+        let scheme = if self.certs.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    }
+
+    /// The flags of who has this certificate.
+    fn tls(&self, stem: &str) -> Vec<String> {
+        let files = self.certs.iter().flat_map(|dir| {
+            [
+                ("ca", "ca.pem".into()),
+                ("certificate", format!("{stem}.pem")),
+                ("key", format!("{stem}.key")),
+            ]
+            .map(|(flag, file): (_, String)| format!("--tls-{flag}={}", dir.join(file).display()))
+        });
+        files.collect()
     }
 
     fn start(&self, role: &str, args: &[String]) -> Part {
@@ -77,10 +136,10 @@ impl Region {
             "--noauth".to_owned(),
             format!("--api-listen={}", self.api),
             format!("--feed-listen={}", self.feed),
-            format!("--ncm=http://{}", self.directory),
+            format!("--ncm={}", self.url(&self.directory)),
             format!("--data-dir={}", self.files.path().display()),
         ];
-        let part = self.start("controller", &args);
+        let part = self.start("controller", &[&args, &self.tls("controller-c1")[..]].concat());
         eventually("the API answers", PATIENCE, || {
             self.get("/v2.0/networks").map(drop)
         })
@@ -90,21 +149,21 @@ impl Region {
 
     fn ncm(&self) -> Part {
         let args = [
-            format!("--controller=http://{}", self.feed),
+            format!("--controller={}", self.url(&self.feed)),
             format!("--listen={}", self.southbound),
             format!("--directory-listen={}", self.directory),
         ];
-        self.start("ncm", &args)
+        self.start("ncm", &[&args, &self.tls("ncm-n1")[..]].concat())
     }
 
     fn agent(&self) -> Part {
         let args = [
             "--host=h1".to_owned(),
             "--dataplane=model".to_owned(),
-            format!("--ncm=http://{}", self.southbound),
+            format!("--ncm={}", self.url(&self.southbound)),
             format!("--socket={}", self.files.path().join("agent.sock").display()),
         ];
-        self.start("agent", &args)
+        self.start("agent", &[&args, &self.tls("host-h1")[..]].concat())
     }
 
     fn get(&self, path: &str) -> Result<Value, String> {
@@ -265,4 +324,93 @@ fn each_part_may_die_and_come_back() {
         })
         .unwrap();
     }
+}
+
+/// Somebody with h2's certificate, or with none, says hello as h1: why it is refused.
+fn lie(region: &Region, files: Option<&TlsFiles>) -> String {
+    let tls = files.map(|files| Tls::load(files).unwrap());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", region.southbound);
+    let hello = Hello {
+        host: "h1".into(),
+        incarnation: u64::MAX,
+        tunnel_ip: vec![192, 0, 2, 66].into(),
+        ..Hello::default()
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    match runtime.block_on(connect(&url, tls.as_ref(), hello)) {
+        Err(ChannelError::Ended(status)) => status.message().to_owned(),
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("it has a session"),
+    }
+}
+
+#[test]
+fn with_certificates_nobody_speaks_for_another() {
+    let region = Region::certified();
+    let dir = region.certs.clone().unwrap();
+    let h2 = TlsFiles {
+        ca: dir.join("ca.pem"),
+        certificate: dir.join("host-h2.pem"),
+        key: dir.join("host-h2.key"),
+    };
+    for key in ["ca.key", "host-h2.key"] {
+        let mode = std::fs::metadata(dir.join(key)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{key}");
+    }
+    let before = std::fs::read(&h2.key).unwrap();
+    let refused = certs(&["issue"], &dir, &["--host=h2"]).unwrap_err();
+    assert!(refused.contains("--force"), "{refused}");
+    assert_eq!(std::fs::read(&h2.key).unwrap(), before);
+    let refused = certs(&["issue"], &dir, &["--ncm=n2"]).unwrap_err();
+    assert!(refused.contains("--ip or --dns"), "{refused}");
+
+    let _controller = region.controller();
+    let _ncm = region.ncm();
+    let _agent = region.agent();
+    let network = region.make("network", json!({}));
+    region.make(
+        "subnet",
+        json!({"network_id": network, "cidr": "10.0.0.0/24", "ip_version": 4}),
+    );
+    let first = region.port(&network);
+    region.until_active(&first);
+    let hosts = region.get("/alcor/v1/hosts").unwrap();
+    assert_eq!(
+        hosts["hosts"][0]["stale"],
+        json!(false),
+        "the controller may ask: {hosts}"
+    );
+
+    let why = lie(&region, Some(&h2));
+    assert!(
+        why.contains("names alcor://host/h2; alcor://host/h1 is needed"),
+        "{why}"
+    );
+    lie(&region, None);
+    assert_count(&region, "ncm", r#"alcor_tls_refused_total{reason="name"}"#, 1.0);
+    assert_count(
+        &region,
+        "ncm",
+        r#"alcor_tls_refused_total{reason="handshake"}"#,
+        1.0,
+    );
+    assert_count(&region, "ncm", "alcor_ncm_hellos_total", 1.0);
+    let host = region.get("/alcor/v1/hosts/h1").unwrap();
+    assert_eq!(host["alive"], json!(true), "{host}");
+    let second = region.port(&network);
+    region.until_active(&second);
+
+    // An agent says by itself that its certificate is another host's.
+    let wrong = Command::new(env!("CARGO_BIN_EXE_alcor"))
+        .args(["agent", "--host=h1", "--dataplane=model"])
+        .args(region.tls("host-h2"))
+        .env("ALCOR_METRICS__ENABLED", "false")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert!(
+        !wrong.status.success() && said.contains("alcor://host/h1 is needed"),
+        "{said}"
+    );
 }

@@ -45,9 +45,8 @@ impl NcmConfig {
     /// Whether it makes sense.
     ///
     /// # Errors
-    /// For a controller that is no URL, and for one address twice.
+    /// For one address twice.
     pub fn check(&self) -> anyhow::Result<()> {
-        check_url("ncm.controller", &self.controller, "http://127.0.0.1:9695")?;
         anyhow::ensure!(
             self.listen != self.directory_listen || self.listen.port() == 0,
             "ncm.listen and ncm.directory_listen are both {}; agents must not reach the second",
@@ -55,17 +54,4 @@ impl NcmConfig {
         );
         Ok(())
     }
-}
-
-/// Whether a key's value is a URL that can be connected to.
-///
-/// # Errors
-/// When it is none.
-pub(super) fn check_url(key: &str, url: &str, example: &str) -> anyhow::Result<()> {
-    let host = url.strip_prefix("http://").unwrap_or_default();
-    anyhow::ensure!(
-        host.contains(':') && !host.contains(char::is_whitespace),
-        "{key} is '{url}'; it must be a URL such as {example}"
-    );
-    Ok(())
 }

@@ -2,21 +2,25 @@
 
 use alcor_dataplane::{Dataplane, Uplinks, model::Model};
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
+use alcor_tls::{Role, Tls};
 use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::certified;
 use crate::config::{AgentConfig, DataplaneKind};
 
 /// Starts the agent.
 ///
 /// # Errors
-/// When the data plane cannot be opened.
+/// When the data plane cannot be opened, or the certificate is somebody else's.
 pub fn start(
     config: &AgentConfig,
+    tls: Option<&Tls>,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    certified(tls, Role::Host, &config.host)?;
     let uplinks = Uplinks {
         tunnel_ip: Some(config.tunnel_ip),
         devices: config.external_devices()?,
@@ -28,6 +32,7 @@ pub fn start(
         tunnel_ip: config.tunnel_ip,
         availability_zone: config.availability_zone.clone(),
         ncm: config.ncm.clone(),
+        tls: tls.cloned(),
         socket: config.socket.clone(),
         external_networks,
         ..alcor_agent::AgentConfig::default()

@@ -8,6 +8,7 @@ use alcor_model::Vni;
 use alcor_ncm::NcmHandle;
 use alcor_region::{Region, RegionConfig};
 use alcor_store::SqliteEngine;
+use alcor_tls::{Role, Tls};
 use anyhow::Context as _;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -15,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     directory::{Directory, Ncm},
     link::{self, Link, RegionSource},
-    listen, ncm, nova, until_stopped,
+    listen, listen_for_parts, ncm, nova, until_stopped,
 };
-use crate::config::{ControllerConfig, NcmConfig, NovaConfig};
+use crate::config::{Config, ControllerConfig};
 
 /// The database's file in the data folder.
 const DATABASE: &str = "alcor.sqlite";
@@ -25,25 +26,30 @@ const DATABASE: &str = "alcor.sqlite";
 /// Starts all parts of a controller. When it returns, its listeners accept.
 ///
 /// # Errors
-/// When the database cannot be opened or an address cannot be listened on.
+/// When the database cannot be opened, an address cannot be listened on, or the certificate is not a controller's.
 pub async fn start(
-    config: &ControllerConfig,
-    nova_config: &NovaConfig,
-    ncm_config: &NcmConfig,
+    all: &Config,
+    tls: Option<&Tls>,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    if let Some(tls) = tls {
+        tls.must_have_role(&[Role::Controller])
+            .context("[tls] is not for a controller")?;
+    }
+    let config = &all.controller;
     let api_config = config.auth.api_config(&config.project_id)?;
     if api_config.authentication.is_noauth() {
         alcor_api::check_bind(config.api_listen)?;
     }
     let region = open_region(config)?;
-    nova::start(nova_config, &config.auth, region.clone(), stop, parts)?;
+    nova::start(&all.nova, &config.auth, region.clone(), stop, parts)?;
     let ncm = match &config.ncm {
-        None => Ncm::Here(start_ncm(config, ncm_config, &region, stop, parts).await?),
+        None => Ncm::Here(start_ncm(all, tls, &region, stop, parts).await?),
         Some(url) => {
-            let ncm = RemoteNcm::new(follow::channel(url).context("controller.ncm")?);
-            serve_feed(config, &region, stop, parts).await?;
+            let channel = follow::channel(url, tls, &[Role::Ncm]).context("controller.ncm")?;
+            let ncm = RemoteNcm::new(channel);
+            serve_feed(config, tls, &region, stop, parts).await?;
             Ncm::There(ncm)
         }
     };
@@ -65,15 +71,16 @@ pub async fn start(
 
 /// Starts the NCM of this process and serves its agents.
 async fn start_ncm(
-    config: &ControllerConfig,
-    ncm_config: &NcmConfig,
+    all: &Config,
+    tls: Option<&Tls>,
     region: &Region,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<NcmHandle> {
-    let handle = NcmHandle::start(ncm_config.options(), Arc::new(Link(region.clone())));
-    let southbound = listen(config.southbound_listen, "controller.southbound_listen").await?;
-    tracing::info!(southbound = %southbound.local_addr()?, "NCM listens");
+    let handle = NcmHandle::start(all.ncm.options(), Arc::new(Link(region.clone())));
+    let address = all.controller.southbound_listen;
+    let (southbound, address) = listen_for_parts(address, "controller.southbound_listen", tls).await?;
+    tracing::info!(southbound = %address, "NCM listens");
     let (loaded, ready) = watch::channel(false);
     let feed = link::feed(region.clone(), handle.clone(), loaded, stop.clone());
     parts.spawn(async move {
@@ -87,14 +94,14 @@ async fn start_ncm(
 /// Lets NCMs in other processes follow.
 async fn serve_feed(
     config: &ControllerConfig,
+    tls: Option<&Tls>,
     region: &Region,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let listener = listen(config.feed_listen, "controller.feed_listen").await?;
-    let address = listener.local_addr()?;
+    let (incoming, address) = listen_for_parts(config.feed_listen, "controller.feed_listen", tls).await?;
     tracing::info!(feed = %address, "NCMs may follow");
-    if !address.ip().is_loopback() {
+    if let Some(address) = incoming.exposed() {
         tracing::warn!(%address, "the feed is served without TLS; only NCMs may reach this address");
     }
     let source = Arc::new(RegionSource(region.clone()));
@@ -102,7 +109,7 @@ async fn serve_feed(
     let stop = stop.clone();
     parts.spawn(async move {
         let options = alcor_link::serve::Options::default();
-        let served = alcor_link::serve::serve(listener, source, back, options, stop.clone());
+        let served = alcor_link::serve::serve(incoming, source, back, options, stop.clone());
         until_stopped(served, &stop).await.context("serving NCMs")
     });
     Ok(())

@@ -4,27 +4,31 @@ use std::net::IpAddr;
 
 use alcor_dataplane::{Dataplane, gateway::GatewayModel};
 use alcor_dataplane_ebpf::{GatewayConfig as XdpConfig, XdpGateway};
+use alcor_tls::{Role, Tls};
 use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::agent::instance;
+use super::{agent::instance, certified};
 use crate::config::{GatewayConfig, GatewayDataplane};
 
 /// Starts the gateway.
 ///
 /// # Errors
-/// When the data plane cannot be opened.
+/// When the data plane cannot be opened, or the certificate is somebody else's.
 pub fn start(
     config: &GatewayConfig,
+    tls: Option<&Tls>,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    certified(tls, Role::Gateway, &config.name)?;
     let dataplane = open(config)?;
     let agent = alcor_agent::AgentConfig {
         host: config.name.clone(),
         tunnel_ip: config.tunnel_ip,
         ncm: config.ncm.clone(),
+        tls: tls.cloned(),
         socket: config.socket.clone(),
         // A gateway has no ports.
         watch_links: false,

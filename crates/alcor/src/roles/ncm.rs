@@ -7,27 +7,37 @@ use alcor_link::{
     follow::{self, Controller},
 };
 use alcor_ncm::NcmHandle;
+use alcor_tls::{Incoming, Role, Tls};
 use anyhow::Context as _;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{listen, until_stopped};
+use super::{listen_for_parts, until_stopped};
 use crate::config::NcmConfig;
 
 /// Starts all parts of an NCM. Agents are served from the first snapshot of the region on.
 ///
 /// # Errors
-/// When an address cannot be listened on, or the controller's is none.
+/// When an address cannot be listened on, the controller's is none, or the certificate is not an NCM's.
 pub async fn start(
     config: &NcmConfig,
+    tls: Option<&Tls>,
     stop: &CancellationToken,
     parts: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let channel = follow::channel(&config.controller).context("ncm.controller")?;
+    if let Some(tls) = tls {
+        tls.must_have_role(&[Role::Ncm])
+            .context("[tls] is not for an NCM")?;
+    }
+    let channel = follow::channel(&config.controller, tls, &[Role::Controller]).context("ncm.controller")?;
     let ncm = NcmHandle::start(config.options(), Arc::new(Controller::new(channel.clone())));
-    let southbound = listen(config.listen, "ncm.listen").await?;
-    let questions = listen(config.directory_listen, "ncm.directory_listen").await?;
-    tracing::info!(controller = config.controller, southbound = %southbound.local_addr()?, directory = %questions.local_addr()?, "NCM listens");
+    let (southbound, agents_at) = listen_for_parts(config.listen, "ncm.listen", tls).await?;
+    let (questions, asked_at) =
+        listen_for_parts(config.directory_listen, "ncm.directory_listen", tls).await?;
+    if let Some(address) = questions.exposed() {
+        tracing::warn!(%address, "the directory is served without TLS; only controllers may reach this address");
+    }
+    tracing::info!(controller = config.controller, southbound = %agents_at, directory = %asked_at, "NCM listens");
     let (loaded, ready) = watch::channel(false);
     let following = follow::follow(channel, ncm.clone(), loaded, stop.clone());
     parts.spawn(async move {
@@ -50,7 +60,7 @@ pub async fn start(
 
 /// Serves agents as soon as the NCM knows the region: before that it would tell hosts that they need nothing.
 pub async fn serve_agents(
-    listener: TcpListener,
+    incoming: Incoming,
     ncm: NcmHandle,
     ready: watch::Receiver<bool>,
     stop: CancellationToken,
@@ -58,7 +68,7 @@ pub async fn serve_agents(
     if !loaded_before(ready, &stop).await {
         return Ok(());
     }
-    let served = alcor_southbound::server::serve(listener, ncm, stop.clone().cancelled_owned());
+    let served = alcor_southbound::server::serve(incoming, ncm, stop.clone().cancelled_owned());
     until_stopped(served, &stop).await.context("serving agents")
 }
 
