@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
+use rustls::pki_types::{CertificateDer, DnsName, UnixTime, pem::PemObject as _};
 use thiserror::Error;
 use time::OffsetDateTime;
 
@@ -35,6 +35,9 @@ pub enum IssueError {
     /// Something in it cannot be.
     #[error("cannot make this certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// Nobody can connect to this.
+    #[error("'{0}' is no DNS name")]
+    Dns(String),
     /// Nobody is named.
     #[error("a certificate must name somebody")]
     Nobody,
@@ -117,6 +120,13 @@ impl Authority {
         let Some(first) = subject.identities.first() else {
             return Err(IssueError::Nobody);
         };
+        if let Some(wrong) = subject
+            .dns
+            .iter()
+            .find(|name| DnsName::try_from(name.as_str()).is_err())
+        {
+            return Err(IssueError::Dns(wrong.clone()));
+        }
         let mut params = CertificateParams::new(subject.dns.clone())?;
         params.distinguished_name = named(first.uri());
         for identity in &subject.identities {

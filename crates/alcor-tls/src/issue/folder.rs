@@ -223,6 +223,12 @@ mod tests {
         );
         tls.must_have_role(&[Role::Host]).unwrap();
         assert!(tls.must_have_role(&[Role::Ncm, Role::Controller]).is_err());
+        let unreachable = Subject {
+            dns: vec!["a b".to_owned()],
+            ..both
+        };
+        let refused = folder.issue(&unreachable, from_now(1), true);
+        assert!(matches!(refused, Err(FolderError::Issue(IssueError::Dns(_)))));
         let nobody = folder.issue(&Subject::default(), from_now(1), false);
         assert!(matches!(nobody, Err(FolderError::Issue(IssueError::Nobody))));
     }
