@@ -11,25 +11,24 @@ use alcor_dataplane_abi::{
 };
 use aya::{
     Ebpf,
-    maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, MapType},
+    maps::{HashMap, Map, MapData, MapError, MapType},
 };
 
 use crate::{
     error,
-    kernel::take_map,
+    kernel::take,
     layout::{Plain, ip},
-    syscall,
+    syscall::Places,
 };
 
 type Inner = HashMap<MapData, Plain<ConnectionKey>, Plain<Connection>>;
 
 /// One map for each port, by handle.
-struct Outer(Map);
+struct Outer(Places);
 
 impl Outer {
     fn get(&self, port: u32) -> Result<Option<MapData>, DataplaneError> {
-        let maps = ArrayOfMaps::<_, MapData>::try_from(&self.0).map_err(refused)?;
-        match maps.get(&port, 0) {
+        match self.0.get(port) {
             Ok(map) => Ok(Some(map)),
             Err(source) if error::is_missing(&source) => Ok(None),
             Err(source) => Err(refused(source)),
@@ -37,18 +36,14 @@ impl Outer {
     }
 
     fn set(&mut self, port: u32, map: &MapData) -> Result<(), DataplaneError> {
-        let mut maps = ArrayOfMaps::<_, MapData>::try_from(&mut self.0).map_err(refused)?;
-        maps.set(port, map, 0).map_err(refused)
+        self.0.set(port, map).map_err(refused)
     }
 
     fn clear(&mut self, port: u32) -> Result<(), DataplaneError> {
-        const ACTION: &str = "removing what a port's filter remembers";
-        let Map::ArrayOfMaps(map) = &self.0 else {
-            return Err(error::kernel(ACTION, "it is not in an array of maps"));
-        };
-        syscall::clear(map, port)
+        let cleared = self.0.clear(port);
+        cleared
             .map(drop)
-            .map_err(|source| error::kernel(ACTION, source))
+            .map_err(|source| error::kernel("removing what a port's filter remembers", source))
     }
 }
 
@@ -76,8 +71,8 @@ fn inner(entries: u32) -> Result<MapData, MapError> {
 impl Memories {
     pub(crate) fn take(object: &mut Ebpf) -> Result<Self, DataplaneError> {
         Ok(Self {
-            pending: Outer(take_map(object, "pending")?),
-            answered: Outer(take_map(object, "answered")?),
+            pending: Outer(take(object, "pending")?),
+            answered: Outer(take(object, "answered")?),
         })
     }
 

@@ -160,10 +160,11 @@ impl Neighbours {
             None => false,
         };
         let mac_used = self.put_mac(&mac_key(key.scope, value.mac), &value)?;
+        let mut told = None;
         if was_used || mac_used > 0 {
             // What used the MAC until now did not use this row; what used the row did.
             let now = self.tick()?;
-            self.told.insert(key, now);
+            told = Some(now);
             value.used = if was_used { now.wrapping_add(1) } else { 0 };
         }
         *self.uses.entry((key.scope, value.mac)).or_default() += 1;
@@ -172,6 +173,7 @@ impl Neighbours {
             self.release(key.scope, value.mac)?;
             return Err(self.refused(source));
         }
+        self.told.extend(told.map(|now| (key, now)));
         match old {
             Some(old) => self.release(key.scope, old.mac),
             None => {

@@ -13,7 +13,7 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{Map, MapData, MapError},
+    maps::{ArrayOfMaps, Map, MapData, MapError},
 };
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
@@ -85,16 +85,46 @@ fn check_size<T>(size: u32) -> io::Result<()> {
     )))
 }
 
-/// Empties a place of an array of maps; false when it is empty.
-pub(crate) fn clear(array_of_maps: &MapData, place: u32) -> io::Result<bool> {
-    check_size::<u32>(array_of_maps.info().map_err(io::Error::other)?.key_size())?;
-    let mut attr = empty();
-    attr.__bindgen_anon_2.map_fd = fd_of(array_of_maps);
-    attr.__bindgen_anon_2.key = (&raw const place) as u64;
-    // SAFETY: the kernel reads one key, whose size is the map's.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) } {
-        Err(error) if is_missing(&error) => Ok(false),
-        done => done.map(|()| true),
+/// An array of maps. Its places are its keys.
+pub(crate) struct Places {
+    map: Map,
+    fd: u32,
+}
+
+impl TryFrom<Map> for Places {
+    type Error = MapError;
+
+    fn try_from(map: Map) -> Result<Self, MapError> {
+        let Map::ArrayOfMaps(data) = &map else {
+            return Err(io::Error::other("not an array of maps").into());
+        };
+        check_size::<u32>(data.info()?.key_size())?;
+        let fd = fd_of(data);
+        Ok(Self { map, fd })
+    }
+}
+
+impl Places {
+    /// The map in a place.
+    pub(crate) fn get(&self, place: u32) -> Result<MapData, MapError> {
+        ArrayOfMaps::<_, MapData>::try_from(&self.map)?.get(&place, 0)
+    }
+
+    /// Puts a map into a place.
+    pub(crate) fn set(&mut self, place: u32, map: &MapData) -> Result<(), MapError> {
+        ArrayOfMaps::<_, MapData>::try_from(&mut self.map)?.set(place, map, 0)
+    }
+
+    /// Empties a place; false when it is empty.
+    pub(crate) fn clear(&self, place: u32) -> io::Result<bool> {
+        let mut attr = empty();
+        attr.__bindgen_anon_2.map_fd = self.fd;
+        attr.__bindgen_anon_2.key = (&raw const place) as u64;
+        // SAFETY: the kernel reads one key, of the size that was compared with the map's.
+        match unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) } {
+            Err(error) if is_missing(&error) => Ok(false),
+            done => done.map(|()| true),
+        }
     }
 }
 
