@@ -10,7 +10,7 @@ use alcor_dataplane::{PuntReason, RowChange, model::Model};
 use alcor_model::{Id, Port, resource::Port as PortResource};
 use alcor_proto::v1::PortCondition;
 use bytes::Bytes;
-use common::{Key, Rig, network_id, port_id};
+use common::{Key, Rig, port_id};
 use serde_json::{Value, json};
 
 const PORT: Key = Key::Port(0, 1);
@@ -409,7 +409,7 @@ fn icmp_errors_are_limited_for_each_port_and_what_is_refused_is_counted() {
     // What is too big takes of the same: nothing is left until time passes.
     let too_big = Event::Dataplane(alcor_dataplane::Event::TooBig {
         port: port_id(0, 1),
-        network: network_id(0),
+        mtu: 1280,
         frame: Bytes::copy_from_slice(&frame),
     });
     rig.step(too_big.clone());

@@ -6,7 +6,7 @@
 use crate::{connection::Direction, gateway::MAX_GATEWAYS};
 
 /// Number of this layout. Pinned maps of another layout are not reused.
-pub const LAYOUT: u32 = 8;
+pub const LAYOUT: u32 = 9;
 
 /// Networks on a host.
 pub const MAX_NETWORKS: u32 = 4096;
@@ -452,22 +452,24 @@ layouts! {
         pad: [u8; 3],
     }
     /// What every event starts with.
-    EventHeader(48) {
+    EventHeader(52) {
         /// A `PuntReason`, and [`EVENT_TOO_LONG`].
         kind: u32,
         /// Bytes of the frame that follows.
         len: u32,
         /// The port that sent.
         port: [u8; 16],
-        /// Handle of its network, or of the one that the unresolved address is in, or that the packet does not fit.
+        /// Handle of its network, or of the one that the unresolved address is in.
         network: u32,
         /// Family of the address that is unresolved.
         family: u32,
         /// The address.
         ip: [u8; 16],
+        /// What a packet that is too big must fit.
+        mtu: u32,
     }
     /// A packet for the agent.
-    PuntEvent(3120) {
+    PuntEvent(3124) {
         /// What it is.
         header: EventHeader,
         /// Its first bytes; the event ends behind them.

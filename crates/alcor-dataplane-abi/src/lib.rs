@@ -9,6 +9,7 @@ pub mod connection;
 pub mod flow;
 pub mod gateway;
 pub mod gateway_layout;
+pub mod icmp;
 pub mod layout;
 
 /// Declares a `u32` enum whose variants have a stable snake_case text for counters, logs and the API.

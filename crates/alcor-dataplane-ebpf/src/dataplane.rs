@@ -476,6 +476,12 @@ fn external_devices(config: &EbpfConfig) -> Result<BTreeMap<String, Device>, Dat
                 "it has no MAC, so nobody can ask for an address there",
             ));
         }
+        if !device::has_ipv4(name)? {
+            tracing::warn!(
+                device = name,
+                "without an IPv4 address of its own, it asks for MACs from another one of this node: not all answer that"
+            );
+        }
         devices.insert(name.clone(), device);
     }
     Ok(devices)

@@ -7,6 +7,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
+use nix::ifaddrs::getifaddrs;
 
 use crate::{
     error,
@@ -47,6 +48,17 @@ fn refused(name: &str) -> impl Fn(io::Error) -> DataplaneError {
 /// The interface index of a name, if there is such a device in this network namespace.
 pub(crate) fn ifindex(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
+}
+
+/// Whether a device has an IPv4 address.
+pub(crate) fn has_ipv4(name: &str) -> Result<bool, DataplaneError> {
+    let mut addresses = getifaddrs().map_err(|source| error::device(name, source.to_string()))?;
+    Ok(addresses.any(|found| {
+        let is_ipv4 = found
+            .address
+            .is_some_and(|address| address.as_sockaddr_in().is_some());
+        found.interface_name == name && is_ipv4
+    }))
 }
 
 /// Looks at a device.

@@ -88,12 +88,13 @@ fn parse(item: &[u8], handles: &Handles) -> Option<Event> {
     let port = Id::from_uuid(Uuid::from_bytes(header.port));
     let reason = PuntReason::from_u32(header.kind & !EVENT_TOO_LONG)?;
     let frame = Bytes::copy_from_slice(frame.get(..header.len as usize)?);
-    if matches!(reason, PuntReason::Unresolved | PuntReason::TooBig) {
+    if reason == PuntReason::TooBig {
+        let mtu = u16::try_from(header.mtu).unwrap_or(u16::MAX);
+        return Some(Event::TooBig { port, mtu, frame });
+    }
+    if reason == PuntReason::Unresolved {
         let networks = handles.lock().unwrap_or_else(PoisonError::into_inner);
         let network = *networks.get(&header.network)?;
-        if reason == PuntReason::TooBig {
-            return Some(Event::TooBig { port, network, frame });
-        }
         let address = layout::ip(header.family, header.ip);
         let is_lost = header.kind & EVENT_TOO_LONG != 0;
         return Some(match is_lost {

@@ -14,7 +14,11 @@ use std::{
 use alcor_dataplane::{
     ConnectionEntry, Dataplane, DropReason, Event, Ingress, Model, NetworkRow, PuntReason, Row, RowChange,
     RowKey, Verdict,
-    testing::{Scenario, floating::EXTERNAL_DEVICES, rng::Rng},
+    testing::{
+        Scenario,
+        floating::{EXTERNAL_DEVICES, EXTERNAL_MTUS},
+        rng::Rng,
+    },
 };
 use alcor_dataplane_abi::layout::PUNT_BYTES;
 use alcor_dataplane_ebpf::{EbpfConfig, EbpfDataplane};
@@ -70,8 +74,9 @@ struct Tally {
     too_big: usize,
     /// Events compared.
     told: usize,
-    /// From floating IPs: out, into ports of this host, answered, and left to the host's own stack.
-    floating: [usize; 4],
+    /// Of floating IPs: out, into ports of this host, answered, left to the host's own stack, told "fragmentation needed" and "time exceeded",
+    /// and too long for the device.
+    floating: [usize; 7],
 }
 
 impl Tally {
@@ -100,12 +105,17 @@ impl Tally {
 
 impl Tally {
     /// Counts what became of a packet from or to a floating IP.
-    fn note_floating(&mut self, ingress: &Ingress, verdict: &Verdict) {
+    fn note_floating(&mut self, ingress: &Ingress, verdict: &Verdict, event: Option<&Event>) {
         let place = match (ingress, verdict) {
             (_, Verdict::External { .. }) => 0,
             (Ingress::External { .. }, Verdict::Deliver { .. }) => 1,
-            (Ingress::External { .. }, Verdict::Reply { .. }) => 2,
+            (Ingress::External { .. }, Verdict::Reply { frame }) => match frame.get(34..36) {
+                Some([3, 4]) => 4,
+                Some([11, 0]) => 5,
+                _ => 2,
+            },
             (_, Verdict::Pass) => 3,
+            _ if matches!(event, Some(Event::TooBig { mtu, .. }) if EXTERNAL_MTUS.contains(mtu)) => 6,
             _ => return,
         };
         self.floating[place] += 1;
@@ -127,7 +137,7 @@ impl std::iter::Sum for Tally {
             held: sum.held + other.held,
             too_big: sum.too_big + other.too_big,
             told: sum.told + other.told,
-            floating: [0, 1, 2, 3].map(|at| sum.floating[at] + other.floating[at]),
+            floating: std::array::from_fn(|at| sum.floating[at] + other.floating[at]),
         })
     }
 }
@@ -221,7 +231,7 @@ fn compare(both: &mut Both, scenario: &Scenario, news: bool) -> Tally {
         let event = both.compare_event(&mut told, &format!("seed {seed}, frame {number}"));
         tally.told += usize::from(event.is_some());
         tally.note_gateways(ingress, &got, event.as_ref(), gateways);
-        tally.note_floating(ingress, &got);
+        tally.note_floating(ingress, &got, event.as_ref());
         if floats && rng.chance(40) {
             let answer = scenario.floating_answer(&mut rng, &got);
             answer.into_iter().for_each(|answer| frames.push_front(answer));
@@ -584,9 +594,11 @@ fn gateways_outlive_the_process() {
 
 /// With devices that lead to external networks.
 fn with_uplinks(config: &EbpfConfig) -> EbpfConfig {
-    for (device, mac) in EXTERNAL_DEVICES {
-        let address = mac.to_string();
-        ip(&["link", "add", "dev", device, "address", &address, "type", "veth"]);
+    for ((device, mac), mtu) in EXTERNAL_DEVICES.into_iter().zip(EXTERNAL_MTUS) {
+        let (address, mtu) = (mac.to_string(), mtu.to_string());
+        ip(&[
+            "link", "add", "dev", device, "address", &address, "mtu", &mtu, "type", "veth",
+        ]);
     }
     EbpfConfig {
         uplinks: Scenario::floating(0).uplinks,
@@ -602,10 +614,12 @@ fn floating_ips_are_translated_as_the_model_says() {
             .map(|seed| compare(&mut both, &Scenario::floating(seed), seed % 2 == 0))
             .sum();
         println!(
-            "{} frames compared: {:?} (out, in, answered, passed)",
+            "{} frames compared: {:?} (out, in, answered, passed, told too long, told expired, too long for the device)",
             compared.frames, compared.floating
         );
-        assert!(compared.floating.iter().all(|frames| *frames > 100), "all ways");
+        let (ways, limits) = compared.floating.split_at(4);
+        assert!(ways.iter().all(|frames| *frames > 100), "all ways");
+        assert!(limits.iter().all(|frames| *frames > 20), "and who is told");
     });
 }
 
@@ -613,7 +627,7 @@ fn floating_ips_are_translated_as_the_model_says() {
 fn floating_ips_outlive_the_process() {
     in_namespace("test-floating-kept", |config| {
         let config = &with_uplinks(config);
-        let mut floating = [0; 4];
+        let mut floating = [0; 7];
         for seed in 0..SEEDS / 20 {
             let scenario = Scenario::floating(seed);
             let mut before = EbpfDataplane::open(config).unwrap();
@@ -622,7 +636,7 @@ fn floating_ips_outlive_the_process() {
             }
             drop(before);
             let tally = compare(&mut Both::open(config), &scenario, true);
-            floating = [0, 1, 2, 3].map(|at| floating[at] + tally.floating[at]);
+            floating = std::array::from_fn(|at| floating[at] + tally.floating[at]);
         }
         assert!(floating.iter().all(|frames| *frames > 0), "{floating:?}");
     });

@@ -19,6 +19,7 @@ use std::{
 use alcor_dataplane::{
     Dataplane, DropReason, FloatingIpRow, InterfaceRow, RouterRow, Row, RowChange, RowKey, Uplinks,
 };
+use alcor_dataplane_abi::gateway_layout::ICMP_ERROR_BURST;
 use alcor_model::{FloatingIp, Id, Network, Router};
 use common::{Lab, Namespace, host_ip, ipv4, network_id, run};
 use nix::sys::{
@@ -220,6 +221,84 @@ fn a_vm_and_the_outside_reach_each_other() {
         DropReason::PortDown,
     ];
     assert!(!reasons.any(|reason| lost.contains(&reason)), "{drops:?}");
+}
+
+/// Sends as much one way: the answer is one byte.
+fn upload(server: &Namespace, client: &Namespace, to: SocketAddr) {
+    let listener = server.inside(|| TcpListener::bind(("0.0.0.0", to.port())).unwrap());
+    thread::scope(|scope| {
+        let served = scope.spawn(|| {
+            let (mut connection, _) = listener.accept().unwrap();
+            connection.read_exact(&mut vec![0; STREAM]).unwrap();
+            connection.write_all(&[1]).unwrap();
+        });
+        let timeout = Duration::from_secs(PATIENCE as u64);
+        let mut connection = client.inside(|| TcpStream::connect_timeout(&to, timeout).unwrap());
+        connection.set_read_timeout(Some(timeout)).unwrap();
+        connection.write_all(&vec![7; STREAM]).unwrap();
+        connection.read_exact(&mut [0]).unwrap();
+        served.join().unwrap();
+    });
+}
+
+#[test]
+fn the_outside_learns_what_the_network_takes() {
+    let mut scene = Scene::new("floatmtu");
+    scene.float();
+    let (outside, vm) = (&scene.outside, &scene.lab.vms[0]);
+    outside.run(&["ip", "link", "set", "out0", "mtu", "1500"]);
+    // The VM says that it takes more than its network does: so the size of segments does not hide what is to be learnt. They come in one
+    // piece, without a checksum.
+    vm.run(&["ip", "link", "set", "eth0", "mtu", "1500"]);
+    upload(vm, outside, (floating_ip(0), 8000).into());
+    let learnt = || outside.run(&["ip", "route", "get", &floating_ip(0).to_string()]);
+    assert!(learnt().contains("mtu 1450"), "{}", learnt());
+    // And a packet that came as it was sent.
+    outside.run(&["ip", "route", "flush", "cache"]);
+    assert!(!learnt().contains("mtu"), "{}", learnt());
+    assert!(!scene.ping(floating_ip(0), &["-c", "1", "-M", "do", "-s", "1472"]));
+    assert!(learnt().contains("mtu 1450"), "{}", learnt());
+    assert!(scene.ping(floating_ip(0), &["-c", "3", "-M", "do", "-s", "1422"]));
+}
+
+#[test]
+fn the_outside_is_told_of_time_exceeded_so_many_times() {
+    let mut scene = Scene::new("floatttl");
+    scene.float();
+    let outside = &scene.outside;
+    // `ping` says who told it.
+    let to = floating_ip(0).to_string();
+    let said = outside.inside(|| {
+        Command::new("ping")
+            .args(["-n", "-c", "1", "-t", "1", &to])
+            .output()
+            .unwrap()
+    });
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.contains(&format!("From {to}")) && said.contains("Time to live exceeded"),
+        "{said}"
+    );
+    let socket = outside.inside(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap());
+    socket.set_ttl(1).unwrap();
+    socket.connect((floating_ip(0), 9)).unwrap();
+    // Far more than are answered at once; each send may say what was told of one before.
+    let limited = |scene: &mut Scene| {
+        let drops = scene.lab.dataplanes[0].as_mut().unwrap().drops().unwrap();
+        drops
+            .get(&(None, DropReason::IcmpLimit))
+            .copied()
+            .unwrap_or_default()
+    };
+    for _ in 0..100 {
+        for _ in 0..2 * ICMP_ERROR_BURST {
+            drop(socket.send(b"anybody?"));
+        }
+        if limited(&mut scene) > 0 {
+            return;
+        }
+    }
+    panic!("there is no limit");
 }
 
 #[test]

@@ -152,13 +152,13 @@ pub enum Event {
         /// The whole frame.
         frame: Bytes,
     },
-    /// A router has brought a packet of a port into a network that it is too long for, and it must not be fragmented: its sender is
-    /// to learn the MTU.
+    /// A router has brought a packet of a port into a network, or to a device that leads to an external one, that it is too long for, and it
+    /// must not be fragmented: its sender is to learn the MTU.
     TooBig {
         /// The port that sent it.
         port: Id<Port>,
-        /// The network that the packet does not fit.
-        network: Id<Network>,
+        /// What is taken there: bytes of a packet, without an Ethernet header.
+        mtu: u16,
         /// The frame as it came, or the beginning of a long one.
         frame: Bytes,
     },

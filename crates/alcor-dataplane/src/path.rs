@@ -96,7 +96,7 @@
 //!     about the packet that is released.
 //! 11. **Send**: the frame without its Ethernet header (not the length the IP header tells) is longer than the MTU of the network that it
 //!     is in now (and not a GSO packet whose segments fit): routed by stage 8, and IPv6 or IPv4 that must not be fragmented: punt (`TooBig`, with
-//!     that network), so that its sender learns the MTU; else `Oversize`, as nobody fragments. A local port: down or without a device: `PortDown`. Remote:
+//!     that MTU), so that its sender learns it; else `Oversize`, as nobody fragments. A local port: down or without a device: `PortDown`. Remote:
 //!     `Tunnel` with that network's VNI and the sender's label, translated into that network; out: with label 0, or by this host.
 //! 12. **Filter in**, for a local port: the filter of the receiver, ingress, with the sender's label, translated as in stage 11. Then
 //!     `Deliver` (routed back to the sender itself: delivered too).
@@ -122,7 +122,8 @@
 //! [gateways](crate::gateway::path) do ("Packets that are translated"), with the same reasons to drop.
 //!
 //! **Out**, behind stage 11: the floating IP becomes the source. Is the destination `external(device, ip)` then, on as *in*, at once. Else `External`: out of
-//! the device, to the destination itself if the row's `cidr` has it, else to its `nexthop`; there is none: `NoRoute`. The kernel makes the Ethernet
+//! the device, to the destination itself if the row's `cidr` has it, else to its `nexthop`; there is none: `NoRoute`. The packet is longer than the device's MTU (and not a
+//! GSO packet whose segments fit): punt (`TooBig`, with that MTU) as it came when it must not be fragmented, else `Oversize`. The kernel makes the Ethernet
 //! header, and asks for the MAC where it does not know it.
 //!
 //! **From a device** that leads to an external network. What is *passed* is left to the host's own stack, unchanged.
@@ -132,10 +133,14 @@
 //! 3. IPv4 to another MAC than the device's, or whose destination is not `external(device, ip)`: passed. A wrong header checksum, a total length
 //!    below the header's or beyond the bytes present: `Malformed`. The row's address and network are where the packet goes: *in*.
 //!
-//! **In**: TTL 0 or 1: `Loop`. An ICMP error about a packet that is not from the floating IP: `NoTranslation`. The network is down: `PortDown`. The frame without
-//! its Ethernet header is longer than its MTU (and not a GSO packet whose segments fit): `Oversize`; nobody is told. No local port has the fixed
+//! **In**: TTL 0 or 1: *told* "time exceeded", else `Loop`. An ICMP error about a packet that is not from the floating IP: `NoTranslation`. The network is down: `PortDown`.
+//! The frame without its Ethernet header is longer than its MTU (and not a GSO packet whose segments fit): *told* "fragmentation needed" with that MTU when it must not be
+//! fragmented, else `Oversize`. No local port has the fixed
 //! IP: `UnknownDestination`. Port down or without a device: `PortDown`. Else the fixed IP becomes the destination, TTL - 1, source MAC = gateway MAC, destination MAC = the
 //! port's; the filter of the receiver, ingress, with label 0; `Deliver`.
+//!
+//! *Told*: a reply as gateways make it (["Told", to the outside](crate::gateway::path)), with their limits, from the floating IP, out of the device, to the MAC that sent the frame.
+//! Not of what came from a port. All that are sent pass one [meter](alcor_dataplane_abi::gateway_layout::IcmpMeter) of the host: too many lately: `IcmpLimit`.
 //!
 //! A drop is counted for whoever sends from a port, for no port when it came from a device, but for the receiver from its `PortDown` on.
 //!

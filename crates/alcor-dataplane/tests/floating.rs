@@ -3,15 +3,15 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use alcor_dataplane::{
-    Dataplane, DropReason, FloatingIpRow, Ingress, InterfaceRow, Model, PuntReason, RouterRow, Row,
+    Dataplane, DropReason, Event, FloatingIpRow, Ingress, InterfaceRow, Model, PuntReason, RouterRow, Row,
     RowChange, RowKey, Uplinks, Verdict,
     packet::{ETH_LEN, word_sum},
     testing::wire::{self, Ip},
 };
-use alcor_dataplane_abi::{csum_fold, flow::PROTO_UDP};
+use alcor_dataplane_abi::{csum_fold, flow::PROTO_UDP, gateway_layout::ICMP_ERROR_BURST};
 use alcor_model::MacAddr;
 use common::{ALICE, BLUE, BOB, CAROL, DOWN, GATEWAY, MTU, RED, echo, edit, id, ip, mac, model, udp, v4};
 
@@ -286,6 +286,7 @@ fn what_comes_in_is_checked() {
     };
     let old = Ip {
         ttl: 1,
+        source: ip("127.0.0.1"),
         ..plain.clone()
     };
     let datagram = plain.udp((53, 5000), &[0; MTU]);
@@ -306,6 +307,91 @@ fn what_comes_in_is_checked() {
     let down = arrive(&mut model, &to_floating("203.0.113.14"));
     assert_eq!(down, Verdict::Drop(DropReason::PortDown));
     assert_eq!(model.drop_count(Some(id(DOWN)), DropReason::PortDown), 1);
+}
+
+/// The ICMP error that a frame from outside is answered with: type, code and MTU.
+fn told(verdict: &Verdict, frame: &[u8]) -> [u8; 4] {
+    let Verdict::Reply { frame: reply } = verdict else {
+        panic!("it is told, not {verdict:?}");
+    };
+    let macs = [&frame[6..12], &frame[..6], &[8, 0]].concat();
+    assert_eq!(reply[..ETH_LEN], macs, "back to who sent it");
+    let (header, message) = reply[ETH_LEN..].split_at(20);
+    assert_eq!(
+        (csum_fold(word_sum(header)), csum_fold(word_sum(message))),
+        (0, 0)
+    );
+    assert_eq!(header[..10], [0x45, 0, 0, 56, 0, 0, 0x40, 0, 64, 1]);
+    let (source, destination) = (&frame[26..30], &frame[30..34]);
+    assert_eq!(header[12..], [destination, source].concat());
+    assert_eq!(message[8..], frame[14..42], "it quotes what came");
+    [message[0], message[1], message[6], message[7]]
+}
+
+#[test]
+fn who_sends_from_outside_what_cannot_go_on_is_told() {
+    let plain = Ip {
+        fragment: 0x4000,
+        ..Ip::new(ip(OUTSIDE), ip("203.0.113.11"), 64)
+    };
+    let frame = |ip: Ip, payload: &[u8]| {
+        let datagram = ip.udp((53, 5000), payload);
+        ip.frame(NEXT_HOP, DEVICE_MAC, PROTO_UDP, &datagram)
+    };
+    let too_long = frame(plain.clone(), &[0; MTU]);
+    let fits = frame(plain.clone(), &[0; MTU - 28]);
+    let mut model = floating();
+    let [high, low] = (MTU as u16).to_be_bytes();
+    assert_eq!(told(&arrive(&mut model, &too_long), &too_long), [3, 4, high, low]);
+    let old = Ip {
+        ttl: 1,
+        ..plain.clone()
+    };
+    let expired = frame(old.clone(), b"anybody?");
+    assert_eq!(told(&arrive(&mut model, &expired), &expired), [11, 0, 0, 0]);
+    assert!(matches!(arrive(&mut model, &fits), Verdict::Deliver { .. }));
+
+    // Who may not be told: behind an error, a later fragment, no single station.
+    let unreachable = old.icmp(3, 1, &[&[0; 4], &expired[14..42]].concat());
+    let about_error = old.frame(NEXT_HOP, DEVICE_MAC, unreachable.0, &unreachable.1);
+    let later = Ip {
+        fragment: 0x0010,
+        ..old.clone()
+    };
+    let mut quiet = vec![about_error, frame(later, b"the rest")];
+    for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+        let source = ip(source);
+        quiet.push(frame(
+            Ip {
+                source,
+                ..old.clone()
+            },
+            b"?",
+        ));
+    }
+    for frame in quiet {
+        let verdict = arrive(&mut model, &frame);
+        assert_eq!(verdict, Verdict::Drop(DropReason::Loop), "{frame:?}");
+    }
+}
+
+#[test]
+fn no_more_is_told_than_the_limit_allows() {
+    let old = Ip::new(ip(OUTSIDE), ip("203.0.113.11"), 1);
+    let datagram = old.udp((53, 5000), b"anybody?");
+    let frame = old.frame(NEXT_HOP, DEVICE_MAC, PROTO_UDP, &datagram);
+    let mut model = floating();
+    for _ in 0..ICMP_ERROR_BURST {
+        told(&arrive(&mut model, &frame), &frame);
+    }
+    let limited = Verdict::Drop(DropReason::IcmpLimit);
+    assert_eq!(arrive(&mut model, &frame), limited);
+    assert_eq!(model.drop_count(None, DropReason::IcmpLimit), 1);
+    model.advance(Duration::from_millis(2));
+    for _ in 0..2 {
+        told(&arrive(&mut model, &frame), &frame);
+    }
+    assert_eq!(arrive(&mut model, &frame), limited, "time gives no more back");
 }
 
 #[test]
@@ -367,6 +453,41 @@ fn who_sends_more_than_the_network_takes_is_told() {
     let may_be_fragmented = edit(long, 20, &[0]);
     let verdict = out(&mut model, ALICE, &may_be_fragmented);
     assert_eq!(verdict, Verdict::Drop(DropReason::Oversize));
+}
+
+#[test]
+fn who_sends_more_than_the_device_takes_is_told() {
+    let mut model = floating();
+    let mut events = model.events().unwrap();
+    model.set_uplink_mtu(DEVICE, 1000);
+    let of = |len: usize| {
+        udp(
+            (mac(ALICE), GATEWAY, "10.0.0.11", OUTSIDE),
+            (5000, 53),
+            &vec![0; len - 28],
+        )
+    };
+    left(out(&mut model, ALICE, &of(1000)));
+    let long = of(1001);
+    assert_eq!(out(&mut model, ALICE, &long), Verdict::Punt(PuntReason::TooBig));
+    let event = Event::TooBig {
+        port: id(ALICE),
+        mtu: 1000,
+        frame: long.clone().into(),
+    };
+    assert_eq!(events.try_recv().unwrap(), event);
+    let verdict = out(&mut model, ALICE, &edit(long, 20, &[0]));
+    assert_eq!(verdict, Verdict::Drop(DropReason::Oversize));
+    // To another port of the host the device is not in the way.
+    let hairpin = udp(
+        (mac(ALICE), GATEWAY, "10.0.0.11", "203.0.113.12"),
+        (5000, 53),
+        &[0; 1000],
+    );
+    assert!(matches!(
+        out(&mut model, ALICE, &hairpin),
+        Verdict::Deliver { .. }
+    ));
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn check(case: &Case) {
     let event = match (&case.want, port) {
         (Want::Punt(PuntReason::TooBig), Some(port)) => Some(Event::TooBig {
             port,
-            network: common::id(common::RED),
+            mtu: common::MTU as u16,
             frame: bytes(&case.frame),
         }),
         (Want::Punt(reason), Some(port)) => Some(Event::Punt {
@@ -230,7 +230,7 @@ fn check_by_gateway(case: &Case, port: Id<Port>) {
 /// Reasons that need routers with a way out: `gateways.rs` has their cases.
 const OUT: [DropReason; 1] = [DropReason::NoGateway];
 
-/// Reasons that only gateways have.
+/// Reasons that only gateways have, and hosts with floating IPs: `floating.rs` has their cases.
 const GATEWAY_ONLY: [DropReason; 6] = [
     DropReason::NotOwner,
     DropReason::NoTranslation,

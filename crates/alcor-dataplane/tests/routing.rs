@@ -295,7 +295,7 @@ fn size_and_time_to_live_are_the_other_networks() {
     assert_eq!(verdict, Verdict::Punt(PuntReason::TooBig));
     let told = Event::TooBig {
         port: id(ALICE),
-        network: id(GREEN),
+        mtu: 1000,
         frame: long.clone().into(),
     };
     assert_eq!(events.try_recv().unwrap(), told);

@@ -64,7 +64,7 @@ impl Agent {
     pub(super) fn punt(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         let (port, answer) = match event {
             Event::Punt { port, reason, frame } => (port, self.answer_punt(now, port, reason, &frame)),
-            Event::TooBig { port, network, frame } => (port, self.too_big(now, port, network, &frame)),
+            Event::TooBig { port, mtu, frame } => (port, self.too_big(now, port, mtu, &frame)),
             Event::Unresolved {
                 port,
                 network,
@@ -111,20 +111,17 @@ impl Agent {
         }
     }
 
-    /// Tells the sender of a packet what the network takes that the packet does not fit.
+    /// Tells the sender of a packet that is too long what is taken.
     fn too_big(
         &mut self,
         now: Now,
         port: Id<Port>,
-        network: Id<Network>,
+        mtu: u16,
         frame: &[u8],
     ) -> Result<Option<Vec<u8>>, Refusal> {
         self.admit_error(now, port)?;
         let row = self.table.port(port).ok_or(Refusal::UnknownPort)?;
         let context = self.context(row).ok_or(Refusal::UnknownPort)?;
-        // A network that is gone meanwhile takes nothing at all; the next packet is told so.
-        let network = self.table.network(network).ok_or(Refusal::NotForUs)?;
-        let mtu = network.mtu;
         icmp::error(&context, icmp::Cause::TooBig { mtu }, frame).map(Some)
     }
 

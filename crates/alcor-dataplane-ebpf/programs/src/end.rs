@@ -203,6 +203,7 @@ pub extern "C" fn alcor_tell(skb: *mut __sk_buff, reason: u32, with_frame: u32) 
         network: packet.scope,
         family: packet.family,
         ip: packet.destination,
+        mtu: packet.mtu,
     };
     if hand_up(skb, header) { 0 } else { INTERNAL }
 }

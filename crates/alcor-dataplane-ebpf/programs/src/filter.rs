@@ -121,8 +121,9 @@ const fn denied(reason: u32) -> Result<(), End> {
     }
 }
 
+/// Nanoseconds since the machine started; of a traced packet what it brings.
 #[inline(always)]
-fn now(skb: Skb) -> u64 {
+pub fn now(skb: Skb) -> u64 {
     if trace() {
         return skb.tstamp();
     }

@@ -2,25 +2,26 @@
 //! of checksums that a device has yet to make; the decisions are those of gateways.
 
 use alcor_dataplane_abi::{
-    DropReason, csum_fold,
+    DropReason, PuntReason, csum_fold,
     connection::Direction,
     flow::{
         Identity, PROTO_DCCP, PROTO_ICMP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Upper, has_ports, identify,
     },
+    icmp::{self, ERROR_LEN, QUOTED_LEN, TIME_EXCEEDED, TOO_LONG},
     layout::*,
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh},
-    helpers::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh},
+    helpers::{bpf_check_mtu, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh},
 };
 
 use crate::{
     ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, GATEWAY_MAC, Work,
     end::End,
-    filter::Filters,
+    filter::{self, Filters},
     flow::TCP_LEN,
     maps::*,
-    send::{hand_over, receivable, segment_len, set_macs},
+    send::{DONT_FRAGMENT, fits, hand_over, receivable, set_macs},
     skb::{Skb, be16, part, put},
     trace,
 };
@@ -58,6 +59,8 @@ const LATER: u32 = 2;
 
 /// One packet, and what the stages found out about it. It lies in a map: functions that the verifier looks at once find it there.
 pub struct Floating {
+    /// It came from a port: nobody outside is to be told of it.
+    is_inside: bool,
     ip: [u8; IPV4_LEN as usize],
     total_len: u32,
     part: u32,
@@ -75,6 +78,8 @@ pub struct Floating {
     address: [u8; 4],
     /// Handle of the port that a drop is counted for; 0 for none.
     blamed: u32,
+    /// Room for an ICMP error.
+    error: [u8; ERROR_LEN],
 }
 
 /// The work of this CPU.
@@ -97,6 +102,7 @@ pub fn leave(work: &mut Work) -> End {
     let (Some(floating), Some(out)) = (floating(), unsafe { FLOATING_OUT.get(&key) }) else {
         return INTERNAL;
     };
+    floating.is_inside = true;
     floating.out = *out;
     floating.blamed = work.port.port;
     let (blamed, end) = ended(work.skb, alcor_float_out(work.skb.0));
@@ -190,8 +196,14 @@ fn answer(skb: Skb, ethernet: &[u8; 14]) -> End {
     if done.is_none() {
         return INTERNAL;
     }
+    send_back(key.ifindex)
+}
+
+/// A reply, out of the device that its question came from.
+#[inline(always)]
+fn send_back(ifindex: u32) -> End {
     // SAFETY: the helper only notes where the packet shall go.
-    End::act(verdict::REPLY, unsafe { bpf_redirect(key.ifindex, 0) as i32 })
+    End::act(verdict::REPLY, unsafe { bpf_redirect(ifindex, 0) as i32 })
 }
 
 // The functions below are global: the verifier looks at each of them once, whatever the paths that lead there.
@@ -202,6 +214,7 @@ fn answer(skb: Skb, ethernet: &[u8; 14]) -> End {
 pub extern "C" fn alcor_float_arrive(skb: *mut __sk_buff) -> u64 {
     match floating() {
         Some(work) => {
+            work.is_inside = false;
             work.blamed = 0;
             End::pack(arrived(Skb(skb), work))
         }
@@ -229,6 +242,17 @@ pub extern "C" fn alcor_float_in(skb: *mut __sk_buff) -> u64 {
     }
 }
 
+/// Makes the frame an ICMP error about the packet in it, back to its sender, if it may be answered with one; else it is dropped for the reason
+/// with this number. Packed, and never lets the packet go on.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn alcor_float_tell(skb: *mut __sk_buff, kind: u32, mtu: u32, reason: u32) -> u64 {
+    match floating() {
+        Some(work) => End::pack(Err(told(Skb(skb), work, (kind as u16, mtu as u16), reason))),
+        None => End::pack(Err(INTERNAL)),
+    }
+}
+
 /// The fixed IP's port gets the packet, if its filter lets it. In the programs themselves: the filter needs the rest of the stack.
 #[inline(always)]
 fn deliver(skb: Skb, work: &Floating) -> Result<End, End> {
@@ -243,15 +267,9 @@ fn deliver(skb: Skb, work: &Floating) -> Result<End, End> {
 fn float_out(skb: Skb, work: &mut Floating) -> Result<(), End> {
     read(skb, work)?;
     let fixed = part::<4>(&work.ip, SOURCE as usize);
-    let address = work.out.address;
-    if work.is_error {
-        if !read_quote(skb, work) || work.quoted_destination != fixed {
-            return Err(End::drop(DropReason::NoTranslation));
-        }
-        set_quoted::<DESTINATION>(skb, &fixed, &address).ok_or(INTERNAL)?;
+    if work.is_error && (!read_quote(skb, work) || work.quoted_destination != fixed) {
+        return Err(End::drop(DropReason::NoTranslation));
     }
-    age(skb, work).ok_or(INTERNAL)?;
-    set_address::<SOURCE>(skb, work, &fixed, &address).ok_or(INTERNAL)?;
     let destination = part::<4>(&work.ip, DESTINATION as usize);
     let key = FloatingKey {
         ifindex: work.out.ifindex,
@@ -261,7 +279,7 @@ fn float_out(skb: Skb, work: &mut Floating) -> Result<(), End> {
     if let Some(into) = unsafe { FLOATING_IN.get(&key) } {
         work.address = destination;
         work.into = *into;
-        return Ok(());
+        return translate_out(skb, work, &fixed).ok_or(INTERNAL);
     }
     let out = &work.out;
     let is_near = out.flags & FLOATING_NEAR != 0
@@ -270,7 +288,46 @@ fn float_out(skb: Skb, work: &mut Floating) -> Result<(), End> {
     if !is_near && nexthop == [0; 4] {
         return Err(End::drop(DropReason::NoRoute));
     }
-    Err(send_out(skb, out.ifindex, nexthop))
+    let ifindex = out.ifindex;
+    let mtu = mtu_of(skb, ifindex).ok_or(INTERNAL)?;
+    if !fits(skb, UPPER, work.upper.protocol, mtu) {
+        return Err(if work.ip[6] & DONT_FRAGMENT == 0 {
+            End::drop(DropReason::Oversize)
+        } else {
+            too_big(mtu)
+        });
+    }
+    translate_out(skb, work, &fixed).ok_or(INTERNAL)?;
+    Err(send_out(skb, ifindex, nexthop))
+}
+
+/// For the agent, which tells the sender what is taken.
+#[inline(always)]
+fn too_big(mtu: u32) -> End {
+    if let Some(packet) = PACKETS.get_ptr_mut(0) {
+        // SAFETY: the entry is this CPU's own; no other packet is in these programs on it until this one has left.
+        unsafe { (*packet).mtu = mtu };
+    }
+    End::punt(PuntReason::TooBig)
+}
+
+/// The floating IP becomes the source.
+#[inline(always)]
+fn translate_out(skb: Skb, work: &Floating, fixed: &[u8; 4]) -> Option<()> {
+    if work.is_error {
+        set_quoted::<DESTINATION>(skb, fixed, &work.out.address)?;
+    }
+    age(skb, work)?;
+    set_address::<SOURCE>(skb, work, fixed, &work.out.address)
+}
+
+/// The MTU of a device.
+#[inline(always)]
+fn mtu_of(skb: Skb, ifindex: u32) -> Option<u32> {
+    let mut mtu = 0;
+    // SAFETY: the helper writes one word. Whether this packet fits, which it says too, it does not know of packets put together of segments.
+    let rc = unsafe { bpf_check_mtu(skb.0.cast(), ifindex, &raw mut mtu, 0, 0) };
+    (rc >= 0).then_some(mtu)
 }
 
 /// Out of a device; the kernel makes the Ethernet header.
@@ -296,7 +353,7 @@ fn send_out(skb: Skb, ifindex: u32, nexthop: [u8; 4]) -> End {
 fn float_in(skb: Skb, work: &mut Floating) -> Result<(), End> {
     read(skb, work)?;
     if work.ip[8] <= 1 {
-        return Err(End::drop(DropReason::Loop));
+        return tell(skb, TIME_EXCEEDED, 0, DropReason::Loop);
     }
     if work.is_error && (!read_quote(skb, work) || work.quoted_source != work.address) {
         return Err(End::drop(DropReason::NoTranslation));
@@ -307,12 +364,12 @@ fn float_in(skb: Skb, work: &mut Floating) -> Result<(), End> {
     if network.flags & NETWORK_UP == 0 {
         return Err(End::drop(DropReason::PortDown));
     }
-    let len = skb.len().wrapping_sub(ETH_LEN);
-    if len > network.mtu {
-        let segment = skb.gso_size();
-        if segment == 0 || segment_len(skb, UPPER, work.upper.protocol, segment) > network.mtu {
-            return Err(End::drop(DropReason::Oversize));
-        }
+    if !fits(skb, UPPER, work.upper.protocol, network.mtu) {
+        return if work.ip[6] & DONT_FRAGMENT == 0 {
+            Err(End::drop(DropReason::Oversize))
+        } else {
+            tell(skb, TOO_LONG, network.mtu, DropReason::Oversize)
+        };
     }
     let key = IpKey {
         scope,
@@ -332,6 +389,52 @@ fn float_in(skb: Skb, work: &mut Floating) -> Result<(), End> {
     set_address::<DESTINATION>(skb, work, &address, &fixed).ok_or(INTERNAL)?;
     age(skb, work).ok_or(INTERNAL)?;
     set_macs(skb, &local.mac, &GATEWAY_MAC).ok_or(INTERNAL)
+}
+
+#[inline(always)]
+fn tell(skb: Skb, kind: u16, mtu: u32, reason: DropReason) -> Result<(), End> {
+    End::unpack(alcor_float_tell(skb.0, kind as u32, mtu, reason as u32))
+}
+
+#[inline(always)]
+fn told(skb: Skb, work: &mut Floating, (kind, mtu): (u16, u16), reason: u32) -> End {
+    let dropped = End::drop_code(reason);
+    let source = part(&work.ip, SOURCE as usize);
+    let is_answered = !work.is_inside
+        && work.part != LATER
+        && work.total_len as usize >= QUOTED_LEN
+        && icmp::may_be_told(&work.upper, source);
+    let quoted = skb.load::<QUOTED_LEN>(HEADER, &mut work.error[icmp::QUOTE..]);
+    let (true, Some(()), Some(sender)) = (is_answered, quoted, skb.bytes(6)) else {
+        return dropped;
+    };
+    if !admit(skb) {
+        return End::drop(DropReason::IcmpLimit);
+    }
+    if skb.renew(HEADER + ERROR_LEN as u32).is_none() {
+        return INTERNAL;
+    }
+    icmp::write(&mut work.error, work.address, source, kind, mtu);
+    let done = set_macs(skb, &sender, &work.into.mac).and_then(|()| skb.store(HEADER, &work.error, 0));
+    match done {
+        Some(()) => send_back(skb.ifindex()),
+        None => INTERNAL,
+    }
+}
+
+/// Takes one of the ICMP errors that may be sent now. Two CPUs may take the same one: the limit is for protection, not for accounting.
+#[inline(always)]
+fn admit(skb: Skb) -> bool {
+    let Some(meter) = ICMP.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the pointer is to a map entry that lives as long as the map.
+    let after = unsafe { *meter }.admit(filter::now(skb));
+    if let Some(after) = after {
+        // SAFETY: as above.
+        unsafe { *meter = after };
+    }
+    after.is_some()
 }
 
 #[inline(always)]

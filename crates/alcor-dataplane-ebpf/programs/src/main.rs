@@ -91,6 +91,8 @@ pub struct Packet {
     pub asks: bool,
     /// As in [`Work`], for the agent.
     pub scope: u32,
+    /// What a packet that is too big must fit, for the agent.
+    pub mtu: u32,
     /// Number of a set of gateways, and the one that was chosen of it.
     pub gateways: u32,
     pub gateway_family: u32,
@@ -192,6 +194,7 @@ fn of_port(skb: Skb, was_held: bool) -> i32 {
     work.packet.solicitation = 0;
     work.packet.was_held = was_held;
     work.packet.asks = false;
+    work.packet.mtu = 0;
     // The last stage always ends the way.
     let end = match stages(&mut work) {
         Ok(()) => End::drop(DropReason::Internal),

@@ -1,6 +1,6 @@
 //! The maps, and lookups in them that more than one stage makes.
 
-use alcor_dataplane_abi::{connection::Connection, layout::*};
+use alcor_dataplane_abi::{connection::Connection, gateway_layout::IcmpMeter, layout::*};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{ArrayOfMaps, LruHashMap},
@@ -58,6 +58,9 @@ pub static FLOATING_IN: HashMap<FloatingKey, FloatingIn> =
 /// Where packets of floating IPs are worked on.
 #[map(name = "floating")]
 pub static FLOATING: PerCpuArray<Floating> = PerCpuArray::with_max_entries(1, 0);
+/// How many ICMP errors were sent to the outside lately.
+#[map(name = "icmp")]
+pub static ICMP: Array<IcmpMeter> = Array::with_max_entries(1, 0);
 /// Subnets, with a gateway or without.
 #[map(name = "subnets")]
 pub static SUBNETS: LpmTrie<IpKey, u32> = LpmTrie::with_max_entries(MAX_SUBNETS, BPF_F_NO_PREALLOC);
@@ -146,23 +149,24 @@ fn address_bits(family: u32) -> u32 {
 }
 
 #[inline(always)]
-pub fn local_mac(network: u32, mac: &[u8; 6]) -> Option<&'static LocalMac> {
-    let key = MacKey {
-        scope: network,
+const fn mac_key(scope: u32, mac: &[u8; 6]) -> MacKey {
+    MacKey {
+        scope,
         mac: *mac,
         pad: [0; 2],
-    };
+    }
+}
+
+#[inline(always)]
+pub fn local_mac(network: u32, mac: &[u8; 6]) -> Option<&'static LocalMac> {
+    let key = mac_key(network, mac);
     // SAFETY: entries are freed after an RCU grace period only; programs run inside a read section.
     unsafe { LOCAL_MACS.get(&key) }
 }
 
 #[inline(always)]
 pub fn remote_mac(network: u32, mac: &[u8; 6]) -> Option<&'static RemoteMac> {
-    let key = MacKey {
-        scope: network,
-        mac: *mac,
-        pad: [0; 2],
-    };
+    let key = mac_key(network, mac);
     // SAFETY: as in `local_mac`.
     unsafe { REMOTE_MACS.get(&key) }
 }
@@ -193,11 +197,7 @@ pub fn use_neighbour(key: &IpKey) -> Option<&'static NeighbourValue> {
 /// As [`remote_mac`]; all neighbours with this MAC are used.
 #[inline(always)]
 pub fn use_remote_mac(network: u32, mac: &[u8; 6]) -> Option<&'static RemoteMac> {
-    let key = MacKey {
-        scope: network,
-        mac: *mac,
-        pad: [0; 2],
-    };
+    let key = mac_key(network, mac);
     let value = REMOTE_MACS.get_ptr_mut(&key)?;
     // SAFETY: as in `local_mac`.
     unsafe {
@@ -230,13 +230,7 @@ pub fn has_fixed_ip(port: u32, family: u32, ip: &[u8; 16]) -> bool {
 
 #[inline(always)]
 pub fn has_pair_mac(port: u32, mac: &[u8; 6]) -> bool {
-    PAIR_MACS
-        .get_ptr(&MacKey {
-            scope: port,
-            mac: *mac,
-            pad: [0; 2],
-        })
-        .is_some()
+    PAIR_MACS.get_ptr(&mac_key(port, mac)).is_some()
 }
 
 #[inline(always)]

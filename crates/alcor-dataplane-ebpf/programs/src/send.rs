@@ -31,7 +31,7 @@ use crate::{
 const TTL: u8 = 64;
 const TCP: u8 = 6;
 /// IPv4, in the first byte of the offset: "must not be fragmented".
-const DONT_FRAGMENT: u8 = 0x40;
+pub const DONT_FRAGMENT: u8 = 0x40;
 const INTERNAL: End = End::drop(DropReason::Internal);
 /// `PACKET_HOST`: for whoever receives it, whatever the MAC of the device that it came in by.
 const PACKET_HOST: u32 = 0;
@@ -450,18 +450,13 @@ const fn ethertype(family: u32) -> u16 {
 
 /// The size, and the receiver's state.
 #[inline(always)]
-fn check(work: &Work, exit: &Exit) -> Result<(), End> {
+fn check(work: &mut Work, exit: &Exit) -> Result<(), End> {
     if exit.kind == TO_SUBNET_GATEWAY {
         return Ok(());
     }
-    let skb = work.skb;
-    let len = skb.len().wrapping_sub(ETH_LEN);
-    if len > work.network.mtu {
-        let segment = skb.gso_size();
-        let segment_len = || segment_len(skb, work.packet.upper, work.packet.protocol, segment);
-        if segment == 0 || segment_len() > work.network.mtu {
-            return Err(oversize(work, exit));
-        }
+    if !fits(work.skb, work.packet.upper, work.packet.protocol, work.network.mtu) {
+        work.packet.mtu = work.network.mtu;
+        return Err(oversize(work, exit));
     }
     match exit.kind {
         TO_LOCAL => receivable(&exit.local),
@@ -484,9 +479,19 @@ fn oversize(work: &Work, exit: &Exit) -> End {
     }
 }
 
-/// Length of the IP packets that a GSO packet is cut into; `upper` is where their upper layer starts in the frame.
+/// True for a packet, or one whose segments are, of at most this many bytes; `upper` is where its upper layer starts in the frame.
 #[inline(always)]
-pub fn segment_len(skb: Skb, upper: u32, protocol: u8, payload: u32) -> u32 {
+pub fn fits(skb: Skb, upper: u32, protocol: u8, mtu: u32) -> bool {
+    if skb.len().wrapping_sub(ETH_LEN) <= mtu {
+        return true;
+    }
+    let segment = skb.gso_size();
+    segment != 0 && segment_len(skb, upper, protocol, segment) <= mtu
+}
+
+/// Length of the IP packets that a GSO packet is cut into.
+#[inline(always)]
+fn segment_len(skb: Skb, upper: u32, protocol: u8, payload: u32) -> u32 {
     let header = if protocol == TCP {
         skb.bytes::<1>(upper + 12)
             .map_or(60, |offset| (offset[0] >> 4) as u32 * 4)

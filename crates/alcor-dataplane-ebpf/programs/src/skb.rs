@@ -2,9 +2,14 @@
 //! packets (TSO, GRO) work as they are.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::{bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::{bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
+
+/// Bytes behind the Ethernet header that [`Skb::renew`] takes away at once: an IPv4 header, and those of a tunnel and of what is in it.
+const BEGINNING: i32 = 196;
+/// And once more.
+const REST: i32 = 4;
 
 /// The packet.
 #[derive(Clone, Copy)]
@@ -88,6 +93,23 @@ impl Skb {
     pub fn resize(self, len: u32) -> Option<()> {
         // SAFETY: no pointers into the packet are held anywhere in these programs.
         (unsafe { bpf_skb_change_tail(self.0.cast(), len, 0) } == 0).then_some(())
+    }
+
+    /// Makes the packet one of this many bytes that is to be written anew behind its Ethernet header. To a resized one the kernel would
+    /// still add the checksum that the old one was to get (what comes from a machine of this node, or was put together of segments, is without
+    /// one). It forgets that when the place where it would begin to count is taken away; some only when more is taken away after that.
+    #[inline(always)]
+    pub fn renew(self, len: u32) -> Option<()> {
+        self.resize(len + (BEGINNING + REST) as u32)?;
+        self.shorten(BEGINNING)?;
+        self.shorten(REST)
+    }
+
+    /// Takes bytes away behind the Ethernet header.
+    #[inline(always)]
+    fn shorten(self, by: i32) -> Option<()> {
+        // SAFETY: as in `resize`.
+        (unsafe { bpf_skb_adjust_room(self.0, -by, BPF_ADJ_ROOM_MAC, 0) } == 0).then_some(())
     }
 }
 

@@ -32,9 +32,9 @@ const ARP_LEN: usize = 28;
 const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
 const ICMP_ECHO_REQUEST: u16 = 8;
 /// ICMP: time exceeded in transit, as type and code.
-const TIME_EXCEEDED: [u8; 2] = [11, 0];
+pub(crate) const TIME_EXCEEDED: [u8; 2] = [11, 0];
 /// ICMP: fragmentation needed, as type and code.
-const TOO_LONG: [u8; 2] = [3, 4];
+pub(crate) const TOO_LONG: [u8; 2] = [3, 4];
 /// What an error of ours quotes: a header and 8 bytes.
 const QUOTED_LEN: usize = 28;
 const UDP_LEN: usize = 8;
@@ -251,11 +251,11 @@ fn echo(packet: Packet, arrived: Arrived<'_>) -> Verdict {
     set_checksum(&mut reply);
     let code = u16_at(&reply, IPV4_LEN).unwrap_or_default() & 0xff;
     replace_word(&mut reply, IPV4_LEN, IPV4_LEN + 2, code);
-    Ok(back(frame, &reply))
+    Ok(GatewayVerdict::Reply(back(frame, &reply).into()))
 }
 
 /// A packet to whoever sent the frame.
-fn back(frame: &[u8], packet: &[u8]) -> GatewayVerdict {
+fn back(frame: &[u8], packet: &[u8]) -> Vec<u8> {
     let (to, from) = (array::<6>(frame, 6), array::<6>(frame, 0));
     let mut reply = Ethernet {
         destination: MacAddr(to.unwrap_or_default()),
@@ -265,7 +265,7 @@ fn back(frame: &[u8], packet: &[u8]) -> GatewayVerdict {
     .bytes()
     .to_vec();
     reply.extend(packet);
-    GatewayVerdict::Reply(reply.into())
+    reply
 }
 
 /// An ICMP error about a packet from outside, if it may be answered with one.
@@ -279,8 +279,15 @@ fn tell(
     let Arrived::Outside(frame) = arrived else {
         return None;
     };
+    let reply = told(frame, packet, kind, mtu)?;
+    let admitted = gateway.admit_icmp();
+    Some(admitted.map(|()| GatewayVerdict::Reply(reply.into())))
+}
+
+/// The reply to a frame from outside that is an ICMP error about the packet in it, if that may be answered with one.
+pub(crate) fn told(frame: &[u8], packet: &Packet, kind: [u8; 2], mtu: u16) -> Option<Vec<u8>> {
     let error = error(packet, packet.destination(), kind, mtu)?;
-    Some(gateway.admit_icmp().map(|()| back(frame, &error)))
+    Some(back(frame, &error))
 }
 
 /// What becomes of a tenant's packet that the way to the outside does not take.

@@ -201,7 +201,7 @@ impl Packet {
         }
     }
 
-    pub(super) fn must_not_be_fragmented(&self) -> bool {
+    pub(crate) fn must_not_be_fragmented(&self) -> bool {
         u16_at(&self.bytes, 6).is_some_and(|fragment| fragment & DONT_FRAGMENT != 0)
     }
 

@@ -7,13 +7,13 @@ use alcor_model::{Id, MacAddr, Port, net::GATEWAY_MAC};
 use bytes::Bytes;
 
 use super::{
-    path::{Ended, Path},
+    path::{End, Ended, Path},
     tables::{NetworkTables, Peer, Tables},
 };
 use crate::{
     DropReason, FloatingIpRow, Verdict,
     gateway::{
-        outside::{arp_reply, asked, header_checked},
+        outside::{TIME_EXCEEDED, TOO_LONG, arp_reply, asked, header_checked, told},
         translate::Packet,
     },
     packet::{ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, array},
@@ -25,6 +25,25 @@ const DESTINATION: usize = 16;
 
 /// The label of whoever is outside.
 const OUTSIDE: u16 = 0;
+
+/// Where a packet to a floating IP comes from.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// From a port, by its own floating IP: a hairpin.
+    Port(Id<Port>),
+    /// From outside, in this frame: it may be answered.
+    Outside(&'a [u8]),
+}
+
+impl Origin<'_> {
+    /// The port that a drop is counted for.
+    const fn sender(self) -> Option<Id<Port>> {
+        match self {
+            Self::Port(port) => Some(port),
+            Self::Outside(_) => None,
+        }
+    }
+}
 
 /// A drop, and the port that it is counted for.
 type Refused = (Option<Id<Port>>, DropReason);
@@ -66,16 +85,25 @@ impl Path<'_> {
         row: &FloatingIpRow,
         device: &str,
         frame: &[u8],
-    ) -> Result<Verdict, Refused> {
-        let refuse = |reason| (Some(sender), reason);
-        let mut packet = Packet::read(frame.get(ETH_LEN..).unwrap_or_default()).map_err(refuse)?;
-        packet.float_out(row).map_err(refuse)?;
+    ) -> Result<Verdict, End> {
+        let mut packet = Packet::read(frame.get(ETH_LEN..).unwrap_or_default())?;
+        packet.float_out(row)?;
         let destination = packet.destination();
         if let Some((row, network)) = self.tables.external(device, destination) {
-            let packet = Packet::read(&packet.bytes).map_err(refuse)?;
-            return self.float_in(Some(sender), row, network, packet);
+            let packet = Packet::read(&packet.bytes)?;
+            let came_in = self.float_in(Origin::Port(sender), row, network, packet);
+            return came_in
+                .map_err(|(at, reason)| at.map_or(End::Drop(reason), |at| End::DropAt(at, reason)));
         }
-        let nexthop = nexthop(row, destination).ok_or(refuse(DropReason::NoRoute))?;
+        let nexthop = nexthop(row, destination).ok_or(DropReason::NoRoute)?;
+        if let Some(mtu) = self.mtus.get(device)
+            && packet.bytes.len() > usize::from(*mtu)
+        {
+            return Err(match packet.must_not_be_fragmented() {
+                true => End::TooBig(*mtu),
+                false => DropReason::Oversize.into(),
+            });
+        }
         Ok(Verdict::External {
             device: device.to_owned(),
             nexthop,
@@ -111,27 +139,33 @@ impl Path<'_> {
         let refuse = |reason| (None, reason);
         let bytes = header_checked(frame).map_err(refuse)?;
         let packet = Packet::read(bytes).map_err(refuse)?;
-        self.float_in(None, row, network, packet)
+        self.float_in(Origin::Outside(frame), row, network, packet)
     }
 
-    /// **In**; the sender is the port that a hairpin comes from.
+    /// **In**.
     fn float_in(
         &mut self,
-        sender: Option<Id<Port>>,
+        origin: Origin<'_>,
         row: &FloatingIpRow,
         network: &NetworkTables,
         mut packet: Packet,
     ) -> Result<Verdict, Refused> {
-        let refuse = |reason| (sender, reason);
+        let refuse = |reason| (origin.sender(), reason);
         if packet.ttl() <= 1 {
-            return Err(refuse(DropReason::Loop));
+            let told = self.tell(origin, &packet, (TIME_EXCEEDED, 0), DropReason::Loop);
+            return told.map_err(refuse);
         }
         packet.may_float_in(row).map_err(refuse)?;
         if !network.row.admin_state_up {
             return Err(refuse(DropReason::PortDown));
         }
         if packet.bytes.len() > usize::from(network.row.mtu) {
-            return Err(refuse(DropReason::Oversize));
+            let oversize = DropReason::Oversize;
+            let told = match packet.must_not_be_fragmented() {
+                true => self.tell(origin, &packet, (TOO_LONG, network.row.mtu), oversize),
+                false => Err(oversize),
+            };
+            return told.map_err(refuse);
         }
         let Some(Peer::Local(receiver)) = network.neigh(IpAddr::V4(row.fixed_ip)) else {
             return Err(refuse(DropReason::UnknownDestination));
@@ -145,5 +179,22 @@ impl Path<'_> {
         };
         let frame: Bytes = [&ethernet.bytes()[..], &packet.bytes].concat().into();
         self.hand_in(receiver, network, OUTSIDE, frame)
+    }
+
+    /// Answers a packet from outside with an ICMP error, if it may be answered with one; else it is dropped for this reason.
+    fn tell(
+        &mut self,
+        origin: Origin<'_>,
+        packet: &Packet,
+        (kind, mtu): ([u8; 2], u16),
+        reason: DropReason,
+    ) -> Result<Verdict, DropReason> {
+        let told = match origin {
+            Origin::Outside(frame) => told(frame, packet, kind, mtu),
+            Origin::Port(_) => None,
+        };
+        let frame = told.ok_or(reason)?.into();
+        *self.icmp = self.icmp.admit(self.now).ok_or(DropReason::IcmpLimit)?;
+        Ok(Verdict::Reply { frame })
     }
 }

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use alcor_dataplane_abi::gateway_layout::IcmpMeter;
 use alcor_model::{Id, Network, Port};
 use bytes::Bytes;
 pub use tables::Limits;
@@ -48,6 +49,10 @@ pub struct Model {
     released: VecDeque<(Id<Port>, Verdict)>,
     /// Neighbours used since somebody asked.
     used: BTreeSet<(Id<Network>, IpAddr)>,
+    /// How many ICMP errors were sent to the outside lately.
+    icmp: IcmpMeter,
+    /// MTUs of devices to the outside that have one.
+    mtus: BTreeMap<String, u16>,
     event_sender: mpsc::Sender<Event>,
     event_receiver: Option<mpsc::Receiver<Event>>,
     lost_events: u64,
@@ -73,6 +78,8 @@ impl Model {
             injected: VecDeque::new(),
             released: VecDeque::new(),
             used: BTreeSet::new(),
+            icmp: IcmpMeter { last_ns: 0, count: 0 },
+            mtus: BTreeMap::new(),
             event_sender,
             event_receiver: Some(event_receiver),
             lost_events: 0,
@@ -84,6 +91,11 @@ impl Model {
     pub fn with_uplinks(mut self, uplinks: Uplinks) -> Self {
         self.tables.set_uplinks(uplinks);
         self
+    }
+
+    /// Sets the MTU of a device that leads to an external network; it takes any packet at first.
+    pub fn set_uplink_mtu(&mut self, device: &str, mtu: u16) {
+        self.mtus.insert(device.to_owned(), mtu);
     }
 
     /// The external networks that the host reaches by itself.
@@ -102,6 +114,8 @@ impl Model {
             devices: &self.devices,
             trackers: &mut self.trackers,
             used: &mut self.used,
+            icmp: &mut self.icmp,
+            mtus: &self.mtus,
             was_held,
             now: u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX),
         };

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use alcor_dataplane_abi::connection::Direction;
+use alcor_dataplane_abi::{connection::Direction, gateway_layout::IcmpMeter};
 use alcor_model::{Id, MacAddr, Network, Port};
 use bytes::Bytes;
 
@@ -98,8 +98,8 @@ pub(super) enum End {
     /// No row tells this address of this network.
     Unknown(Id<Network>, IpAddr),
     Punt(PuntReason),
-    /// It does not fit this network, and its sender is to be told.
-    TooBig(Id<Network>),
+    /// More than so many bytes are not taken, and its sender is to be told.
+    TooBig(u16),
     /// Answered, for a peer or for the gateway.
     Reply(Vec<u8>, Option<Used>),
     /// Answered for an address of the port's network that no row tells.
@@ -148,6 +148,10 @@ pub(super) struct Path<'a> {
     pub(super) devices: &'a BTreeMap<Id<Port>, String>,
     pub(super) trackers: &'a mut BTreeMap<Id<Port>, Tracker>,
     pub(super) used: &'a mut BTreeSet<(Id<Network>, IpAddr)>,
+    /// Of errors to the outside.
+    pub(super) icmp: &'a mut IcmpMeter,
+    /// MTUs of devices to the outside.
+    pub(super) mtus: &'a BTreeMap<String, u16>,
     /// The frame was held, and is released now.
     pub(super) was_held: bool,
     pub(super) now: u64,
@@ -205,10 +209,10 @@ impl<'a> Path<'a> {
                 });
                 Verdict::Punt(reason)
             }
-            Err(End::TooBig(network)) => {
+            Err(End::TooBig(mtu)) => {
                 event = Some(Event::TooBig {
                     port,
-                    network,
+                    mtu,
                     frame: Bytes::copy_from_slice(frame),
                 });
                 Verdict::Punt(PuntReason::TooBig)
@@ -290,7 +294,7 @@ impl<'a> Path<'a> {
         } = leaving;
         if frame.len() - ETH_LEN.min(frame.len()) > usize::from(network.row.mtu) {
             return Err(match is_told {
-                true => End::TooBig(network.row.id),
+                true => End::TooBig(network.row.mtu),
                 false => DropReason::Oversize.into(),
             });
         }
@@ -304,9 +308,7 @@ impl<'a> Path<'a> {
             To::Outside { host } => (host, 0, None),
             To::External { row, device } => {
                 let led_out = self.float_out(port.id, row, device, &frame);
-                return led_out
-                    .map(|verdict| (verdict, None))
-                    .map_err(|(at, reason)| at.map_or(End::Drop(reason), |at| End::DropAt(at, reason)));
+                return led_out.map(|verdict| (verdict, None));
             }
         };
         let verdict = Verdict::Tunnel {

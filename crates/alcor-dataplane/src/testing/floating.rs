@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use alcor_dataplane_abi::flow::PROTO_UDP;
 use alcor_model::{Id, MacAddr, Network, Router, net::GATEWAY_MAC};
 use ipnet::Ipv4Net;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use super::{
     },
     rng::Rng,
     state::{self, State},
-    wire::arp,
+    wire::{Ip, arp},
 };
 use crate::{FloatingIpRow, Ingress, PortRow, Row, RowChange, Uplinks, Verdict, packet::ETH_LEN};
 
@@ -24,6 +25,8 @@ pub const EXTERNAL_DEVICES: [(&str, MacAddr); 2] = [
     ("ext-a", MacAddr([2, 0, 0, 0, 0xe0, 0x0a])),
     ("ext-b", MacAddr([2, 0, 0, 0, 0xe0, 0x0b])),
 ];
+/// Their MTUs: some networks take more.
+pub const EXTERNAL_MTUS: [u16; 2] = [600, 1500];
 /// Who sends from outside.
 const NEXT_HOP: MacAddr = MacAddr([2, 0, 0, 0, 0xe0, 0xff]);
 
@@ -168,11 +171,22 @@ fn from_port(rng: &mut Rng, state: &State) -> Option<(Ingress, Vec<u8>)> {
         5 => Ipv4Addr::new(192, 0, 2, 9),
         _ => remote(rng),
     };
-    let (protocol, ip, upper) = packet(rng, source, destination);
+    let (mut protocol, mut ip, mut upper) = packet(rng, source, destination);
+    if rng.chance(25) {
+        (protocol, upper) = long(rng, &mut ip);
+    }
     Some((
         Ingress::Port(port.id),
         ip.frame(port.mac, GATEWAY_MAC, protocol, &upper),
     ))
+}
+
+/// More than some networks and devices take.
+fn long(rng: &mut Rng, ip: &mut Ip) -> (u8, Vec<u8>) {
+    let len = 550 + rng.below(950);
+    let payload = rng.bytes(len);
+    ip.fragment = rng.one([0x4000, 0x4000, 0x4000, 0x4000, 0, 0x6000, 0x4010]);
+    (PROTO_UDP, ip.udp((53, 5000), &payload))
 }
 
 /// A floating IP of the host, mostly, and the device that it is met by.
@@ -211,7 +225,16 @@ fn from_outside(rng: &mut Rng, state: &State) -> (Ingress, Vec<u8>) {
         }
         return (ingress, question);
     }
-    let (protocol, ip, upper) = packet(rng, source, destination);
+    let source = if rng.chance(96) {
+        source
+    } else {
+        rng.one([[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4]])
+            .into()
+    };
+    let (mut protocol, mut ip, mut upper) = packet(rng, source, destination);
+    if rng.chance(25) {
+        (protocol, upper) = long(rng, &mut ip);
+    }
     (ingress, ip.frame(NEXT_HOP, to, protocol, &upper))
 }
 

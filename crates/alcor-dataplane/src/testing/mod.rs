@@ -169,9 +169,21 @@ impl Scenario {
         self.rows.iter().cloned().map(RowChange::Put).collect()
     }
 
+    /// A model without rows, with the way to external networks.
+    pub fn empty_model(&self) -> Model {
+        let mut model = Model::default().with_uplinks(self.uplinks.clone());
+        for ((device, _), mtu) in floating::EXTERNAL_DEVICES
+            .into_iter()
+            .zip(floating::EXTERNAL_MTUS)
+        {
+            model.set_uplink_mtu(device, mtu);
+        }
+        model
+    }
+
     /// A model with the rows and devices in force.
     pub fn model(&self) -> Model {
-        let mut model = Model::default().with_uplinks(self.uplinks.clone());
+        let mut model = self.empty_model();
         let refused = model
             .apply(&self.changes())
             .into_iter()

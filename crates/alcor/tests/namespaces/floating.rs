@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use alcor_lab::eventually;
+use alcor_lab::{Namespace, eventually};
 use serde_json::{Value, json};
 
 use crate::{
@@ -125,6 +125,38 @@ fn the_host_of_the_port_answers_without_any_gateway() {
         }
     })
     .unwrap();
+}
+
+/// What is longer than the tenant's network takes, or the device to the outside, is told so; the time that packets live shows the host.
+#[test]
+fn long_packets_and_short_lives_are_told_both_ways() {
+    let (north, _) = start(Cloud::bare("tflong", None));
+    let vm = north.cloud.region.vm("vm", 0, &[&north.subnet]);
+    let floating = north.floating_ip(&vm);
+    vm.reaches(FAR);
+    may_be_pinged(&north, &vm);
+    reached(&north.cloud.outside, &floating);
+    let ping = |from: &Namespace, arguments: &[&str], to: &str| {
+        let command = [&["ping", "-n", "-c1", "-W2"][..], arguments, &[to]].concat();
+        from.run(&command).map_err(|error| error.to_string())
+    };
+    let (outside, inside) = (&north.cloud.outside, &vm.namespace);
+    let told = ping(outside, &["-M", "do", "-s", "1472"], &floating).unwrap_err();
+    let frag_needed =
+        |from: &str, mtu: u16| format!("From {from} icmp_seq=1 Frag needed and DF set (mtu = {mtu})");
+    assert!(told.contains(&frag_needed(&floating, 1450)), "{told}");
+    ping(outside, &["-M", "do", "-s", "1422"], &floating).unwrap();
+    let expired = ping(outside, &["-t", "1"], &floating).unwrap_err();
+    let exceeded = format!("From {floating} icmp_seq=1 Time to live exceeded");
+    assert!(expired.contains(&exceeded), "{expired}");
+
+    let host = &north.cloud.region.hosts[0].namespace;
+    host.ip(&["link", "set", "eth1", "mtu", "1300"]).unwrap();
+    let told = ping(inside, &["-M", "do", "-s", "1372"], FAR).unwrap_err();
+    assert!(told.contains(&frag_needed("10.0.0.1", 1300)), "{told}");
+    ping(inside, &["-M", "do", "-s", "1200"], FAR).unwrap();
+    let way = inside.ip(&["route", "get", FAR]).unwrap();
+    assert!(way.contains("mtu 1300"), "{way}");
 }
 
 #[test]

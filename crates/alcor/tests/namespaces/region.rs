@@ -42,7 +42,7 @@ pub struct Region {
 pub struct Host {
     pub name: String,
     pub agent: Process,
-    namespace: Namespace,
+    pub namespace: Namespace,
     address: String,
     /// What its agent is told besides what all are.
     flags: Vec<String>,

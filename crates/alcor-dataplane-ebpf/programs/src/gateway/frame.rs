@@ -58,6 +58,13 @@ impl Frame {
         self.at::<T>(offset).map(|at| unsafe { *at = value })
     }
 
+    /// As [`Self::write`], without a copy on the stack.
+    #[inline(always)]
+    pub fn write_from<T: Copy>(self, offset: usize, value: &T) -> Option<()> {
+        // SAFETY: as in `read`.
+        self.at::<T>(offset).map(|at| unsafe { core::ptr::copy_nonoverlapping(value, at, 1) })
+    }
+
     #[inline(always)]
     pub fn be16(self, offset: usize) -> Option<u16> {
         self.read::<[u8; 2]>(offset).map(u16::from_be_bytes)

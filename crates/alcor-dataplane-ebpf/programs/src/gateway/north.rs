@@ -5,6 +5,7 @@ use alcor_dataplane_abi::{
     connection::{Direction, Tracking},
     flow::{Identity, identify},
     gateway_layout::*,
+    icmp::ERROR_LEN,
 };
 use aya_ebpf::{helpers::bpf_xdp_adjust_head, maps::lpm_trie::Key};
 
@@ -37,7 +38,9 @@ pub fn stages(frame: Frame, device: &DeviceValue) -> End {
     if end != End::ON {
         return end;
     }
-    work.head = frame.read(ETH_LEN).unwrap_or([0; 28]);
+    if work.note_head(frame).is_none() {
+        work.error = [0; ERROR_LEN];
+    }
     let end = End(translate(frame, work));
     if end != End::ON {
         return end;

@@ -1,11 +1,12 @@
 //! "From the outside": ARP, and packets to external addresses that this gateway owns.
 
 use alcor_dataplane_abi::{
-    DropReason, csum_fold, csum_replace,
+    DropReason, csum_replace,
     connection::{Direction, Tracking},
-    flow::{Identity, PROTO_ICMP, PROTO_UDP, identify},
+    flow::{PROTO_ICMP, PROTO_UDP},
     gateway::flow_key,
     gateway_layout::*,
+    icmp::{self, ERROR_LEN, QUOTED_LEN, TIME_EXCEEDED, TOO_LONG},
     layout::*,
 };
 use aya_ebpf::{
@@ -29,14 +30,8 @@ const ARP_LEN: usize = 28;
 /// Ethernet and IPv4, a request.
 const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
 const ICMP_ECHO_REQUEST: u16 = 8;
-/// ICMP: time exceeded in transit, as type and code.
-const TIME_EXCEEDED: [u8; 2] = [11, 0];
-/// ICMP: fragmentation needed, as type and code.
-const TOO_LONG: [u8; 2] = [3, 4];
-/// What an error of ours quotes: a header and 8 bytes.
-const QUOTED_LEN: usize = 28;
-/// The whole frame of such an error.
-const TOLD_LEN: usize = ETH_LEN + IPV4_LEN + 8 + QUOTED_LEN;
+/// The whole frame of an ICMP error.
+const TOLD_LEN: usize = ETH_LEN + ERROR_LEN;
 const DONT_FRAGMENT: u16 = 0x4000;
 /// Of a VLAN tag: which VLAN.
 const VLAN_NUMBER: u16 = 0x0fff;
@@ -221,7 +216,7 @@ fn arrive(frame: Frame, work: &mut Work) -> u32 {
         return echo(frame, work);
     }
     if work.ip[8] <= 1 {
-        return tell(frame, work, u32::from_be_bytes([0, 0, TIME_EXCEEDED[0], TIME_EXCEEDED[1]]), 0, DropReason::Loop as u32);
+        return tell(frame, work, u32::from(TIME_EXCEEDED), 0, DropReason::Loop as u32);
     }
     work.is_error = is_error(work);
     if work.is_error {
@@ -291,7 +286,7 @@ fn enter(frame: Frame, work: &mut Work) -> u32 {
         if be16(&work.ip, 6) & DONT_FRAGMENT == 0 {
             return End::drop(DropReason::Oversize).0;
         }
-        return tell(frame, work, u32::from_be_bytes([0, 0, TOO_LONG[0], TOO_LONG[1]]), network.mtu, DropReason::Oversize as u32);
+        return tell(frame, work, u32::from(TOO_LONG), network.mtu, DropReason::Oversize as u32);
     }
     if change(frame, work).is_none() {
         return End::drop(DropReason::Malformed).0;
@@ -347,14 +342,7 @@ fn echo(frame: Frame, work: &mut Work) -> u32 {
 /// True for a packet that may be answered with an ICMP error.
 #[inline(always)]
 fn may_tell(work: &Work) -> bool {
-    let is_query = work.upper.protocol != PROTO_ICMP
-        || matches!(
-            identify(&work.upper, Direction::Egress),
-            Identity::Tracked { .. }
-        );
-    let first = work.ip[SOURCE];
-    let is_station = first != 0 && first != 127 && first < 224;
-    is_query && is_station && work.part != LATER && work.total_len as usize >= QUOTED_LEN
+    icmp::may_be_told(&work.upper, work.source()) && work.part != LATER && work.total_len as usize >= QUOTED_LEN
 }
 
 /// Makes the frame an ICMP error about the packet in it, if it may be answered with one; else it is dropped for this reason.
@@ -364,10 +352,9 @@ fn tell(frame: Frame, work: &mut Work, kind: u32, mtu: u32, reason: u32) -> u32 
     if work.inside || !may_tell(work) {
         return dropped;
     }
-    let Some(head) = frame.read::<[u8; QUOTED_LEN]>(ETH_LEN) else {
+    if work.note_head(frame).is_none() {
         return dropped;
-    };
-    work.head = head;
+    }
     let source = work.destination();
     let end = write_told(frame, work, source, kind, mtu);
     if end != End::ON.0 {
@@ -398,7 +385,7 @@ pub fn tell_tenant(frame: Frame, device: &DeviceValue, mtu: u32) -> u32 {
     if be16(&work.ip, 6) & DONT_FRAGMENT == 0 || !may_tell(work) {
         return oversize;
     }
-    let kind = u32::from_be_bytes([0, 0, TOO_LONG[0], TOO_LONG[1]]);
+    let kind = u32::from(TOO_LONG);
     let end = write_told(frame, work, block.address, kind, mtu);
     if end != End::ON.0 {
         return end;
@@ -434,9 +421,9 @@ fn admit() -> bool {
     }
 }
 
-/// Makes the frame an ICMP error, from this address to the packet's source, about the packet that began with `Work::head`.
+/// Makes the frame an ICMP error, from this address to the packet's source, about the packet whose head was noted.
 #[inline(never)]
-fn write_told(frame: Frame, work: &Work, source: [u8; 4], kind: u32, mtu: u32) -> u32 {
+fn write_told(frame: Frame, work: &mut Work, source: [u8; 4], kind: u32, mtu: u32) -> u32 {
     if !admit() {
         return End::drop(DropReason::IcmpLimit).0;
     }
@@ -445,24 +432,9 @@ fn write_told(frame: Frame, work: &Work, source: [u8; 4], kind: u32, mtu: u32) -
     if unsafe { bpf_xdp_adjust_tail(frame.0, tail) } != 0 {
         return End::drop(DropReason::Internal).0;
     }
-    let ip = header(source, work.source(), PROTO_ICMP, 0, TOLD_LEN - ETH_LEN);
-    let mut sum = kind + mtu;
-    let mut i = 0;
-    while i < QUOTED_LEN {
-        sum += u32::from(be16(&work.head, i));
-        i += 2;
-    }
-    let (kind, mtu, sum) = (
-        (kind as u16).to_be_bytes(),
-        (mtu as u16).to_be_bytes(),
-        csum_fold(sum).to_be_bytes(),
-    );
-    let icmp = [kind[0], kind[1], sum[0], sum[1], 0, 0, mtu[0], mtu[1]];
-    let done = frame
-        .write(UPPER, icmp)
-        .and_then(|()| frame.write(UPPER + 8, work.head))
-        .and_then(|()| frame.write(ETH_LEN, ip));
-    if done.is_none() {
+    let destination = work.source();
+    icmp::write(&mut work.error, source, destination, kind as u16, mtu as u16);
+    if frame.write_from(ETH_LEN, &work.error).is_none() {
         return End::drop(DropReason::Internal).0;
     }
     count_reply();

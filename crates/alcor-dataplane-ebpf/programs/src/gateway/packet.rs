@@ -4,6 +4,7 @@
 use alcor_dataplane_abi::{
     DropReason, csum_replace,
     flow::{PROTO_DCCP, PROTO_ICMP, PROTO_TCP, PROTO_UDP, PROTO_UDPLITE, Upper, has_ports},
+    icmp::{self, ERROR_LEN, QUOTED_LEN},
     gateway_layout::*,
 };
 
@@ -73,8 +74,8 @@ pub struct Work {
     /// The tenant's address and port. Of a later fragment the address that it gets.
     pub address: [u8; 4],
     pub port: u16,
-    /// The first bytes of a tenant's packet as it came, which an answer quotes; zeroes where there are fewer.
-    pub head: [u8; 28],
+    /// Room for an ICMP error. It quotes the first bytes of the packet as it came; of a tenant's zeroes where there are fewer.
+    pub error: [u8; ERROR_LEN],
     pub fragment: FragmentKey,
 }
 
@@ -82,6 +83,15 @@ impl Work {
     #[inline(always)]
     pub const fn source(&self) -> [u8; 4] {
         [self.ip[12], self.ip[13], self.ip[14], self.ip[15]]
+    }
+
+    /// Notes what an ICMP error about the packet would quote, if all of it is there.
+    #[inline(always)]
+    pub fn note_head(&mut self, frame: Frame) -> Option<()> {
+        let head = frame.at::<[u8; QUOTED_LEN]>(ETH_LEN)?;
+        // SAFETY: the bytes are there, as many as there is room for behind the quote's beginning; neither has an alignment.
+        unsafe { core::ptr::copy_nonoverlapping(head, self.error.as_mut_ptr().add(icmp::QUOTE).cast(), 1) };
+        Some(())
     }
 
     /// What later fragments of the packet have in common with it, in the network with this VNI or outside (0).
