@@ -20,6 +20,7 @@ use alcor_dataplane::{RowChange, RowKey, Snapshot};
 use alcor_model::{Id, Network, Port};
 use alcor_proto::v1;
 use bytes::Bytes;
+pub use gateway::{LOAD_EVERY, LoadRead};
 pub use learn::{ASK_AGAIN_AFTER, Counts, NEGATIVE_LEASE, QUESTION_BURST, QUESTIONS_PER_S, Sizes};
 use ports::{PortState, Waiter};
 use serde_json::{Value, json};
@@ -167,6 +168,8 @@ pub enum Event {
         /// What it said.
         outcome: Result<Readout, String>,
     },
+    /// The data plane has done [`Action::ReadLoad`], or not.
+    Load(Result<LoadRead, String>),
     /// The data plane handed something up.
     Dataplane(alcor_dataplane::Event),
     /// All links there are: at start, and after messages of the kernel were lost.
@@ -255,6 +258,8 @@ pub enum Action {
         /// What.
         reading: Reading,
     },
+    /// Read a gateway's load from the data plane.
+    ReadLoad,
     /// Probe another gateway.
     Probe(Probe),
     /// Set a link up.
@@ -333,6 +338,7 @@ pub struct Agent {
     waits: Vec<Duration>,
     /// Of a gateway.
     prober: Option<Prober>,
+    telling: gateway::Telling,
 }
 
 impl Agent {
@@ -364,6 +370,7 @@ impl Agent {
             checking: false,
             learning: Counts::default(),
             waits: Vec::new(),
+            telling: gateway::Telling::default(),
         };
         agent.adopt_ports(snapshot.devices);
         agent.adopt_neighbours();
@@ -401,6 +408,7 @@ impl Agent {
                 let body = outcome.map_or_else(|reason| json!({"error": reason}), |readout| readout.body());
                 out.push(Action::Answer { client, body });
             }
+            Event::Load(outcome) => self.load_read(outcome),
             Event::Dataplane(event) => self.punt(now, event, &mut out),
             Event::Links(links) => self.all_links(now, links, &mut out),
             Event::Link(link) => self.link(now, link, &mut out),
@@ -450,6 +458,7 @@ impl Agent {
             let session = *session;
             let message = self.heartbeat();
             out.push(Action::Send { session, message });
+            self.read_load(now, out);
         }
         if self.retry_at.is_some_and(|at| at <= now.since_start) {
             self.retry(now, out);

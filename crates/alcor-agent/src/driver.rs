@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    core::Event,
+    core::{Event, LoadRead},
     held::Key,
     readout::{Reading, Readout},
 };
@@ -52,6 +52,8 @@ pub(crate) enum Work {
         client: u64,
         reading: Reading,
     },
+    /// Read what a gateway says of its load.
+    ReadLoad,
     /// Read the counters of dropped packets, and of those that a gateway passed on, for whoever watches metrics.
     Count,
 }
@@ -89,8 +91,9 @@ fn drive(
     if snapshot.send(dataplane.snapshot()).is_err() {
         return;
     }
+    let began = Instant::now();
     while let Some(work) = work.blocking_recv() {
-        if let Some(result) = perform(dataplane.as_mut(), work)
+        if let Some(result) = perform(dataplane.as_mut(), work, began)
             && results.blocking_send(result).is_err()
         {
             return;
@@ -98,7 +101,7 @@ fn drive(
     }
 }
 
-fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
+fn perform(dataplane: &mut dyn Dataplane, work: Work, began: Instant) -> Option<Event> {
     Some(match work {
         Work::Apply { batch, changes } => {
             let outcomes = match changes.is_empty() {
@@ -144,6 +147,7 @@ fn perform(dataplane: &mut dyn Dataplane, work: Work) -> Option<Event> {
                 Reading::Gateway => dataplane.gateway().map(Readout::Gateway),
             }),
         },
+        Work::ReadLoad => Event::Load(text(read_load(dataplane, began))),
         Work::Count => {
             count_drops(dataplane);
             count_passed(dataplane);
@@ -179,6 +183,15 @@ fn release(dataplane: &mut dyn Dataplane, frames: &[(Id<Port>, Bytes)]) -> u64 {
         }
     }
     refused
+}
+
+fn read_load(dataplane: &mut dyn Dataplane, began: Instant) -> Result<LoadRead, DataplaneError> {
+    let taken_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok(LoadRead {
+        taken_us,
+        report: dataplane.gateway()?,
+        drops: dataplane.drops()?,
+    })
 }
 
 /// By reason only: ports come and go, and what a port that is gone has dropped stays counted.

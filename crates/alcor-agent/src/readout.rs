@@ -63,7 +63,7 @@ fn connection(entry: &ConnectionEntry) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use alcor_dataplane::gateway::{GatewayDevice, GatewayLoad, RouterNat};
+    use alcor_dataplane::gateway::{AttachMode, GatewayDevice, GatewayLoad, RouterNat};
     use uuid::Uuid;
 
     use super::*;
@@ -74,7 +74,7 @@ mod tests {
         let report = GatewayReport {
             devices: vec![GatewayDevice {
                 device: "eth0".to_owned(),
-                mode: "native",
+                mode: AttachMode::Native,
             }],
             load: GatewayLoad {
                 north_packets: 3,
@@ -86,6 +86,8 @@ mod tests {
                 limit: 2,
                 refused: 5,
             }],
+            neighbours_room: Some(10),
+            layout: Some(4),
         };
         let body = Readout::Gateway(Some(report)).body();
         let gateway = &body["gateway"];

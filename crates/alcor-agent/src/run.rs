@@ -419,6 +419,7 @@ impl Shell {
             Action::Release { frames } => self.backlog.push_back(Work::Release { frames }),
             Action::TakeUsed { keys } => self.backlog.push_back(Work::TakeUsed { keys }),
             Action::Read { client, reading } => self.backlog.push_back(Work::Read { client, reading }),
+            Action::ReadLoad => self.backlog.push_back(Work::ReadLoad),
             Action::Probe(probe) => {
                 if let Some(probes) = &self.probes {
                     probes.send(probe);

@@ -92,6 +92,8 @@ pub(crate) struct Table {
     networks: BTreeMap<Id<Network>, NetworkTable>,
     ports: BTreeMap<Id<Port>, Id<Network>>,
     tombstones: BTreeSet<(Option<Revision>, RowKey)>,
+    /// Neighbours that are wanted.
+    neighbours: usize,
     tokens: u64,
 }
 
@@ -111,8 +113,10 @@ impl Table {
         let mut table = Self::default();
         for row in rows {
             let key = row.key();
-            if let RowKey::Port(network, port) = key {
-                table.ports.insert(port, network);
+            match key {
+                RowKey::Port(network, port) => _ = table.ports.insert(port, network),
+                RowKey::Neighbour(..) => table.neighbours += 1,
+                _ => {}
             }
             let entry = Entry {
                 revision: None,
@@ -371,6 +375,10 @@ impl Table {
                 Some(old) => old.state == State::InForce && old.row == row,
                 None => row.is_none(),
             };
+        if matches!(key, RowKey::Neighbour(..)) {
+            let was = old.is_some_and(|old| old.row.is_some());
+            self.neighbours = self.neighbours - usize::from(was) + usize::from(row.is_some());
+        }
         if let Some(old) = old.filter(|old| old.row.is_none()) {
             self.tombstones.remove(&(old.revision, key));
         }
@@ -558,6 +566,11 @@ impl Table {
             _ => None,
         })
         .collect()
+    }
+
+    /// How many neighbours are wanted, all networks together.
+    pub(crate) const fn count_neighbours(&self) -> usize {
+        self.neighbours
     }
 
     /// For each network: the revision it is complete to, rows wanted, rows refused.

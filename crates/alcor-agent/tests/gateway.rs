@@ -10,16 +10,23 @@ mod common;
 use std::{net::IpAddr, time::Duration};
 
 use alcor_agent::{
-    core::{Action, Agent, BACKOFF_MAX_GATEWAY, Event, Now},
+    core::{Action, Agent, BACKOFF_MAX_GATEWAY, Event, LoadRead, Now},
     delta::{Delta, FromNcm, Phase},
     probe::{MISSES_MAX, PROBE_EVERY, Probe},
 };
-use alcor_dataplane::{Row, RowChange, Snapshot};
-use alcor_model::Revision;
+use alcor_dataplane::{
+    DropReason, Drops, GatewayReport, Row, RowChange, Snapshot,
+    gateway::{AttachMode, GatewayDevice, GatewayLoad, RouterNat},
+};
+use alcor_model::{Id, Revision};
 use alcor_ncm::core::GRACE;
 use alcor_proto::v1::{self, agent_message::Body};
-use alcor_southbound::client::CONNECT_TIMEOUT_GATEWAY;
+use alcor_southbound::{
+    client::CONNECT_TIMEOUT_GATEWAY,
+    convert::load::{LoadWord, NatTotals, ROUTERS_MAX, decode_load},
+};
 use common::{Key, network_id, row, settings};
+use uuid::Uuid;
 
 /// The gateway, and what it said.
 struct Gateway {
@@ -29,6 +36,8 @@ struct Gateway {
     hello: Option<v1::Hello>,
     heartbeats: Vec<v1::Heartbeat>,
     probes: Vec<Probe>,
+    /// How often it has asked for its load, which the data plane tells when the test says so.
+    loads_asked: usize,
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -60,6 +69,7 @@ impl Gateway {
             hello: None,
             heartbeats: Vec::new(),
             probes: Vec::new(),
+            loads_asked: 0,
         }
     }
 
@@ -86,6 +96,7 @@ impl Gateway {
                         outcomes: vec![Ok(()); changes.len()],
                     }),
                     Action::Probe(probe) => self.probes.push(probe),
+                    Action::ReadLoad => self.loads_asked += 1,
                     other => panic!("{other:?}"),
                 }
             }
@@ -188,4 +199,124 @@ fn a_host_probes_nobody() {
         panic!("{actions:?}");
     };
     assert!(!hello.gateway && hello.gateway_set.is_empty());
+}
+
+/// What a data plane tells with many routers, of which one refused connections long ago.
+fn read(taken_us: u64) -> LoadRead {
+    let nat = |number: u64| RouterNat {
+        router: Id::from_uuid(Uuid::from_u128(number.into())),
+        connections: number,
+        limit: 64,
+        refused: u64::from(number == 1),
+    };
+    let report = GatewayReport {
+        devices: vec![GatewayDevice {
+            device: "eth0".to_owned(),
+            mode: AttachMode::Generic,
+        }],
+        load: GatewayLoad {
+            east_west_packets: 7,
+            ..GatewayLoad::default()
+        },
+        nat: (0..100).map(nat).collect(),
+        neighbours_room: Some(10),
+        layout: Some(4),
+    };
+    LoadRead {
+        taken_us,
+        report: Some(report),
+        drops: Drops::from([((None, DropReason::Loop), 3)]),
+    }
+}
+
+/// The words of the heartbeats so far.
+fn words(gateway: &mut Gateway) -> Vec<LoadWord> {
+    let heartbeats = std::mem::take(&mut gateway.heartbeats);
+    let loads = heartbeats.iter().filter_map(|heartbeat| heartbeat.load.as_ref());
+    loads.map(decode_load).collect()
+}
+
+#[test]
+fn a_gateway_says_how_much_goes_through_once_a_second() {
+    let mut gateway = Gateway::new(Vec::new());
+    gateway.connect();
+    for second in 1..=3 {
+        for _ in 0..5 {
+            gateway.round(&[]);
+        }
+        assert_eq!(gateway.loads_asked, second, "heartbeats come five times as often");
+        assert_eq!(words(&mut gateway), [], "what was not read is not said");
+        gateway.step(Event::Load(Ok(read(second as u64))));
+        gateway.round(&[]);
+        gateway.round(&[]);
+        let said = words(&mut gateway);
+        let [word] = said.as_slice() else {
+            panic!("{said:?}");
+        };
+        assert_eq!((word.taken_us, word.load.east_west_packets), (second as u64, 7));
+        assert_eq!(word.drops[&DropReason::Loop], 3);
+        let nat = NatTotals {
+            routers: 100,
+            connections: (0..100).sum(),
+            refused: 1,
+        };
+        assert_eq!(word.nat, nat);
+        let shown: Vec<u64> = word.busiest.iter().map(|nat| nat.connections).collect();
+        let busiest: Vec<u64> = [1].into_iter().chain((0..100).rev()).take(ROUTERS_MAX).collect();
+        assert_eq!(shown, busiest, "who refused first, then who has most");
+        assert_eq!((word.neighbours, word.neighbours_room), (0, Some(10)));
+        for _ in 0..3 {
+            gateway.round(&[]);
+        }
+    }
+    // One that cannot tell says nothing, and goes on.
+    gateway.step(Event::Load(Err("the kernel refuses".to_owned())));
+    gateway.step(Event::Load(Ok(LoadRead {
+        report: None,
+        ..read(9)
+    })));
+    gateway.round(&[]);
+    assert_eq!(words(&mut gateway), []);
+}
+
+#[test]
+fn a_gateway_says_how_many_neighbours_it_has() {
+    let adopted = [Key::Network(0), Key::Neighbour(0, 9)].map(|key| row(key, 1));
+    let mut gateway = Gateway::new(adopted.into());
+    gateway.connect();
+    let neighbour = |number, revision, live| Key::Neighbour(0, number).change(revision, live);
+    let network = || Key::Network(0).change(1, true);
+    let deltas = [
+        (vec![neighbour(1, 5, true)], Phase::Delta, 2),
+        // What a snapshot does not name goes.
+        (
+            vec![network(), neighbour(1, 5, true), neighbour(2, 6, true)],
+            Phase::Whole,
+            2,
+        ),
+        (
+            vec![neighbour(1, 7, false), neighbour(2, 8, true)],
+            Phase::Delta,
+            1,
+        ),
+        (
+            vec![neighbour(1, 9, true), neighbour(3, 10, false)],
+            Phase::Delta,
+            2,
+        ),
+        (Vec::new(), Phase::Forget, 0),
+    ];
+    for (at, (rows, phase, wanted)) in deltas.into_iter().enumerate() {
+        gateway.hear(FromNcm::Delta(Delta {
+            sequence: at as u64 + 1,
+            network: network_id(0),
+            revision: Revision(10 + at as u64),
+            phase,
+            rows,
+        }));
+        gateway.step(Event::Load(Ok(read(1))));
+        gateway.round(&[]);
+        let said: Vec<u64> = words(&mut gateway).iter().map(|word| word.neighbours).collect();
+        assert_eq!(said, [wanted], "after {at}");
+    }
 }

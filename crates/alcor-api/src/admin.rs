@@ -8,7 +8,7 @@ use std::{
 
 use alcor_model::{
     Id, Port,
-    effective::{HostState, HostSummary, PortState},
+    effective::{GatewayLine, HostState, HostSummary, PortState},
     trace::{Trace, TraceError, TraceQuestion},
 };
 use axum::{
@@ -30,6 +30,8 @@ pub trait HostDirectory: Send + Sync + 'static {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostSummary>>;
     /// All about one host.
     fn host<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<HostState>>;
+    /// Every gateway that the NCM knows; none: it does not answer, and nothing is known of any.
+    fn gateways(&self) -> BoxFuture<'_, Option<Vec<GatewayLine>>>;
     /// How a port's last change travelled.
     fn port(&self, id: Id<Port>) -> BoxFuture<'_, Option<PortState>>;
     /// What would become of a packet.
@@ -45,6 +47,9 @@ impl HostDirectory for NoHosts {
         Box::pin(ready(Vec::new()))
     }
     fn host<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Option<HostState>> {
+        Box::pin(ready(None))
+    }
+    fn gateways(&self) -> BoxFuture<'_, Option<Vec<GatewayLine>>> {
         Box::pin(ready(None))
     }
     fn port(&self, _: Id<Port>) -> BoxFuture<'_, Option<PortState>> {

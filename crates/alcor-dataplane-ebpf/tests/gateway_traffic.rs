@@ -14,9 +14,10 @@ use std::{
 use alcor_dataplane::{
     Dataplane, DropReason, ExternalRow, FloatingIpRow, InterfaceRow, NeighbourRow, NetworkRow, RouterRow,
     Row, RowChange,
+    gateway::AttachMode,
     testing::wire::{Ip, ethernet},
 };
-use alcor_dataplane_abi::gateway_layout::{PROBE_PORT, VXLAN_PORT};
+use alcor_dataplane_abi::gateway_layout::{GATEWAY_LAYOUT, PROBE_PORT, VXLAN_PORT};
 use alcor_dataplane_ebpf::{Attachment, GatewayConfig, XdpGateway};
 use alcor_model::{
     Id, MacAddr, Vni,
@@ -334,11 +335,14 @@ fn a_tenant_reaches_the_outside_and_is_answered_and_a_floating_ip_is_reached() {
         let wanted = tunnelled((far, GATEWAY_MAC), tenant, 63, b"answer");
         assert_eq!(inner(&buffer[..len]), inner(&wanted));
     }
-    let report = Dataplane::gateway(&gateway).unwrap().unwrap();
+    let report = Dataplane::gateway(&mut gateway).unwrap().unwrap();
     let nat = report.nat[0];
     assert_eq!((report.nat.len(), nat.connections, nat.refused), (1, 1, 0));
     assert_eq!((report.load.north_packets, report.load.south_packets), (20, 20));
-    assert_eq!((report.devices.len(), report.devices[0].mode), (2, "generic"));
+    let modes: Vec<AttachMode> = report.devices.iter().map(|device| device.mode).collect();
+    assert_eq!(modes, [AttachMode::Generic; 2]);
+    assert_eq!(report.layout, Some(GATEWAY_LAYOUT));
+    assert!(report.neighbours_room > Some(0));
 
     // What has no way on is not counted as forwarded. Packets of one sender stay in order: the probe comes back after it.
     let nowhere = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 9), 7);

@@ -125,11 +125,12 @@ pub trait Dataplane: Send {
         Ok(Vec::new())
     }
 
-    /// What a gateway says of itself; `None` from a host's data plane, which is none.
+    /// What a gateway says of itself; `None` from a host's data plane, which is none. Waits for nobody: what another thread is at
+    /// work on is told as it was told last.
     ///
     /// # Errors
     /// When the counters in the kernel cannot be read.
-    fn gateway(&self) -> Result<Option<GatewayReport>, DataplaneError> {
+    fn gateway(&mut self) -> Result<Option<GatewayReport>, DataplaneError> {
         Ok(None)
     }
 

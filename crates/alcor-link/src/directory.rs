@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alcor_model::{
     Id, Port,
-    effective::{HostState, HostSummary, PortState},
+    effective::{GatewayLine, HostState, HostSummary, PortState},
     trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_ncm::NcmHandle;
@@ -76,6 +76,10 @@ impl Directory for Service {
         answer(&host).map(Response::new)
     }
 
+    async fn gateways(&self, _: Request<link::GatewaysQuestion>) -> Result<Response<link::Answer>, Status> {
+        answer(&self.0.gateways().await).map(Response::new)
+    }
+
     async fn port(&self, request: Request<link::PortQuestion>) -> Result<Response<link::Answer>, Status> {
         let id = decode_id("port id", &request.get_ref().id)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -128,6 +132,15 @@ impl RemoteNcm {
     pub async fn host(&self, name: &str) -> Result<Option<HostState>, Away> {
         let (mut client, name) = (self.0.clone(), name.to_owned());
         in_time(async move { read(client.host(link::HostQuestion { name }).await?.get_ref()) }).await
+    }
+
+    /// One line a gateway.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn gateways(&self) -> Result<Vec<GatewayLine>, Away> {
+        let mut client = self.0.clone();
+        in_time(async move { read(client.gateways(link::GatewaysQuestion {}).await?.get_ref()) }).await
     }
 
     /// How a port's last change travelled.

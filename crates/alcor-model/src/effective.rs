@@ -2,11 +2,16 @@
 //!
 //! These are answers for people and programs (`GET /alcor/v1/hosts/{name}`), not rows of the store.
 
+mod load;
+
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::load::{
+    DeviceLoad, DropLoad, GatewayLine, GatewayLoad, LoadLine, NatLoad, RouterLoad, WayLoad,
+};
 use crate::{GatewayNode, Id, Network, Port, Revision, resource::PortStatus};
 
 /// One line of `GET /alcor/v1/hosts`.
@@ -51,12 +56,12 @@ pub struct HostState {
     pub resources: Vec<ResourceState>,
     /// Neighbours, one line a network.
     pub neighbours: Vec<NeighbourState>,
-    /// Of a gateway, whether hosts send by it.
+    /// Of a gateway, whether hosts send by it, and how much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayUse>,
 }
 
-/// Whether hosts send by a gateway.
+/// Whether hosts send by a gateway, and how much.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayUse {
     /// They do, in the networks that it has all of.
@@ -67,6 +72,9 @@ pub struct GatewayUse {
     pub complete: usize,
     /// Tunnel addresses of gateways of its set that it cannot reach.
     pub unreachable: Vec<IpAddr>,
+    /// What went through, as it said last; none: it has not said it, or nobody who heard it answers.
+    #[serde(default)]
+    pub load: Option<GatewayLoad>,
 }
 
 /// One resource on one host.

@@ -48,7 +48,8 @@ use self::{
 pub use self::{
     event::{Action, Depths, Event, PortReport, SessionId, Work},
     gateways::{
-        GRACE, HEARTBEAT_INTERVAL, HOLD_DOWN_MAX, HOLD_DOWN_MIN, MEND_MAX, MEND_MIN, PULSE, SILENCE_MAX,
+        GRACE, HEARTBEAT_INTERVAL, HOLD_DOWN_MAX, HOLD_DOWN_MIN, LOAD_FRESH, MEND_MAX, MEND_MIN, PULSE,
+        SILENCE_MAX,
     },
     trace::TraceInputs,
     underlay::MAX_BLOCKS,

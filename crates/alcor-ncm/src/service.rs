@@ -14,7 +14,7 @@ use std::{
 use alcor_metrics::{NCM_HELLOS, NCM_QUEUE_REPORTS, NCM_QUEUE_REQUESTS, NCM_SESSIONS_ENDED};
 use alcor_model::{
     Change, HostRuntime, Id, Label, Port, Resource, Revision,
-    effective::{HostState, HostSummary, PortState},
+    effective::{GatewayLine, HostState, HostSummary, PortState},
     resource::{FloatingIpWord, HostWord},
     trace::{Trace, TraceError, TraceQuestion},
 };
@@ -107,6 +107,7 @@ enum Request {
     Reached(Revision),
     Hosts(oneshot::Sender<Vec<HostSummary>>),
     Host(String, oneshot::Sender<Option<HostState>>),
+    Gateways(oneshot::Sender<Vec<GatewayLine>>),
     Port(Id<Port>, oneshot::Sender<Option<PortState>>),
     Trace(TraceQuestion, oneshot::Sender<Result<TraceInputs, TraceError>>),
 }
@@ -165,6 +166,11 @@ impl NcmHandle {
         self.ask(|reply| Request::Host(name.to_owned(), reply))
             .await
             .flatten()
+    }
+
+    /// One line a gateway.
+    pub async fn gateways(&self) -> Vec<GatewayLine> {
+        self.ask(Request::Gateways).await.unwrap_or_default()
     }
 
     /// How a port's last change travelled.
@@ -277,6 +283,7 @@ impl Shell {
             // Who asked may be gone; then nobody wants the answer.
             Request::Hosts(reply) => drop(reply.send(self.core.host_summaries())),
             Request::Host(name, reply) => drop(reply.send(self.core.host_state(&name))),
+            Request::Gateways(reply) => drop(reply.send(self.core.gateway_lines())),
             Request::Port(id, reply) => drop(reply.send(self.core.port_state(id))),
             Request::Trace(question, reply) => drop(reply.send(self.core.trace_inputs(&question))),
         }

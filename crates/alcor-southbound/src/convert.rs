@@ -1,6 +1,7 @@
 //! Protobuf messages to typed values and back. Everything that arrives is checked here, once; what gets past is
 //! well-formed.
 
+pub mod load;
 pub mod resolve;
 mod router;
 mod security;

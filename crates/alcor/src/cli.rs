@@ -438,8 +438,10 @@ pub struct GatewayFlags {
 /// What `alcor gateway` does besides being one.
 #[derive(Debug, Subcommand)]
 pub enum GatewayAsked {
-    /// All gateways.
+    /// All gateways, and how much goes through each.
     List,
+    /// The sets that they form: who is in them, and for how many networks they forward.
+    Sets,
     /// Take one out of use: hosts send nothing to it any more, what still comes is forwarded.
     Drain {
         /// Its name or id.
@@ -450,7 +452,7 @@ pub enum GatewayAsked {
         /// Its name or id.
         gateway: String,
     },
-    /// What one has applied, network by network.
+    /// What one has applied, network by network, what goes through it, what it drops, and its source NAT.
     State {
         /// Its name or id.
         gateway: String,

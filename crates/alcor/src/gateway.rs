@@ -1,6 +1,6 @@
-//! `alcor gateway list|drain|undrain|state`: gateways as the API knows them.
+//! `alcor gateway list|sets|drain|undrain|state`: gateways as the API knows them.
 
-use alcor_model::effective::GatewayState;
+use alcor_model::effective::{GatewayLoad, GatewayState};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::{
 };
 
 const PATH: &str = "/alcor/v1/gateways";
+const SETS: &str = "/alcor/v1/gateway-sets";
 
 /// Asks.
 ///
@@ -25,6 +26,10 @@ pub async fn ask(what: GatewayAsked, output: &OutputFlags) -> anyhow::Result<()>
         GatewayAsked::List => {
             let body = client.get(PATH).await?;
             print_gateways(output, body["gateways"].as_array().map_or(&[], Vec::as_slice))
+        }
+        GatewayAsked::Sets => {
+            let body = client.get(SETS).await?;
+            print_sets(output, body["gateway_sets"].as_array().map_or(&[], Vec::as_slice))
         }
         GatewayAsked::Drain { gateway } => drain(&client, &gateway, true, output).await,
         GatewayAsked::Undrain { gateway } => drain(&client, &gateway, false, output).await,
@@ -59,21 +64,57 @@ fn print_gateways(output: &OutputFlags, gateways: &[Value]) -> anyhow::Result<()
     }
     let now = Timestamp::now();
     let mut table = Builder::default();
-    table.push_record(["gateway", "set", "tunnel address", "alive", "last seen", "in use"]);
+    table.push_record([
+        "gateway",
+        "set",
+        "tunnel address",
+        "alive",
+        "last seen",
+        "in use",
+        "packets/s",
+        "dropped",
+    ]);
     for row in gateways {
         let seen = row["last_seen_at"].as_str().and_then(|at| at.parse().ok());
+        let known = |word: &'static str| if row["stale"] == true { "not known" } else { word };
         let use_word = match row["draining"] == true {
             true => "draining",
-            false => yes(row["in_use"] == true),
+            false => known(yes(row["in_use"] == true)),
+        };
+        let seen = match row["stale"] == true {
+            true => "not known".to_owned(),
+            false => ago(seen, now),
         };
         table.push_record([
             text(&row["name"]),
             text(&row["set"]),
             text(&row["tunnel_ip"]),
-            yes(row["alive"] == true).into(),
-            ago(seen, now),
+            known(yes(row["alive"] == true)).into(),
+            seen,
             use_word.into(),
+            text(&row["packets_per_s"]),
+            text(&row["dropped"]),
         ]);
+    }
+    stdout::table(table)
+}
+
+fn print_sets(output: &OutputFlags, sets: &[Value]) -> anyhow::Result<()> {
+    if output.json {
+        return stdout::json(&sets);
+    }
+    let mut table = Builder::default();
+    table.push_record(["set", "members", "in use", "networks"]);
+    for set in sets {
+        let members = set["members"].as_array().into_iter().flatten();
+        let names: Vec<String> = members.map(|member| text(&member["name"])).collect();
+        let cells = [
+            text(&set["name"]),
+            names.join(", "),
+            text(&set["in_use"]),
+            text(&set["networks"]),
+        ];
+        table.push_record(cells);
     }
     stdout::table(table)
 }
@@ -131,5 +172,76 @@ async fn state(client: &Client, gateway: &str, output: &OutputFlags) -> anyhow::
             if current { "in force" } else { "pending" }.into(),
         ]);
     }
-    stdout::table(table)
+    stdout::table(table)?;
+    match &state.usage.load {
+        Some(load) => print_load(load),
+        None => stdout::line(format_args!("how much goes through it is not known")),
+    }
+}
+
+fn print_load(load: &GatewayLoad) -> anyhow::Result<()> {
+    let now = Timestamp::now();
+    let rates = load.interval_ms.map_or_else(
+        || "rates are not known".to_owned(),
+        |ms| format!("rates of {}.{} s", ms / 1_000, ms % 1_000 / 100),
+    );
+    stdout::line(format_args!(
+        "load as it said {}, {rates}; counted since its tables were made",
+        ago(Some(load.said_at), now)
+    ))?;
+    let mut table = Builder::default();
+    table.push_record(["through", "packets", "bytes", "packets/s", "bytes/s"]);
+    for way in &load.passed {
+        table.push_record([
+            way.way.clone(),
+            way.packets.to_string(),
+            way.bytes.to_string(),
+            or_dash(way.packets_per_s),
+            or_dash(way.bytes_per_s),
+        ]);
+    }
+    stdout::table(table)?;
+    let mut table = Builder::default();
+    table.push_record(["dropped", "packets", "packets/s"]);
+    for drop in &load.drops {
+        table.push_record([
+            drop.reason.clone(),
+            drop.packets.to_string(),
+            or_dash(drop.packets_per_s),
+        ]);
+    }
+    stdout::table(table)?;
+    print_node(load)
+}
+
+/// Source NAT, room and devices.
+fn print_node(load: &GatewayLoad) -> anyhow::Result<()> {
+    let nat = &load.nat;
+    stdout::line(format_args!(
+        "source NAT: {} routers, {} connections, {} refused",
+        nat.routers, nat.connections, nat.refused
+    ))?;
+    if !nat.busiest.is_empty() {
+        let mut table = Builder::default();
+        table.push_record(["router", "connections", "limit", "refused"]);
+        for router in &nat.busiest {
+            table.push_record([
+                router.router_id.to_string(),
+                router.connections.to_string(),
+                router.limit.to_string(),
+                router.refused.to_string(),
+            ]);
+        }
+        stdout::table(table)?;
+    }
+    stdout::line(format_args!(
+        "{} neighbours, room for {} of each address family; layout {} of the tables",
+        load.neighbours,
+        or_dash(load.neighbours_room),
+        or_dash(load.layout)
+    ))?;
+    for device in &load.devices {
+        stdout::line(format_args!("XDP on {}: {}", device.device, device.mode))?;
+    }
+    Ok(())
 }

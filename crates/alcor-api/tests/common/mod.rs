@@ -6,10 +6,13 @@ pub mod contract;
 
 use std::{future::ready, net::SocketAddr, sync::Arc};
 
-use alcor_api::{ApiConfig, ApiState, BoxFuture, HostDirectory, serve};
+use alcor_api::{ApiConfig, ApiState, BoxFuture, HostDirectory, NoHosts, serve};
 use alcor_model::{
     Id, Port, Revision,
-    effective::{GatewayUse, HostState, HostSummary, NeighbourState, PortState},
+    effective::{
+        DeviceLoad, DropLoad, GatewayLine, GatewayLoad, GatewayUse, HostState, HostSummary, LoadLine,
+        NatLoad, NeighbourState, PortState, RouterLoad, WayLoad,
+    },
     resource::PortStatus,
     trace::{Trace, TraceError, TraceQuestion},
 };
@@ -57,6 +60,47 @@ fn summary() -> HostSummary {
     }
 }
 
+/// What the gateway has said of its load.
+fn load() -> GatewayLoad {
+    GatewayLoad {
+        said_at: "2026-11-21T22:00:01Z".parse().unwrap(),
+        heard_since: "2026-11-21T21:00:00Z".parse().unwrap(),
+        interval_ms: Some(1_000),
+        passed: vec![WayLoad {
+            way: "east_west".to_owned(),
+            packets: 100,
+            bytes: 9_800,
+            packets_per_s: Some(40),
+            bytes_per_s: None,
+        }],
+        drops: vec![DropLoad {
+            reason: "no_gateway".to_owned(),
+            packets: 2,
+            packets_per_s: Some(0),
+        }],
+        replies: 1,
+        probes: 5,
+        nat: NatLoad {
+            routers: 1,
+            connections: 3,
+            refused: 0,
+            busiest: vec![RouterLoad {
+                router_id: Id::from_uuid(uuid::Uuid::from_u128(9)),
+                connections: 3,
+                limit: 64,
+                refused: 0,
+            }],
+        },
+        neighbours: 2,
+        neighbours_room: Some(1_000),
+        devices: vec![DeviceLoad {
+            device: "eth0".to_owned(),
+            mode: "native".to_owned(),
+        }],
+        layout: None,
+    }
+}
+
 impl HostDirectory for OneHost {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostSummary>> {
         Box::pin(ready(vec![summary()]))
@@ -84,10 +128,28 @@ impl HostDirectory for OneHost {
                 gateway: (name == GATEWAY).then(|| GatewayUse {
                     in_use: true,
                     complete: 1,
+                    load: Some(load()),
                     ..GatewayUse::default()
                 }),
             });
         Box::pin(ready(state))
+    }
+    fn gateways(&self) -> BoxFuture<'_, Option<Vec<GatewayLine>>> {
+        let line = GatewayLine {
+            name: GATEWAY.to_owned(),
+            alive: true,
+            in_use: true,
+            last_seen_at: None,
+            networks: 1,
+            load: Some(LoadLine {
+                packets_per_s: Some(40),
+                bytes_per_s: None,
+                dropped: 2,
+                drops_per_s: Some(0),
+                nat_refused: 0,
+            }),
+        };
+        Box::pin(ready(Some(vec![line])))
     }
     fn port(&self, port_id: Id<Port>) -> BoxFuture<'_, Option<PortState>> {
         let state = (port_id.uuid().as_u128() == 1).then(|| PortState {
@@ -147,8 +209,24 @@ impl Api {
         Self::start_on(files, region, ApiConfig::noauth(PROJECT)).await
     }
 
+    /// With nobody who knows what hosts and gateways really have.
+    pub async fn start_without_ncm() -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let region = open_region(&files, None);
+        Self::start_with_directory(files, region, Arc::new(NoHosts), ApiConfig::noauth(PROJECT)).await
+    }
+
     async fn start_on(files: tempfile::TempDir, region: Region, config: ApiConfig) -> Self {
-        let state = ApiState::new(region.clone(), Arc::new(OneHost), config);
+        Self::start_with_directory(files, region, Arc::new(OneHost), config).await
+    }
+
+    async fn start_with_directory(
+        files: tempfile::TempDir,
+        region: Region,
+        directory: Arc<dyn HostDirectory>,
+        config: ApiConfig,
+    ) -> Self {
+        let state = ApiState::new(region.clone(), directory, config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -22,7 +22,7 @@ use std::{
 
 use alcor_dataplane::{
     Dataplane, DataplaneError, DropReason, Drops, Row, RowChange, RowKey, Snapshot,
-    gateway::{GatewayDevice, GatewayReport, NatLimits, RouterNat, Rows},
+    gateway::{AttachMode, GatewayDevice, GatewayReport, NatLimits, RouterNat, Rows},
 };
 /// The usual [`GatewayConfig::max_neighbours`].
 pub use alcor_dataplane_abi::gateway_layout::MAX_GATEWAY_NEIGHBOURS;
@@ -130,6 +130,8 @@ pub struct XdpGateway {
     is_news: bool,
     tunnel_ip: Ipv4Addr,
     nat: nat::Shared,
+    /// Source NAT as it was told last.
+    told_nat: Option<Vec<RouterNat>>,
     /// Most connections of a router.
     nat_most: u64,
     /// The clock of traced frames, in nanoseconds; `None`: the kernel's.
@@ -158,6 +160,7 @@ impl XdpGateway {
         let mut gateway = Self {
             _sweeper: sweeper.transpose()?,
             nat,
+            told_nat: None,
             nat_most: config.nat.connections_per_router,
             clock_ns: config.trace.then_some(0),
             rows: Rows::default(),
@@ -228,7 +231,10 @@ impl XdpGateway {
     /// # Errors
     /// When the counters in the kernel cannot be read.
     pub fn nat(&self) -> Result<Vec<RouterNat>, DataplaneError> {
-        let nat = nat::lock(&self.nat);
+        self.count_nat(&nat::lock(&self.nat))
+    }
+
+    fn count_nat(&self, nat: &Nat) -> Result<Vec<RouterNat>, DataplaneError> {
         let limit = nat_limit(self.nat_most, nat.free()?);
         let routers = self.handles.routers().map(|(router, number)| {
             let (connections, refused) = nat.counts(number)?;
@@ -551,15 +557,26 @@ impl Dataplane for XdpGateway {
         })
     }
 
-    fn gateway(&self) -> Result<Option<GatewayReport>, DataplaneError> {
+    fn gateway(&mut self) -> Result<Option<GatewayReport>, DataplaneError> {
         let device = |(device, attachment): &(String, Attachment)| GatewayDevice {
             device: device.clone(),
-            mode: attachment.as_str(),
+            mode: match attachment {
+                Attachment::Native => AttachMode::Native,
+                Attachment::Generic => AttachMode::Generic,
+            },
         };
+        // The sweeper has it for as long as it looks through all connections, and rows do not wait for that.
+        match nat::try_lock(&self.nat) {
+            Some(nat) => self.told_nat = Some(self.count_nat(&nat)?),
+            None if self.told_nat.is_none() => self.told_nat = Some(self.nat()?),
+            None => {}
+        }
         Ok(Some(GatewayReport {
             devices: self.attached.iter().map(device).collect(),
             load: self.load()?.into(),
-            nat: self.nat()?,
+            nat: self.told_nat.clone().unwrap_or_default(),
+            neighbours_room: Some(self.peers.room()),
+            layout: Some(GATEWAY_LAYOUT),
         }))
     }
 

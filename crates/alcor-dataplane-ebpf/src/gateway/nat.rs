@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, TryLockError,
         mpsc::{RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
@@ -268,4 +268,13 @@ impl Drop for Sweeper {
 /// The table, whoever had it before.
 pub(super) fn lock(nat: &Shared) -> std::sync::MutexGuard<'_, Nat> {
     nat.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The table, if nobody has it now.
+pub(super) fn try_lock(nat: &Shared) -> Option<std::sync::MutexGuard<'_, Nat>> {
+    match nat.try_lock() {
+        Ok(nat) => Some(nat),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }

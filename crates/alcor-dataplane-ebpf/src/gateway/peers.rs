@@ -55,6 +55,11 @@ impl Peers {
         })
     }
 
+    /// Neighbours that there is room for, of each address family.
+    pub(super) fn room(&self) -> u32 {
+        self.v4.limit().min(self.v6.limit())
+    }
+
     /// Brings changes into force, those of one address in this order; each with its place in `outcomes`.
     pub(super) fn change(
         &self,

@@ -19,7 +19,7 @@ use std::fmt;
 use bytes::Bytes;
 pub use model::GatewayModel;
 pub use nat::NatLimits;
-pub use report::{GatewayDevice, GatewayLoad, GatewayReport, RouterNat};
+pub use report::{AttachMode, GatewayDevice, GatewayLoad, GatewayReport, RouterNat};
 pub use rows::{External, Rows};
 
 use crate::DropReason;

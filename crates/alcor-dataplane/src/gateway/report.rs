@@ -13,6 +13,10 @@ pub struct GatewayReport {
     pub load: GatewayLoad,
     /// Source NAT of each router that rows name, by the router's id.
     pub nat: Vec<RouterNat>,
+    /// Neighbours that the tables have room for, of each address family; none: not bounded by tables.
+    pub neighbours_room: Option<u32>,
+    /// Number of the tables' layout; none: there are no tables.
+    pub layout: Option<u32>,
 }
 
 /// A device of a gateway.
@@ -20,8 +24,31 @@ pub struct GatewayReport {
 pub struct GatewayDevice {
     /// Its name.
     pub device: String,
-    /// How packets are taken: `native` (in the driver) or `generic` (in the kernel's stack, slower).
-    pub mode: &'static str,
+    /// How packets are taken.
+    pub mode: AttachMode,
+}
+
+/// How packets are taken from a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack, which is slower.
+    Generic,
+    /// Not said in a way that is known.
+    Unknown,
+}
+
+impl AttachMode {
+    /// `native`, `generic` or `unknown`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Packets, and bytes of whole frames as they came, since the tables were made.

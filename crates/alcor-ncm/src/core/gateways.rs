@@ -6,6 +6,7 @@
 //! In the rows of a network are those in use that have applied all of it.
 
 mod judge;
+mod load;
 mod mend;
 mod rows;
 mod serving;
@@ -24,6 +25,7 @@ use alcor_model::{GatewayNode, Id, Network, Router};
 use self::judge::Falls;
 pub use self::{
     judge::{HOLD_DOWN_MAX, HOLD_DOWN_MIN},
+    load::LOAD_FRESH,
     mend::{MEND_MAX, MEND_MIN},
 };
 pub(super) use self::{
@@ -83,6 +85,8 @@ struct Member {
     /// As it was last decided.
     fitness: Fitness,
     falls: Falls,
+    /// Its load, as it said in its present session.
+    load: Option<load::Heard>,
 }
 
 impl Member {
@@ -226,6 +230,7 @@ impl Fleet {
             unreachable: BTreeSet::new(),
             fitness: Fitness::Unregistered,
             falls: Falls::default(),
+            load: None,
         })
     }
 
@@ -297,6 +302,7 @@ impl Fleet {
         let member = self.member(name);
         (member.heard_at, member.asked_at) = (Some(now), now);
         member.unreachable.clear();
+        member.load = None;
         member.said = Some((set.to_owned(), tunnel_ip));
         !member.is_registered()
     }

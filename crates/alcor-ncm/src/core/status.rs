@@ -14,7 +14,7 @@ use alcor_model::{
     resource::PortStatus,
 };
 use alcor_proto::v1;
-use alcor_southbound::convert::{decode_id, decode_ip};
+use alcor_southbound::convert::{decode_id, decode_ip, load::decode_load};
 use jiff::Timestamp;
 
 use super::{
@@ -108,15 +108,18 @@ impl Ncm {
             }
             // Questions are answered from the directory, by whoever carries the session's messages.
             v1::agent_message::Body::Resolve(_) => {}
-            v1::agent_message::Body::Heartbeat(word) => self.heartbeat(&host, &word),
+            v1::agent_message::Body::Heartbeat(word) => self.heartbeat(now, &host, &word),
             v1::agent_message::Body::Receipt(receipt) => self.receipt(now, &host, receipt, actions),
             v1::agent_message::Body::PortReport(report) => self.port_report(&host, report, actions),
         }
     }
 
-    fn heartbeat(&mut self, name: &str, word: &v1::Heartbeat) {
+    fn heartbeat(&mut self, now: Now, name: &str, word: &v1::Heartbeat) {
         if !self.is_gateway(name) {
             return;
+        }
+        if let Some(load) = &word.load {
+            self.fleet.hears_load(name, now, decode_load(load));
         }
         let fellows = word.unreachable.iter();
         let fellows: Vec<IpAddr> = fellows
@@ -340,7 +343,13 @@ impl Ncm {
             reason: reason.map(str::to_owned),
             complete: networks.filter(|id| entry.status.has_all(*id)).count(),
             unreachable,
+            load: self.fleet.load(name, self.clock),
         }
+    }
+
+    /// When a host or gateway was heard last.
+    pub(super) fn last_seen(&self, name: &str) -> Option<Timestamp> {
+        timestamp(self.hosts.get(name)?.status.heard_us())
     }
 
     fn resources_of_gateway(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
@@ -591,7 +600,7 @@ impl HostStatus {
     }
 }
 
-fn timestamp(us: u64) -> Option<Timestamp> {
+pub(super) fn timestamp(us: u64) -> Option<Timestamp> {
     if us == 0 {
         None
     } else {

@@ -7,6 +7,7 @@ mod cost;
 mod floating;
 mod gateways;
 mod learned;
+mod load;
 mod memory;
 mod routing;
 mod session;

@@ -187,6 +187,7 @@ impl Full {
                 Action::Close { .. }
                 | Action::Send { .. }
                 | Action::Answer { .. }
+                | Action::ReadLoad
                 | Action::LinkUp { .. } => {}
                 work => {
                     if self.backlog.is_empty() {

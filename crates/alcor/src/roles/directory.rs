@@ -4,8 +4,8 @@
 use alcor_api::BoxFuture;
 use alcor_link::directory::{Away, RemoteNcm};
 use alcor_model::{
-    Host, HostRuntime, Id, Network, Port, Revision,
-    effective::{HostState, HostSummary, PortState, ResourceState},
+    GatewayNode, Host, HostRuntime, Id, Network, Port, Revision,
+    effective::{GatewayLine, GatewayUse, HostState, HostSummary, PortState, ResourceState},
     trace::{Trace, TraceError, TraceQuestion},
 };
 use alcor_ncm::NcmHandle;
@@ -59,9 +59,20 @@ impl alcor_api::HostDirectory for Directory {
                 Ncm::Here(ncm) => ncm.host(name).await,
                 Ncm::There(ncm) => instead(ncm.host(name).await, || {
                     let snapshot = self.region.snapshot();
-                    let host = snapshot.state.hosts().get(&name.to_owned())?;
-                    Some(kept_host(&snapshot.state, host))
+                    let host = snapshot.state.hosts().get(&name.to_owned());
+                    let gateway = snapshot.state.gateway_named(name);
+                    let host = host.map(|host| kept_host(&snapshot.state, host));
+                    host.or_else(|| gateway.map(|row| kept_gateway(row)))
                 }),
+            }
+        })
+    }
+
+    fn gateways(&self) -> BoxFuture<'_, Option<Vec<GatewayLine>>> {
+        Box::pin(async move {
+            match &self.ncm {
+                Ncm::Here(ncm) => Some(ncm.gateways().await),
+                Ncm::There(ncm) => instead(ncm.gateways().await.map(Some), || None),
             }
         })
     }
@@ -136,6 +147,33 @@ fn kept_host(state: &RegionState, host: &Host) -> HostState {
         resources,
         neighbours: Vec::new(),
         gateway: None,
+    }
+}
+
+/// Of a gateway nothing is kept but its row.
+fn kept_gateway(row: &GatewayNode) -> HostState {
+    HostState {
+        summary: HostSummary {
+            name: row.name.clone(),
+            tunnel_ip: Some(row.tunnel_ip),
+            alive: false,
+            last_seen_at: None,
+            started_at: None,
+            dataplane: None,
+            ports: 0,
+            pending: 0,
+            errors: 0,
+            stale: true,
+        },
+        incarnation: None,
+        queued: 0,
+        resyncs: 0,
+        resources: Vec::new(),
+        neighbours: Vec::new(),
+        gateway: Some(GatewayUse {
+            reason: Some("the NCM does not answer".to_owned()),
+            ..GatewayUse::default()
+        }),
     }
 }
 

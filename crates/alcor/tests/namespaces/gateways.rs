@@ -1,6 +1,7 @@
 //! Gateways: first packets go by one of them, then directly; one that dies or starts again is not missed.
 
 mod bgp;
+mod load;
 pub(crate) mod north;
 
 use std::{

@@ -365,12 +365,17 @@ impl Region {
         vm.host = self.hosts[host].namespace.clone();
     }
 
-    /// Runs the program as a client of the API and reads the JSON that it prints.
-    pub fn alcor(&self, arguments: &[&str]) -> Value {
+    /// Runs the program as a client of the API; what it prints.
+    pub fn printed(&self, arguments: &[&str]) -> String {
         let program = env!("CARGO_BIN_EXE_alcor");
         let api = format!("--api={}", self.endpoint);
         let output = alcor_lab::run(program, &[arguments, &[api.as_str()]].concat()).unwrap();
-        serde_json::from_slice(&output.stdout).unwrap()
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same where it prints JSON.
+    pub fn alcor(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.printed(arguments)).unwrap()
     }
 
     /// Starts a command in a VM that goes on.

@@ -97,8 +97,19 @@ impl Sim {
             .iter()
             .map(|number| encode_ip(tunnel_ip(*number)))
             .collect();
+        self.says(
+            number,
+            v1::Heartbeat {
+                unreachable,
+                load: None,
+            },
+        );
+    }
+
+    /// A gateway's sign of life.
+    pub(super) fn says(&mut self, number: u8, heartbeat: v1::Heartbeat) {
         if let Some(session) = self.agents[&number].session {
-            let body = v1::agent_message::Body::Heartbeat(v1::Heartbeat { unreachable });
+            let body = v1::agent_message::Body::Heartbeat(heartbeat);
             self.step(Event::Message { session, body });
         }
     }

@@ -13,7 +13,7 @@ use crate::region::{PATIENCE, Vm, interrupt, more_answers};
 pub(crate) struct North {
     pub(crate) cloud: Cloud,
     pub(crate) external: Value,
-    router: Value,
+    pub(super) router: Value,
     network: Value,
     pub(crate) subnet: Value,
 }
