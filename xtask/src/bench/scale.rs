@@ -149,14 +149,14 @@ impl Places {
         // What an earlier run left.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
-        let free = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
+        let [api, feed, southbound, directory] = free_addresses()?;
         Ok(Self {
             build,
             folder,
-            api: free()?,
-            feed: free()?,
-            southbound: free()?,
-            directory: free()?,
+            api,
+            feed,
+            southbound,
+            directory,
         })
     }
 
@@ -479,6 +479,19 @@ fn last_line(log: &Path) -> Option<(usize, usize)> {
 fn answers(log: &Path) -> Option<Answers> {
     let [.., all, routes, busy] = last_numbers(log)?;
     Some(Answers { all, routes, busy })
+}
+
+/// Addresses on loopback where nobody listens at the moment, each with a port of its own: all are bound before the first is let go.
+fn free_addresses<const N: usize>() -> anyhow::Result<[String; N]> {
+    let mut listeners = Vec::with_capacity(N);
+    for _ in 0..N {
+        listeners.push(TcpListener::bind("127.0.0.1:0")?);
+    }
+    let mut addresses = [const { String::new() }; N];
+    for (address, listener) in addresses.iter_mut().zip(&listeners) {
+        *address = listener.local_addr()?.to_string();
+    }
+    Ok(addresses)
 }
 
 #[cfg(test)]

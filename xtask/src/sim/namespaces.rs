@@ -50,32 +50,74 @@ pub struct Findings {
     /// Those that did not, as they should not.
     pub refused: u64,
     /// Changes made, by what they were.
-    pub changes: [(&'static str, u64); 6],
+    pub changes: BTreeMap<Change, u64>,
     /// What was not as it should be, for people.
     pub wrong: Vec<String>,
 }
 
-const CREATED: usize = 0;
-const DELETED: usize = 1;
-const MIGRATED: usize = 2;
-const REGROUPED: usize = 3;
-const AGENTS_KILLED: usize = 4;
-const CONTROLLERS_KILLED: usize = 5;
+/// A kind of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// A port and its virtual machine come.
+    Created,
+    /// They go.
+    Deleted,
+    /// They move to another host.
+    Migrated,
+    /// The port gets another security group.
+    Regrouped,
+    /// An agent is killed and starts again.
+    AgentKilled,
+    /// The controller is killed and starts again.
+    ControllerKilled,
+}
+
+impl Change {
+    const ALL: [Self; 6] = [
+        Self::Created,
+        Self::Deleted,
+        Self::Migrated,
+        Self::Regrouped,
+        Self::AgentKilled,
+        Self::ControllerKilled,
+    ];
+
+    /// As in findings and thresholds.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Deleted => "deleted",
+            Self::Migrated => "migrated",
+            Self::Regrouped => "regrouped",
+            Self::AgentKilled => "agents_killed",
+            Self::ControllerKilled => "controllers_killed",
+        }
+    }
+
+    const fn per_s(self, scenario: &Scenario) -> f64 {
+        let (churn, faults) = (&scenario.churn, &scenario.faults);
+        match self {
+            Self::Created => churn.create_per_s,
+            Self::Deleted => churn.delete_per_s,
+            Self::Migrated => churn.migrate_per_s,
+            Self::Regrouped => churn.update_per_s,
+            Self::AgentKilled => faults.agent_restart_per_s,
+            Self::ControllerKilled => faults.controller_restart_per_s,
+        }
+    }
+}
 
 impl Findings {
-    fn new() -> Self {
-        let names = [
-            "created",
-            "deleted",
-            "migrated",
-            "regrouped",
-            "agents_killed",
-            "controllers_killed",
-        ];
-        Self {
-            changes: names.map(|name| (name, 0)),
-            ..Self::default()
-        }
+    fn made(&mut self, change: Change) {
+        *self.changes.entry(change).or_default() += 1;
+    }
+
+    /// All kinds of changes, with how many there were.
+    fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let count = |change: Change| self.changes.get(&change).copied().unwrap_or_default();
+        Change::ALL
+            .into_iter()
+            .map(move |change| (change.name(), count(change)))
     }
 
     /// What the scenario's thresholds ask for and was not found. Without a probe nothing was shown.
@@ -86,7 +128,7 @@ impl Findings {
             ("refused", self.refused),
             ("wrong", self.wrong.len() as u64),
         ];
-        let figures: BTreeMap<_, _> = figures.into_iter().chain(self.changes).collect();
+        let figures: BTreeMap<_, _> = figures.into_iter().chain(self.counts()).collect();
         let missed = scenario.thresholds.iter().filter_map(|(name, threshold)| {
             let count = figures.get(name.as_str()).copied();
             // Counts of one run are small.
@@ -99,11 +141,8 @@ impl Findings {
 
     /// For programs.
     pub fn json(&self, seed: u64) -> Value {
-        let changes: serde_json::Map<_, _> = self
-            .changes
-            .iter()
-            .map(|(name, count)| ((*name).to_owned(), json!(count)))
-            .collect();
+        let changes = self.counts().map(|(name, count)| (name.to_owned(), json!(count)));
+        let changes: serde_json::Map<_, _> = changes.collect();
         json!({"seed": seed, "probes": self.probes, "reached": self.reached, "refused": self.refused, "changes": changes, "wrong": self.wrong})
     }
 }
@@ -166,7 +205,7 @@ pub fn simulate(scenario: &Scenario, seed: u64, build: Build) -> anyhow::Result<
         networks: Vec::new(),
         guests: Vec::new(),
         made: 0,
-        findings: Findings::new(),
+        findings: Findings::default(),
     };
     let outcome = world.play();
     let findings = std::mem::take(&mut world.findings);
@@ -266,7 +305,7 @@ impl World<'_> {
         };
         configure(&guest, &there.gateway)?;
         self.guests.push(guest);
-        self.findings.changes[CREATED].1 += 1;
+        self.findings.made(Change::Created);
         Ok(())
     }
 
@@ -274,7 +313,7 @@ impl World<'_> {
         let guest = self.guests.swap_remove(which);
         self.cloud.api.delete(&format!("/v2.0/ports/{}", guest.port))?;
         run("ip", &["netns", "del", guest.vm.name()])?;
-        self.findings.changes[DELETED].1 += 1;
+        self.findings.made(Change::Deleted);
         Ok(())
     }
 
@@ -293,7 +332,7 @@ impl World<'_> {
             text(&port["mac_address"])?,
         )?;
         configure(guest, &self.networks[guest.network].gateway)?;
-        self.findings.changes[MIGRATED].1 += 1;
+        self.findings.made(Change::Migrated);
         Ok(())
     }
 
@@ -313,60 +352,51 @@ impl World<'_> {
         self.cloud
             .api
             .put(&format!("/v2.0/ports/{}", guest.port), &body)?;
-        self.findings.changes[REGROUPED].1 += 1;
+        self.findings.made(Change::Regrouped);
         Ok(())
     }
 
     /// As many of each kind as the rates say for the scenario's duration, in random order.
     fn churn(&mut self) -> anyhow::Result<()> {
-        let (churn, faults) = (&self.scenario.churn, &self.scenario.faults);
-        let rates = [
-            churn.create_per_s,
-            churn.delete_per_s,
-            churn.migrate_per_s,
-            churn.update_per_s,
-            faults.agent_restart_per_s,
-            faults.controller_restart_per_s,
-        ];
         let mut steps = Vec::new();
-        for (kind, rate) in rates.into_iter().enumerate() {
+        for change in Change::ALL {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 reason = "rates are small and not negative"
             )]
-            let count = (rate * self.scenario.duration_s).round() as usize;
-            steps.extend(std::iter::repeat_n(kind, count));
+            let count = (change.per_s(self.scenario) * self.scenario.duration_s).round() as usize;
+            steps.extend(std::iter::repeat_n(change, count));
         }
         while !steps.is_empty() {
-            let kind = steps.swap_remove(self.rng.place(steps.len()));
-            self.change(kind)?;
+            let change = steps.swap_remove(self.rng.place(steps.len()));
+            self.change(change)?;
         }
         Ok(())
     }
 
-    fn change(&mut self, kind: usize) -> anyhow::Result<()> {
+    fn change(&mut self, change: Change) -> anyhow::Result<()> {
         let which = self.rng.place(self.guests.len());
         let full = self.guests.len() >= GUESTS_MAX as usize;
-        match kind {
-            CREATED if full => Ok(()),
-            CREATED => {
+        match change {
+            Change::Created if full => Ok(()),
+            Change::Created => {
                 let network = self.rng.place(self.networks.len());
                 self.create(network)
             }
-            AGENTS_KILLED => {
+            Change::AgentKilled => {
                 let host = self.rng.place(self.hosts.len());
-                self.findings.changes[AGENTS_KILLED].1 += 1;
+                self.findings.made(Change::AgentKilled);
                 self.cloud.restart_agent(&mut self.hosts[host])
             }
-            CONTROLLERS_KILLED => {
-                self.findings.changes[CONTROLLERS_KILLED].1 += 1;
+            Change::ControllerKilled => {
+                self.findings.made(Change::ControllerKilled);
                 self.cloud.restart_controller()
             }
-            _ if self.guests.is_empty() => Ok(()),
-            DELETED => self.delete(which),
-            MIGRATED => self.migrate(which),
-            _ => self.regroup(which),
+            Change::Deleted | Change::Migrated | Change::Regrouped if self.guests.is_empty() => Ok(()),
+            Change::Deleted => self.delete(which),
+            Change::Migrated => self.migrate(which),
+            Change::Regrouped => self.regroup(which),
         }
     }
 
@@ -503,7 +533,7 @@ mod tests {
     #[test]
     fn a_run_without_probes_does_not_pass() {
         let mut scenario = scenario("namespaces.toml");
-        let mut findings = Findings::new();
+        let mut findings = Findings::default();
         let missed = findings.missed(&scenario);
         assert!(
             missed
