@@ -134,7 +134,8 @@ struct Pending {
     snapshot: bool,
     /// The host left the network.
     forget: bool,
-    /// Before the snapshot it is to forget what it has.
+    /// It may have rows of the network already, from other times. Where a snapshot would not take them away it is to forget them
+    /// before.
     afresh: bool,
 }
 
@@ -446,6 +447,14 @@ impl Ncm {
                 (*id, fixed.map(|fixed| fixed.ip_address).collect())
             })
             .collect();
+        let lingering = self.networks.iter().flat_map(|(id, view)| {
+            let left = view
+                .left
+                .hosts()
+                .filter(|host| !view.interested.contains_key(*host));
+            left.map(|host| (host.clone(), *id))
+        });
+        let lingering: BTreeSet<(String, Id<Network>)> = lingering.collect();
         self.clear();
         for row in rows {
             self.change(Change::Put(row));
@@ -485,8 +494,10 @@ impl Ncm {
             if !interested {
                 self.forget_learned(&host, network);
             }
+            let afresh = lingering.contains(&(host.clone(), network));
             if let Some(pending) = self.pend(&host, network) {
                 (pending.snapshot, pending.forget) = (interested, !interested);
+                pending.afresh = afresh;
             }
         }
         for network in known.into_iter().filter(|id| !self.networks.contains_key(id)) {
@@ -573,14 +584,16 @@ impl Ncm {
             let view = self.networks.get(&network).filter(is_here);
             // Who is not here any more is told of what has left it, and complete to nothing.
             let revision = view.map_or(Revision::ZERO, |view| view.revision);
-            if pending.forget || pending.afresh {
+            // Gateways have all neighbours of learned networks, too.
+            let learned = self.is_learned(network) && !self.is_gateway(&host);
+            // The change that brings a host in may also be the one that makes the network learned.
+            let afresh = pending.afresh && learned;
+            if pending.forget || afresh {
                 self.forget_learned(&host, network);
             }
             if pending.forget {
                 self.has_all_no_more(&host, network);
             }
-            // Gateways have all neighbours of learned networks, too.
-            let learned = self.is_learned(network) && !self.is_gateway(&host);
             let options = self.options;
             let Some(session) = self.hosts.get_mut(&host).and_then(|entry| entry.session.as_mut()) else {
                 continue;
@@ -588,7 +601,7 @@ impl Ncm {
             if pending.forget {
                 session.forget(network, committed_us);
             } else if pending.snapshot {
-                if pending.afresh {
+                if afresh {
                     session.forget(network, committed_us);
                 }
                 session.resync(network, learned);

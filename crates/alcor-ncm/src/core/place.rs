@@ -172,11 +172,9 @@ impl Ncm {
             return;
         };
         if moved.entered {
-            // What it learned before, and perhaps in another session, a snapshot would not take away.
-            let afresh = moved.lingered && self.is_learned(network);
             if let Some(pending) = self.pend(host, network) {
                 (pending.snapshot, pending.forget) = (true, false);
-                pending.afresh |= afresh;
+                pending.afresh |= moved.lingered;
             }
             return;
         }

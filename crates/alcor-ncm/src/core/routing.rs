@@ -372,11 +372,10 @@ impl Ncm {
             return;
         }
         self.reach(host, network, revision);
-        let afresh = lingers && self.is_learned(network);
         if is {
             if let Some(pending) = self.pend(host, network) {
                 (pending.snapshot, pending.forget) = (true, false);
-                pending.afresh |= afresh;
+                pending.afresh |= lingers;
             }
             return;
         }
