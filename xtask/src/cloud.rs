@@ -60,6 +60,9 @@ impl Build {
     }
 }
 
+/// The programs that benchmarks and simulations run. Built at once, so that what one needs is not built again for the other.
+pub const PROGRAMS: &[&str] = &["alcor", "alcor-sim"];
+
 /// A controller and its wire.
 pub struct Cloud {
     /// Where everything lies.

@@ -1,5 +1,5 @@
-//! `cargo xtask sim`: a scenario in virtual time (by `alcor-sim`), or with real packets in namespaces. Both leave their results in
-//! `target/sim`.
+//! `cargo xtask sim`: a scenario in virtual time or over real sockets (both by `alcor-sim`), or with real packets in namespaces. All leave
+//! their results in `target/sim`.
 
 mod namespaces;
 mod probe;
@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    cloud::Build,
+    cloud::{Build, PROGRAMS},
     setup::{For, setup},
     shell::{root, run},
 };
@@ -22,7 +22,7 @@ use crate::{
 /// `cargo xtask sim`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask sim scenarios/small.toml\n  cargo xtask sim scenarios/faults.toml --seed 7\n  cargo xtask sim --namespaces scenarios/namespaces.toml"
+    after_help = "Examples:\n  cargo xtask sim scenarios/small.toml\n  cargo xtask sim scenarios/faults.toml --seed 7\n  cargo xtask sim --sockets scenarios/sockets.toml\n  cargo xtask sim --namespaces scenarios/namespaces.toml"
 )]
 pub struct Flags {
     /// The scenario.
@@ -34,6 +34,9 @@ pub struct Flags {
     /// Compare with the JSON of an earlier run.
     #[arg(long, value_name = "PATH", conflicts_with = "namespaces")]
     baseline: Option<PathBuf>,
+    /// With real processes: controller, NCM, and agents without data planes over sockets on loopback.
+    #[arg(long, conflicts_with = "namespaces")]
+    sockets: bool,
     /// With real packets: hosts are namespaces with agents and the eBPF data plane (root).
     #[arg(long)]
     namespaces: bool,
@@ -46,6 +49,7 @@ impl Flags {
             scenario: root().join("scenarios/namespaces.toml"),
             seed: None,
             baseline: None,
+            sockets: false,
             namespaces: true,
         }
     }
@@ -63,11 +67,25 @@ pub fn sim(flags: &Flags) -> anyhow::Result<()> {
     if flags.namespaces {
         return with_packets(flags, &result("namespaces.json"));
     }
-    Build::Release.packages(&["alcor-sim"])?;
     let mut command = Command::new(Build::Release.program("alcor-sim"));
-    command.arg("run").arg(&flags.scenario);
-    command.arg("--json").arg(result("json"));
-    command.arg("--html").arg(result("html"));
+    let level = match flags.sockets {
+        false => {
+            Build::Release.packages(&["alcor-sim"])?;
+            command.arg("run");
+            ""
+        }
+        true => {
+            Build::Release.packages(PROGRAMS)?;
+            let data = folder.join("sockets");
+            // What an earlier run left.
+            let _ = std::fs::remove_dir_all(&data);
+            command.arg("region").arg("--folder").arg(data);
+            "sockets."
+        }
+    };
+    command.arg(&flags.scenario);
+    command.arg("--json").arg(result(&format!("{level}json")));
+    command.arg("--html").arg(result(&format!("{level}html")));
     if let Some(baseline) = &flags.baseline {
         command.arg("--baseline").arg(baseline);
     }

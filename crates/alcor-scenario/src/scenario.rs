@@ -608,6 +608,33 @@ impl Scenario {
         ]
     }
 
+    /// What the scenario asks for that not every level can do, as keys of the file. Lies are told by liars only.
+    pub fn asked_for(&self) -> Vec<&'static str> {
+        let (faults, ncm) = (&self.faults, &self.ncm);
+        let told = |key: &str| key != "faults.lies_per_s" || faults.liars > 0;
+        let rates = self.rates().into_iter();
+        let rates = rates.map(|(key, rate)| (key, rate > 0.0 && told(key)));
+        let others = [
+            ("hosts.full", self.hosts.full > 0),
+            ("routers.count", self.routers.count > 0),
+            ("gateways.count", self.gateways.count > 0),
+            ("churn.unbound_share", self.churn.unbound_share > 0.0),
+            ("delays.slow_share", self.delays.slow_share > 0.0),
+            ("faults.outage_s", faults.outage_s > 0),
+            ("faults.liars", faults.liars > 0),
+            ("ncm.heartbeat_ms", ncm.heartbeat_ms.is_some()),
+            ("ncm.heartbeat_timeout_ms", ncm.heartbeat_timeout_ms.is_some()),
+            ("ncm.window_deltas", ncm.window_deltas.is_some()),
+            ("ncm.queue_rows", ncm.queue_rows.is_some()),
+            ("ncm.message_rows", ncm.message_rows.is_some()),
+            ("ncm.tombstones", ncm.tombstones.is_some()),
+            ("ncm.feed_part_rows", ncm.feed_part_rows.is_some()),
+            ("ncm.lease_ms", ncm.lease_ms.is_some()),
+        ];
+        let asked = rates.chain(others).filter(|(_, asked)| *asked);
+        asked.map(|(key, _)| key).collect()
+    }
+
     /// Ports of each network at the beginning.
     #[expect(
         clippy::cast_possible_truncation,

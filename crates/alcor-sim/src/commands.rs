@@ -6,7 +6,9 @@ use std::{
 };
 
 use alcor_sim::{
-    engine::{Progress, Sim},
+    engine::Sim,
+    outcome::{Level, Outcome, Progress},
+    region::{self, Places},
     report::{Machine, Point, Report},
     scenario::Scenario,
 };
@@ -17,9 +19,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Most points of time that are kept of a run; even, so that every other one of them and those to come are equally far apart.
 const POINTS_MAX: usize = 400;
 
-/// `alcor-sim run`
+/// What a run is of, and where its result goes.
 #[derive(Debug, Args)]
-pub struct Run {
+pub struct Files {
     /// The scenario.
     #[arg(value_name = "FILE")]
     scenario: PathBuf,
@@ -37,6 +39,26 @@ pub struct Run {
     baseline: Option<PathBuf>,
 }
 
+/// `alcor-sim run`
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    files: Files,
+}
+
+/// `alcor-sim region`
+#[derive(Debug, Args)]
+pub struct Region {
+    #[command(flatten)]
+    files: Files,
+    /// The program that controller and NCM are; without it the one beside this program.
+    #[arg(long, value_name = "PATH")]
+    alcor: Option<PathBuf>,
+    /// A folder for the processes' data and logs, which stays; without it one that goes if the run passes.
+    #[arg(long, value_name = "PATH")]
+    folder: Option<PathBuf>,
+}
+
 /// `alcor-sim replay`
 #[derive(Debug, Args)]
 pub struct Replay {
@@ -51,37 +73,92 @@ pub struct Replay {
     event: u64,
 }
 
-/// Runs a scenario; an error when something was violated or a threshold is not kept.
+/// Runs a scenario in virtual time; an error when something was violated or a threshold is not kept.
 pub fn run(arguments: &Run) -> anyhow::Result<()> {
-    let (scenario, name) = read(&arguments.scenario, arguments.seed)?;
-    let baseline = arguments.baseline.as_deref().map(read_report).transpose()?;
-    let bar = bar(&scenario)?;
-    let began = Instant::now();
+    let judging = Judging::begin(&arguments.files)?;
     let mut timeline = Timeline::default();
-    let outcome = Sim::new(scenario.clone()).run(&mut |progress| {
-        show(&bar, &progress);
+    let outcome = Sim::new(judging.scenario.clone()).run(&mut |progress| {
+        show(&judging.bar, &progress, "virtual s");
         timeline.note(|| Point::new(&progress, rss_mib("VmRSS:").unwrap_or_default()));
     });
-    bar.finish_and_clear();
-    let machine = Machine {
-        wall_s: began.elapsed().as_secs_f64(),
-        peak_rss_mib: rss_mib("VmHWM:"),
-        timeline: timeline.points,
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+    judging.end(&arguments.files, &outcome, timeline.points, rss_mib("VmHWM:"))
+}
+
+/// Runs a scenario with real processes and sockets; an error as of [`run`], and when the region cannot be built.
+pub fn run_region(arguments: &Region) -> anyhow::Result<()> {
+    let judging = Judging::begin(&arguments.files)?;
+    let beside = || -> anyhow::Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name("alcor")) };
+    let passing = std::env::temp_dir().join(format!("alcor-sim-{}", std::process::id()));
+    let places = Places {
+        alcor: arguments.alcor.clone().map_or_else(beside, Ok)?,
+        folder: arguments.folder.clone().unwrap_or_else(|| passing.clone()),
     };
-    let report = Report::new(&name, &scenario, &outcome, &machine);
-    if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        write(path, &text)?;
+    let (mut timeline, mut peak_mib) = (Timeline::default(), 0.0_f64);
+    let mut told = |progress: &Progress, ncm_mib: f64| {
+        show(&judging.bar, progress, "s");
+        peak_mib = peak_mib.max(ncm_mib);
+        timeline.note(|| Point::new(progress, ncm_mib));
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(region::run(&judging.scenario, &places, &mut told))?;
+    runtime.shutdown_background();
+    judging.end(&arguments.files, &outcome, timeline.points, Some(peak_mib))?;
+    // What a run that failed leaves is for people to look at.
+    match &arguments.folder {
+        Some(_) => Ok(()),
+        None => std::fs::remove_dir_all(&passing).with_context(|| format!("removing {}", passing.display())),
     }
-    if let Some(path) = &arguments.html {
-        write(path, &report.html(baseline.as_ref()))?;
+}
+
+/// What all levels have in common: a scenario is read, progress shown, the result written and judged.
+struct Judging {
+    scenario: Scenario,
+    name: String,
+    baseline: Option<Report>,
+    bar: ProgressBar,
+    began: Instant,
+}
+
+impl Judging {
+    fn begin(files: &Files) -> anyhow::Result<Self> {
+        let (scenario, name) = read(&files.scenario, files.seed)?;
+        Ok(Self {
+            baseline: files.baseline.as_deref().map(read_report).transpose()?,
+            bar: bar(&scenario)?,
+            scenario,
+            name,
+            began: Instant::now(),
+        })
     }
-    print(&report);
-    if !report.passed() {
-        bail!("the run did not pass; repeat it with: {}", report.repeat);
+
+    fn end(
+        &self,
+        files: &Files,
+        outcome: &Outcome,
+        timeline: Vec<Point>,
+        peak_rss_mib: Option<f64>,
+    ) -> anyhow::Result<()> {
+        self.bar.finish_and_clear();
+        let machine = Machine {
+            wall_s: self.began.elapsed().as_secs_f64(),
+            peak_rss_mib,
+            timeline,
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let report = Report::new(&self.name, &self.scenario, outcome, &machine);
+        if let Some(path) = &files.json {
+            let text = serde_json::to_string_pretty(&report)?;
+            write(path, &text)?;
+        }
+        if let Some(path) = &files.html {
+            write(path, &report.html(self.baseline.as_ref()))?;
+        }
+        print(&report);
+        if !report.passed() {
+            bail!("the run did not pass; repeat it with: {}", report.repeat);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Runs a scenario up to an event and shows what came before it.
@@ -90,7 +167,7 @@ pub fn replay(arguments: &Replay) -> anyhow::Result<()> {
     let bar = bar(&scenario)?;
     let mut sim = Sim::new(scenario);
     sim.stop_after(arguments.event);
-    let outcome = sim.run(&mut |progress| show(&bar, &progress));
+    let outcome = sim.run(&mut |progress| show(&bar, &progress, "virtual s"));
     bar.finish_and_clear();
     for line in &outcome.last_events {
         println!("{line}");
@@ -109,8 +186,12 @@ fn read(path: &Path, seed: Option<u64>) -> anyhow::Result<(Scenario, String)> {
 
 fn read_report(path: &Path) -> anyhow::Result<Report> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} is not a result of `alcor-sim run`", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{} is not a result of `alcor-sim run` or `region`",
+            path.display()
+        )
+    })
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -134,12 +215,12 @@ const fn to_ms(ms: f64) -> u64 {
     ms as u64
 }
 
-fn show(bar: &ProgressBar, progress: &Progress) {
+fn show(bar: &ProgressBar, progress: &Progress, unit: &str) {
     let at_ms = progress.at_us / 1_000;
     let known = bar.length().unwrap_or_default();
     bar.set_position(at_ms.min(known));
     bar.set_message(format!(
-        "{} virtual s, {} events, {} sessions, {} ports",
+        "{} {unit}, {} events, {} sessions, {} ports",
         at_ms / 1_000,
         progress.events,
         progress.sessions,
@@ -193,16 +274,17 @@ fn rss_mib(which: &str) -> Option<f64> {
 }
 
 fn print(report: &Report) {
-    println!(
-        "{}: seed {}, {} hosts ({} with an agent), {} events, {:.0} virtual s in {:.1} s",
-        report.scenario,
-        report.seed,
-        report.hosts.0,
-        report.hosts.1,
-        report.events,
-        report.virtual_s,
-        report.wall_s
-    );
+    let (name, seed, (hosts, full), events) = (&report.scenario, report.seed, report.hosts, report.events);
+    match report.level {
+        Level::VirtualTime => println!(
+            "{name}: seed {seed}, {hosts} hosts ({full} with an agent), {events} events, {:.0} virtual s in {:.1} s",
+            report.virtual_s, report.wall_s
+        ),
+        Level::Sockets => println!(
+            "{name}: seed {seed}, {hosts} hosts over sockets, {events} API calls, {:.1} s",
+            report.wall_s
+        ),
+    }
     for judged in &report.thresholds {
         let value = judged
             .value
@@ -215,7 +297,9 @@ fn print(report: &Report) {
         for line in &violation.before {
             println!("      {line}");
         }
-        println!("    {}", report.replay(violation.event));
+        if report.level == Level::VirtualTime {
+            println!("    {}", report.replay(violation.event));
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     cloud::Cloud,
     figures::Figures,
     host::{full::Full, light::Light},
+    outcome::{Level, Outcome, Progress, Violation},
     rng::{Rng, to_us},
     scenario::Scenario,
 };
@@ -209,32 +210,6 @@ struct Actor {
     is_on: bool,
 }
 
-/// What must hold does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// The event after which it was seen.
-    pub event: u64,
-    /// Virtual time, in microseconds.
-    pub at_us: Us,
-    /// What is wrong.
-    pub what: String,
-    /// The last events, oldest first.
-    pub before: Vec<String>,
-}
-
-/// How far a run is.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// Virtual microseconds of the rounds that are over, and of the one that runs.
-    pub at_us: Us,
-    /// Events so far.
-    pub events: u64,
-    /// Ports there are.
-    pub ports: u64,
-    /// Hosts that have a session.
-    pub sessions: u64,
-}
-
 /// A run.
 pub struct Sim {
     scenario: Scenario,
@@ -327,6 +302,7 @@ impl Sim {
         }
         self.finish_figures();
         Outcome {
+            level: Level::VirtualTime,
             seed: self.scenario.seed,
             events: self.happened,
             virtual_us: self.now,
@@ -542,21 +518,4 @@ impl Sim {
         self.figures.set("ports", ports);
         self.figures.set("hosts", hosts);
     }
-}
-
-/// What a run came to.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What it was random by.
-    pub seed: u64,
-    /// How many events happened.
-    pub events: u64,
-    /// How much virtual time passed, in microseconds.
-    pub virtual_us: Us,
-    /// The last events, oldest first.
-    pub last_events: Vec<String>,
-    /// What was counted.
-    pub figures: Figures,
-    /// What did not hold.
-    pub violations: Vec<Violation>,
 }

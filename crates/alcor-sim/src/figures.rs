@@ -93,6 +93,8 @@ pub enum Over {
     LearnedPerHost,
     /// Virtual microseconds from a gateway's failure until no host sends to it.
     FailoverUs,
+    /// Microseconds from the death of an NCM, which was started again, until all hosts were complete; over the number of hosts.
+    ReturnedUs,
 }
 
 /// Everything that is counted.
@@ -145,6 +147,11 @@ impl Figures {
         self.sample(Over::LookedAtPerChange, size, work.rows_looked_at);
         let ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         self.sample(Over::CpuNsPerChange, size, ns);
+    }
+
+    /// The NCM has used so much of a processor, besides its steps that were told.
+    pub(crate) fn add_cpu(&mut self, cpu: Duration) {
+        self.cpu += cpu;
     }
 
     /// Questions were answered.

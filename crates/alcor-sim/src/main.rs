@@ -25,7 +25,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  alcor-sim run scenarios/small.toml\n  alcor-sim run scenarios/faults.toml --seed 7 --json result.json\n  alcor-sim replay scenarios/faults.toml --seed 7 --event 1234\n  alcor-sim sockets --ncm http://127.0.0.1:9697 --hosts 100 --prefix sim"
+    after_help = "Examples:\n  alcor-sim run scenarios/small.toml\n  alcor-sim run scenarios/faults.toml --seed 7 --json result.json\n  alcor-sim replay scenarios/faults.toml --seed 7 --event 1234\n  alcor-sim region scenarios/sockets.toml --alcor target/release/alcor\n  alcor-sim sockets --ncm http://127.0.0.1:9697 --hosts 100 --prefix sim"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -38,6 +38,8 @@ enum Command {
     Run(commands::Run),
     /// Run a scenario up to an event, and show the events before it.
     Replay(commands::Replay),
+    /// Run a scenario with a controller and an NCM as processes, and agents over real sockets; checks what each agent has.
+    Region(commands::Region),
     /// Agents over real sockets: they take every delta and answer receipts, and program nothing.
     Sockets(Sockets),
 }
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(arguments) => commands::run(&arguments),
         Command::Replay(arguments) => commands::replay(&arguments),
+        Command::Region(arguments) => commands::run_region(&arguments),
         Command::Sockets(arguments) => run_sockets(&arguments),
     };
     match done {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{Outcome, Progress},
     figures::{Over, Summary},
+    outcome::{Level, Outcome, Progress},
     scenario::Scenario,
 };
 
@@ -67,15 +67,15 @@ pub struct Violated {
 /// How far a run was at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Virtual seconds.
+    /// Virtual seconds, or real ones where time is real.
     pub virtual_s: f64,
-    /// Events.
+    /// Events, or calls of the API.
     pub events: f64,
     /// Ports.
     pub ports: f64,
     /// Hosts that have a session.
     pub sessions: f64,
-    /// Resident memory of the process, MiB.
+    /// Resident memory of the simulation's process, or of the NCM where that is one, in MiB.
     pub rss_mib: f64,
 }
 
@@ -97,6 +97,9 @@ impl Point {
 pub struct Report {
     /// The scenario's file.
     pub scenario: String,
+    /// What was real of it.
+    #[serde(default)]
+    pub level: Level,
     /// What the run was random by.
     pub seed: u64,
     /// Hosts, and how many of them have a real agent.
@@ -151,6 +154,7 @@ fn name_of(over: Over) -> &'static str {
         Over::CpuNsPerChange => "cpu_ns_per_change",
         Over::LearnedPerHost => "learned_per_host",
         Over::FailoverUs => "failover_us",
+        Over::ReturnedUs => "returned_us",
     }
 }
 
@@ -206,6 +210,7 @@ impl Report {
         });
         Self {
             scenario: name.to_owned(),
+            level: outcome.level,
             seed: outcome.seed,
             hosts: (scenario.hosts.count, scenario.hosts.full),
             events: outcome.events,
@@ -224,7 +229,10 @@ impl Report {
             timeline: machine.timeline.clone(),
             thresholds: scenario.thresholds.iter().map(judge).collect(),
             violations: violations.collect(),
-            repeat: format!("alcor-sim run {name} --seed {}", outcome.seed),
+            repeat: match outcome.level {
+                Level::VirtualTime => format!("alcor-sim run {name} --seed {}", outcome.seed),
+                Level::Sockets => format!("cargo xtask sim --sockets {name} --seed {}", outcome.seed),
+            },
             figures,
         }
     }

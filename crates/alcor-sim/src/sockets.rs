@@ -4,6 +4,7 @@
 //! Not here: deciders under virtual time and faults, which need no process beside their own.
 
 mod asking;
+mod keeping;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,7 @@ use std::{
 
 use self::asking::Asker;
 pub use self::asking::{Answers, Asking};
+pub(crate) use self::keeping::{Keeper, Kept, Order};
 use alcor_proto::v1::{
     AgentMessage, Delta, Heartbeat, Held, Hello, PortCondition, PortReport, Receipt, SnapshotPhase,
     agent_message, ncm_message, row, southbound_client::SouthboundClient,
@@ -93,6 +95,15 @@ const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// # Errors
 /// The first failure of any of them.
 pub async fn run(fleet: &Fleet, seen: Arc<Seen>) -> Result<(), SimError> {
+    run_with(fleet, seen, |_| None).await
+}
+
+/// As [`run`]; the agents keep what they are sent and take orders, as many of them as have a keeper.
+pub(crate) async fn run_with(
+    fleet: &Fleet,
+    seen: Arc<Seen>,
+    mut keeper: impl FnMut(u32) -> Option<Keeper>,
+) -> Result<(), SimError> {
     let endpoint = Endpoint::from_shared(fleet.ncm.clone())
         .map_err(|_| SimError::Endpoint(fleet.ncm.clone()))?
         .tcp_nodelay(true)
@@ -117,6 +128,7 @@ pub async fn run(fleet: &Fleet, seen: Arc<Seen>) -> Result<(), SimError> {
                 incarnation: now_us(),
                 held: BTreeMap::new(),
                 asker: asks.map(|asking| Asker::new(asking, index)),
+                keeper: keeper(index),
                 seen: Arc::clone(&seen),
             };
             agents.spawn(agent.run(fleet.again));
@@ -132,7 +144,7 @@ pub async fn run(fleet: &Fleet, seen: Arc<Seen>) -> Result<(), SimError> {
 
 /// Each of up to 65,535 simulated hosts has a tunnel address of its own in 198.19.0.0/16 (RFC 2544 benchmarking range); more
 /// share them.
-fn tunnel_ip(index: u32) -> Ipv4Addr {
+pub(crate) fn tunnel_ip(index: u32) -> Ipv4Addr {
     let place = index % u32::from(u16::MAX);
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)) + place)
 }
@@ -146,6 +158,7 @@ struct Agent {
     /// Networks and the revisions to which they are complete.
     held: BTreeMap<Bytes, u64>,
     asker: Option<Asker>,
+    keeper: Option<Keeper>,
     seen: Arc<Seen>,
 }
 
@@ -193,6 +206,9 @@ impl Agent {
         let seen = Arc::clone(&self.seen);
         loop {
             let ended = self.session(&seen).await;
+            if let Some(keeper) = &self.keeper {
+                keeper.closed();
+            }
             if !again {
                 return ended;
             }
@@ -222,12 +238,24 @@ impl Agent {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(3_600));
         loop {
             tokio::select! {
+                order = keeping::order(&mut self.keeper) => match order {
+                    Order::Ask(question) => {
+                        let asked = self.keeper.as_ref().and_then(|keeper| keeper.ask(question));
+                        if let Some(question) = asked {
+                            send.send(message(agent_message::Body::Resolve(question))).await.map_err(gone)?;
+                        }
+                    }
+                    Order::Cut => return Ok(()),
+                },
                 _ = heartbeat.tick() => send.send(message(agent_message::Body::Heartbeat(Heartbeat::default()))).await.map_err(gone)?,
                 received = incoming.message() => {
                     let Some(received) = received.map_err(ended)? else { return Ok(()) };
                     match received.body {
                         Some(ncm_message::Body::Welcome(welcome)) => {
                             present.welcome(&self.held);
+                            if let Some(keeper) = &self.keeper {
+                                keeper.welcomed();
+                            }
                             let period_ms = u64::from(welcome.heartbeat_interval_ms.max(100));
                             heartbeat = tokio::time::interval(Duration::from_millis(period_ms));
                             for question in self.asker.iter_mut().flat_map(Asker::begin) {
@@ -238,12 +266,19 @@ impl Agent {
                             seen.deltas.fetch_add(1, Ordering::Relaxed);
                             seen.rows.fetch_add(delta.rows.len() as u64, Ordering::Relaxed);
                             self.hold(&delta, &mut present);
-                            for answer in answers(delta) {
+                            let answers = match &self.keeper {
+                                Some(keeper) => keeper.take(&delta).map_err(|what| ended(tonic::Status::aborted(what)))?,
+                                None => answers(delta),
+                            };
+                            for answer in answers {
                                 send.send(answer).await.map_err(gone)?;
                             }
                         }
                         Some(ncm_message::Body::Resolved(resolved)) => {
                             seen.answers.note(&resolved);
+                            if let Some(keeper) = &self.keeper {
+                                keeper.answered(&resolved).map_err(|what| ended(tonic::Status::aborted(what)))?;
+                            }
                             if let Some(asker) = &mut self.asker {
                                 send.send(asker.next()).await.map_err(gone)?;
                             }
@@ -260,11 +295,15 @@ impl Agent {
             network_id: network_id.clone(),
             revision: *revision,
         });
+        let held = match &self.keeper {
+            Some(keeper) => keeper.hello(),
+            None => held.collect(),
+        };
         Hello {
             host: self.host.clone(),
             incarnation: self.incarnation,
             tunnel_ip: encode_ip(self.tunnel_ip.into()),
-            held: held.collect(),
+            held,
             dataplane: "simulated".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             filters: true,
@@ -296,16 +335,21 @@ fn answers(delta: Delta) -> Vec<AgentMessage> {
     let mut messages = vec![message(agent_message::Body::Receipt(receipt))];
     for row in delta.rows {
         if let Some(row::Body::Port(port)) = row.body {
-            messages.push(message(agent_message::Body::PortReport(PortReport {
-                port_id: port.id,
-                revision: row.revision,
-                condition: PortCondition::Wired.into(),
-                reason: String::new(),
-                visible_us: now_us,
-            })));
+            messages.push(wired(port.id, row.revision, now_us));
         }
     }
     messages
+}
+
+/// The report of a port that is in force and whose device is there.
+fn wired(port_id: Bytes, revision: u64, visible_us: u64) -> AgentMessage {
+    message(agent_message::Body::PortReport(PortReport {
+        port_id,
+        revision,
+        condition: PortCondition::Wired.into(),
+        reason: String::new(),
+        visible_us,
+    }))
 }
 
 fn message(body: agent_message::Body) -> AgentMessage {
@@ -313,7 +357,7 @@ fn message(body: agent_message::Body) -> AgentMessage {
 }
 
 /// Microseconds since the Unix epoch; 0 before it.
-fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))

@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use alcor_sim::{
-    engine::{Outcome, Sim},
+    engine::Sim,
+    outcome::Outcome,
     report::{Machine, Report},
     scenario::Scenario,
 };

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Figures, median, print_table, rounded};
 use crate::{
-    cloud::{Build, Cloud, WIRE_MTU, clean, iperf, text},
+    cloud::{Build, Cloud, PROGRAMS, WIRE_MTU, clean, iperf, text},
     setup::{For, setup},
 };
 
@@ -34,7 +34,7 @@ struct Pair {
 
 pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
     setup(For::Demo)?;
-    Build::Release.packages(&["alcor"])?;
+    Build::Release.packages(PROGRAMS)?;
     clean(LAB)?;
     let cloud = Cloud::start(LAB, Build::Release)?;
     let hosts = [cloud.host(1)?, cloud.host(2)?];

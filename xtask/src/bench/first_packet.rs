@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Figures, percentile, print_table, rounded};
 use crate::{
-    cloud::{Build, Cloud, Host, Vm, clean, text},
+    cloud::{Build, Cloud, Host, PROGRAMS, Vm, clean, text},
     setup::{For, setup},
 };
 
@@ -24,7 +24,7 @@ const COUNT: &str = "4";
 
 pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
     setup(For::Demo)?;
-    Build::Release.packages(&["alcor"])?;
+    Build::Release.packages(PROGRAMS)?;
     clean(LAB)?;
     let cloud = Cloud::start_with(LAB, Build::Release, "[ncm]\neager_rows_max = 0\n")?;
     let hosts = [cloud.host(1)?, cloud.host(2)?, cloud.host(3)?];

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, percentile, print_table, rounded};
 use crate::{
-    cloud::{Build, Cloud, Host, clean, device, now_us, text},
+    cloud::{Build, Cloud, Host, PROGRAMS, clean, device, now_us, text},
     setup::{For, setup},
 };
 
@@ -26,7 +26,7 @@ const SETTLE: Duration = Duration::from_secs(120);
 
 pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
     setup(For::Demo)?;
-    Build::Release.packages(&["alcor", "alcor-sim"])?;
+    Build::Release.packages(PROGRAMS)?;
     let samples = if quick { 20 } else { 200 };
     let mut figures = Figures::new();
     let mut rows = vec![vec![

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, percentile, print_table, rounded};
 use crate::{
-    cloud::{Api, Build, now_us, text},
+    cloud::{Api, Build, PROGRAMS, now_us, text},
     openstack::process::Process,
     shell::root,
 };
@@ -63,7 +63,7 @@ pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
         true => (QUICK, Build::Debug),
         false => (WHOLE, Build::Release),
     };
-    build.packages(&["alcor", "alcor-sim"])?;
+    build.packages(PROGRAMS)?;
     let mut figures = Figures::new();
     figures.insert("build".into(), json!(if quick { "debug" } else { "release" }));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -27,15 +27,14 @@ const GUESTS_MAX: u32 = 256;
 const AT_ONCE: usize = 32;
 /// Where the first of them listens; the others behind it.
 const FIRST_PORT: u16 = 10_000;
-/// Rates that are done here. Lies are told by liars only, of which there are none.
-const RATES: [&str; 7] = [
+/// What is done here of what not every level does.
+const DONE: [&str; 6] = [
     "churn.create_per_s",
     "churn.delete_per_s",
     "churn.update_per_s",
     "churn.migrate_per_s",
     "faults.agent_restart_per_s",
     "faults.controller_restart_per_s",
-    "faults.lies_per_s",
 ];
 /// How long hosts may take to have everything in force after a round.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -217,30 +216,10 @@ pub fn simulate(scenario: &Scenario, seed: u64, build: Build) -> anyhow::Result<
     outcome.map(|()| findings)
 }
 
-/// What a scenario asks for that is only done in virtual time.
+/// What a scenario asks for and other levels do.
 fn undone(scenario: &Scenario) -> Vec<&'static str> {
-    let (faults, ncm) = (&scenario.faults, &scenario.ncm);
-    let rates = scenario.rates().into_iter();
-    let rates = rates.map(|(key, rate)| (key, rate > 0.0 && !RATES.contains(&key)));
-    let others = [
-        ("hosts.full", scenario.hosts.full > 0),
-        ("routers.count", scenario.routers.count > 0),
-        ("gateways.count", scenario.gateways.count > 0),
-        ("churn.unbound_share", scenario.churn.unbound_share > 0.0),
-        ("delays.slow_share", scenario.delays.slow_share > 0.0),
-        ("faults.outage_s", faults.outage_s > 0),
-        ("faults.liars", faults.liars > 0),
-        ("ncm.heartbeat_ms", ncm.heartbeat_ms.is_some()),
-        ("ncm.heartbeat_timeout_ms", ncm.heartbeat_timeout_ms.is_some()),
-        ("ncm.window_deltas", ncm.window_deltas.is_some()),
-        ("ncm.queue_rows", ncm.queue_rows.is_some()),
-        ("ncm.message_rows", ncm.message_rows.is_some()),
-        ("ncm.tombstones", ncm.tombstones.is_some()),
-        ("ncm.feed_part_rows", ncm.feed_part_rows.is_some()),
-        ("ncm.lease_ms", ncm.lease_ms.is_some()),
-    ];
-    let asked = rates.chain(others).filter(|(_, asked)| *asked);
-    asked.map(|(key, _)| key).collect()
+    let asked = scenario.asked_for().into_iter();
+    asked.filter(|key| !DONE.contains(key)).collect()
 }
 
 impl World<'_> {

@@ -4,8 +4,8 @@
 //! With the NCM there, leases go on being renewed from what it has. Without it they do not expire. New agents are not told
 //! anything, and go by what they find in their data planes.
 
-use super::{Kind, Progress, Sim, traffic::Pair};
-use crate::{clock::Us, rng::to_us};
+use super::{Kind, Sim, traffic::Pair};
+use crate::{clock::Us, outcome::Progress, rng::to_us};
 
 /// How often virtual machines speak to each other meanwhile.
 const SPEAK_EVERY_US: Us = 20_000_000;

@@ -18,10 +18,11 @@ use alcor_region::RegionState;
 use alcor_southbound::convert::resolve::Question;
 use etherparse::PacketBuilder;
 
-use super::{Event, Kind, Progress, Sim, churn::SERVICES, routers::router_between, wires::Up};
+use super::{Event, Kind, Sim, churn::SERVICES, routers::router_between, wires::Up};
 use crate::{
     clock::Us,
     host::{self, Carried, light::Route},
+    outcome::Progress,
 };
 
 /// Packets that are remembered, to see whether one is delivered twice.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Point, Report, name_of,
+    Level, Point, Report, name_of,
     plot::{Line, Plot, Scale, escape, short},
 };
 use crate::figures::Over;
@@ -36,14 +36,8 @@ pub(super) fn page(report: &Report, baseline: Option<&Report>) -> String {
     };
     _ = write!(
         page,
-        "<h1>{name}: {word}</h1><p>Seed {}: {} hosts, {} of them with a real agent and data plane; {} events in {:.0} virtual seconds, which took {:.1} s on one of {} CPUs. Virtual times come from the scenario's delays; CPU times are this machine's.</p><p><code>{}</code></p>",
-        report.seed,
-        report.hosts.0,
-        report.hosts.1,
-        report.events,
-        report.virtual_s,
-        report.wall_s,
-        report.cpus,
+        "<h1>{name}: {word}</h1><p>{}</p><p><code>{}</code></p>",
+        summary(report),
         escape(&report.repeat)
     );
     thresholds(&mut page, report);
@@ -56,6 +50,21 @@ pub(super) fn page(report: &Report, baseline: Option<&Report>) -> String {
     numbers(&mut page, report, baseline);
     page.push_str("</html>\n");
     page
+}
+
+/// What was run, in a sentence or two.
+fn summary(report: &Report) -> String {
+    let (seed, (hosts, full), events) = (report.seed, report.hosts, report.events);
+    match report.level {
+        Level::VirtualTime => format!(
+            "Seed {seed}: {hosts} hosts, {full} of them with a real agent and data plane; {events} events in {:.0} virtual seconds, which took {:.1} s on one of {} CPUs. Virtual times come from the scenario's delays; CPU times are this machine's.",
+            report.virtual_s, report.wall_s, report.cpus
+        ),
+        Level::Sockets => format!(
+            "Seed {seed}: a controller and an NCM as processes, {hosts} agents without data planes over real sockets, {events} API calls in {:.1} s. All of them share {} CPUs, and times are real. Memory is the NCM's.",
+            report.wall_s, report.cpus
+        ),
+    }
 }
 
 fn thresholds(page: &mut String, report: &Report) {
@@ -86,6 +95,10 @@ fn violations(page: &mut String, report: &Report) {
     }
     page.push_str("<h2 class=bad>Violations</h2>");
     for violation in &report.violations {
+        if report.level == Level::Sockets {
+            _ = write!(page, "<p>{}</p>", escape(&violation.what));
+            continue;
+        }
         _ = write!(
             page,
             "<p><b>After event {}:</b> {}</p><details><summary>the events before</summary><pre>{}</pre></details><p><code>{}</code></p>",
@@ -161,7 +174,11 @@ fn time_plot(report: &Report, baseline: Option<&Report>, title: &str, y_name: &s
     lines.extend(baseline.map(|baseline| line(baseline, "baseline", true)));
     Plot {
         title: title.to_owned(),
-        x_name: "virtual seconds".to_owned(),
+        x_name: match report.level {
+            Level::VirtualTime => "virtual seconds",
+            Level::Sockets => "seconds",
+        }
+        .to_owned(),
         y_name: y_name.to_owned(),
         x: Scale::Even,
         y: Scale::Even,
@@ -172,13 +189,17 @@ fn time_plot(report: &Report, baseline: Option<&Report>, title: &str, y_name: &s
 type Value = fn(&Point) -> f64;
 
 fn plots(report: &Report, baseline: Option<&Report>) -> Vec<Plot> {
+    let (ms, memory, events) = match report.level {
+        Level::VirtualTime => ("virtual ms", "Memory of the simulation", "Events"),
+        Level::Sockets => ("ms", "Memory of the NCM", "API calls"),
+    };
     let sizes = [
         (
             Over::ProgrammedUs,
-            ("From a command to the row in force on the host", "virtual ms"),
+            ("From a command to the row in force on the host", ms),
             1e3,
         ),
-        (Over::ActiveUs, ("From a command to ACTIVE", "virtual ms"), 1e3),
+        (Over::ActiveUs, ("From a command to ACTIVE", ms), 1e3),
         (
             Over::HostsPerChange,
             ("Hosts that are told of one change of a port", "hosts"),
@@ -205,15 +226,17 @@ fn plots(report: &Report, baseline: Option<&Report>) -> Vec<Plot> {
             1.0,
         ),
     ];
+    let measured = |of: Over| report.series.iter().any(|series| series.of == of);
+    let sizes = sizes.into_iter().filter(|(of, ..)| measured(*of));
     let sizes = sizes.map(|(of, names, scale)| size_plot(report, baseline, of, names, scale));
     let times: [(&str, &str, Value); 4] = [
-        ("Memory of the simulation", "MiB", |point| point.rss_mib),
+        (memory, "MiB", |point| point.rss_mib),
         ("Ports", "ports", |point| point.ports),
         ("Hosts with a session", "hosts", |point| point.sessions),
-        ("Events", "events", |point| point.events),
+        (events, "so far", |point| point.events),
     ];
     let times = times.map(|(title, y_name, value)| time_plot(report, baseline, title, y_name, value));
-    sizes.into_iter().chain(times).collect()
+    sizes.chain(times).collect()
 }
 
 fn numbers(page: &mut String, report: &Report, baseline: Option<&Report>) {
