@@ -434,16 +434,20 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Waits until the NCM says that all hosts have what they must have and they do have it.
+    /// Waits until the NCM says that all hosts have what they must have, they do have it, and the API shows all as it is.
     async fn rest(&mut self, when: &str) -> Result<(), RegionError> {
         let until = Instant::now() + settle(self.scenario);
         loop {
             self.look().await?;
             let restless = check::restless(&self.api, self.scenario.hosts.count).await;
-            let wrong = match restless {
+            let mut wrong = match restless {
                 None => self.compare(),
                 Some(why) => vec![why],
             };
+            if wrong.is_empty() {
+                // What hosts report comes to the API a moment later.
+                wrong = self.people.compare_with_api(&self.api).await?;
+            }
             if wrong.is_empty() && self.returning.is_none() {
                 break;
             }
@@ -462,9 +466,6 @@ impl<'a> Region<'a> {
                 self.figures
                     .sample(Over::ProgrammedUs, size, at.saturating_sub(began));
             }
-        }
-        for what in self.people.compare_with_api(&self.api).await? {
-            self.violate(format!("{when}: {what}"));
         }
         Ok(())
     }

@@ -208,18 +208,19 @@ impl Ncm {
         for view in held.keys().filter_map(|id| self.networks.get(id)) {
             self.learn_left(host, view);
         }
-        for network in held.keys().filter(|id| !interest.contains(id)) {
+        for (network, revision) in held.iter().filter(|(id, _)| !interest.contains(id)) {
             let goes_on = |view: &&NetworkView| view.left.lingers(host) && !self.has_outside(host);
             let view = self.networks.get(network).filter(goes_on);
-            let lingering = view.map(|view| self.lingering_rows(host, view));
-            self.sends_unasked(host, *network, lingering.as_deref().unwrap_or_default());
-            self.with_session(host, |session, options| match lingering {
+            let lingering = view.map(|view| self.lingering_rows(host, view, *revision));
+            let (forgets, rows) = lingering.unwrap_or((true, Vec::new()));
+            self.sends_unasked(host, *network, &rows);
+            self.with_session(host, |session, options| {
+                if forgets {
+                    session.forget(*network, now.unix_us);
+                }
                 // It is not complete to anything by that.
-                Some(rows) => session.push(
-                    options,
-                    Outgoing::delta(*network, Revision::ZERO, rows, now.unix_us),
-                ),
-                None => session.forget(*network, now.unix_us),
+                let rows = Outgoing::delta(*network, Revision::ZERO, rows, now.unix_us);
+                session.push(options, rows);
             });
             self.has_all_no_more(host, *network);
         }

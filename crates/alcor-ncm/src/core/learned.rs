@@ -317,12 +317,28 @@ impl Ncm {
         rows.collect()
     }
 
-    /// What a host that has no ports in a network any more but passes on what comes for them must have: the end of those
-    /// ports, and where they are.
-    pub(super) fn lingering_rows(&self, host: &str, view: &NetworkView) -> Vec<KeyedRow> {
+    /// What a host that has no ports in a network any more but passes on what comes for them must have: where they are, and the end of
+    /// all ports since it was complete to `held`. Where that is not known any more it has to forget first, and is told again what it
+    /// passes packets on by.
+    pub(super) fn lingering_rows(
+        &self,
+        host: &str,
+        view: &NetworkView,
+        held: Revision,
+    ) -> (bool, Vec<KeyedRow>) {
+        let forgets = held <= view.loaded || held < view.tombstones_from || held > view.revision;
+        let mut rows = self.left_rows(host, view);
+        if forgets {
+            rows.extend(view.network_row(self.filters(host)));
+            return (true, rows);
+        }
         let ports = view.left.ports_of(host).filter_map(|port| view.ports.get(port));
-        let gone = ports.map(|port| KeyedRow::gone(port.revision, &RowKey::Port(port.network_id, port.id)));
-        gone.chain(self.left_rows(host, view)).collect()
+        rows.extend(ports.map(|port| KeyedRow::gone(port.revision, &RowKey::Port(port.network_id, port.id))));
+        let since = view.tombstones.partition_point(|(revision, _)| *revision <= held);
+        let gone = view.tombstones.iter().skip(since);
+        let gone = gone.filter(|(_, key)| matches!(key, RowKey::Port(..)));
+        rows.extend(gone.map(|(revision, key)| KeyedRow::gone(*revision, key)));
+        (false, rows)
     }
 
     /// Rows of all that a host may have learned in a network, as they are now: for when it may have missed changes.

@@ -520,9 +520,13 @@ impl Ncm {
         };
         self.learn_left(host, view);
         if !view.interested.contains_key(host) && view.left.lingers(host) && !self.has_outside(host) {
-            let rows = self.lingering_rows(host, view);
+            // What it has missed is not known.
+            let (_, rows) = self.lingering_rows(host, view, Revision::ZERO);
             self.sends_unasked(host, network, &rows);
-            return vec![Outgoing::delta(network, Revision::ZERO, rows, now_us)];
+            return vec![
+                Outgoing::forget(network, now_us),
+                Outgoing::delta(network, Revision::ZERO, rows, now_us),
+            ];
         }
         let neighbours = match view.learned {
             true => {

@@ -306,15 +306,34 @@ impl Sim {
         stranger.map(|block| format!("{block}, which is no host"))
     }
 
-    /// Nobody has anything of a network in which he has no ports, and had none for as long as what still comes for them may
+    /// Nobody serves a port that is not his, or has anything of a network in which he has no ports, and had none for as long as what still comes for them may
     /// have to be passed on.
     fn check_nothing_else(&mut self, when: &str, needed: &BTreeMap<u32, BTreeSet<Id<Network>>>) {
         for actor in 0..self.scenario.hosts.count {
-            let has: BTreeSet<Id<Network>> = match &mut self.actor(actor).kind {
-                Kind::Full(full) => full.rows().iter().map(|row| row.key().network_id()).collect(),
-                Kind::Light(light) => light.networks().collect(),
-                Kind::Liar(_) => BTreeSet::new(),
+            let (has, ports): (BTreeSet<Id<Network>>, Vec<Id<Port>>) = match &mut self.actor(actor).kind {
+                Kind::Full(full) => {
+                    let rows = full.rows();
+                    let ports = rows.iter().filter_map(|row| match row {
+                        Row::Port(row) => Some(row.id),
+                        _ => None,
+                    });
+                    let ports = ports.collect();
+                    (rows.iter().map(|row| row.key().network_id()).collect(), ports)
+                }
+                Kind::Light(light) => {
+                    let ports = light.ports().into_iter().map(|(port, _)| port);
+                    (light.networks().collect(), ports.collect())
+                }
+                Kind::Liar(_) => Default::default(),
             };
+            let (state, name) = (self.cloud.state(), host::name(actor));
+            let is_here = |port: &&Id<Port>| {
+                let port = state.ports().get(port);
+                port.is_some_and(|port| port.binding.host() == Some(name.as_str()))
+            };
+            if let Some(port) = ports.iter().find(|port| !is_here(port)) {
+                self.violate(format!("{when}: {name} serves port {port}, which is not there"));
+            }
             let may = needed.get(&actor);
             let lingers = |id: &Id<Network>| {
                 let left = self.ledger.left(actor, *id);
@@ -323,7 +342,6 @@ impl Sim {
             let may = |id: &Id<Network>| may.is_some_and(|may| may.contains(id)) || lingers(id);
             let more = has.iter().find(|id| !may(id)).copied();
             if let Some(network) = more {
-                let name = host::name(actor);
                 self.violate(format!(
                     "{when}: {name} has rows of network {network} and no port there, nor in one that shares a router with it"
                 ));

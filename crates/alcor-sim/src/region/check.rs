@@ -86,7 +86,11 @@ impl Region<'_> {
         let must: BTreeSet<_> = own.values().flatten().copied().collect();
         if has != must {
             let missing: Vec<_> = must.difference(&has).take(3).map(ToString::to_string).collect();
-            let more: Vec<_> = has.difference(&must).take(3).map(ToString::to_string).collect();
+            let more: Vec<_> = has
+                .difference(&must)
+                .take(3)
+                .map(|id| self.whereabouts(*id))
+                .collect();
             wrong.push(format!(
                 "host {host} does not have the ports {missing:?}, and has {more:?}"
             ));
@@ -97,6 +101,17 @@ impl Region<'_> {
             wrong.push(format!(
                 "host {host} knows of network {network}, where it never had a port"
             ));
+        }
+    }
+
+    /// Where a port is that should not be somewhere, for people.
+    fn whereabouts(&self, id: Id<Port>) -> String {
+        match self.people.ports.iter().find(|port| port.id == id) {
+            Some(port) => {
+                let network = self.people.networks[port.network].id;
+                format!("{id} of network {network}, now on host {}", port.host)
+            }
+            None => format!("{id}, which is deleted"),
         }
     }
 

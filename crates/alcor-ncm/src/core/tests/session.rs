@@ -5,7 +5,7 @@ use alcor_southbound::convert::{decode_id, encode_ip};
 
 use super::{
     super::*,
-    sim::receipt,
+    sim::{Sim, receipt},
     world::{World, id, tunnel_ip},
 };
 
@@ -101,6 +101,40 @@ fn hosts_that_come_back_together_are_admitted_in_waves() {
         served,
         (0..u64::from(HOSTS)).map(|session| (session, 2)).collect()
     );
+}
+
+/// A host goes on passing on what comes for a port that has left it, and was away when its last port was deleted. Whatever is still known of
+/// what happened meanwhile, it must not go on serving that.
+#[test]
+fn a_host_that_lingers_has_no_deleted_port() {
+    let few = Options {
+        tombstones: 1,
+        ..Options::default()
+    };
+    for (options, others) in [(Options::default(), 0), (few, 3)] {
+        let mut sim = Sim::new(options);
+        for (number, host) in [(0, 1), (1, 1), (2, 2), (3, 2), (4, 2), (5, 2)] {
+            let change = sim.world.port(number, 0, Some(host), 1);
+            sim.untold.push(change);
+        }
+        sim.arrive();
+        let change = sim.world.port(0, 0, Some(2), 1);
+        sim.untold.push(change);
+        sim.arrive();
+        sim.disconnect(1);
+        for number in std::iter::once(1).chain(3..3 + others) {
+            let change = sim.world.delete_port(number);
+            sim.untold.extend(change);
+        }
+        sim.tell();
+        sim.arrive();
+        let has = sim.agents[&1].has("h1", &sim.world);
+        assert!(!has.keys().any(|key| matches!(key, RowKey::Port(..))), "{has:?}");
+        // And it still passes on.
+        let left = sim.world.ports[&id(5000)].fixed_ips[0].ip_address;
+        assert!(has.contains_key(&RowKey::Neighbour(id(1000), left)), "{has:?}");
+        assert!(has.contains_key(&RowKey::Network(id(1000))), "{has:?}");
+    }
 }
 
 #[test]

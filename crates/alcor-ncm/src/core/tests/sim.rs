@@ -435,14 +435,15 @@ impl Sim {
     }
 
     /// Each host has exactly what it must have: of networks on demand its own rows, and of neighbours nothing that is
-    /// wrong. While hosts linger that is said of networks in which they have ports.
+    /// wrong. While hosts linger that is said of networks in which they have ports, and of ports.
     fn compare(&self, is_over: bool) {
         for (host, agent) in self.agents.range(..GATEWAYS) {
             let name = name(*host);
             let mut expected = self.world.expected(&name);
             let mine: BTreeSet<_> = expected.keys().map(RowKey::network_id).collect();
             let mut has = agent.has(&name, &self.world);
-            has.retain(|key, _| is_over || mine.contains(&key.network_id()));
+            let is_port = |key: &RowKey| matches!(key, RowKey::Port(..));
+            has.retain(|key, _| is_over || is_port(key) || mine.contains(&key.network_id()));
             for network in mine {
                 self.compare_underlay(&name, network, &mut expected);
                 assert_eq!(
