@@ -253,8 +253,8 @@ impl Agent {
                     match received.body {
                         Some(ncm_message::Body::Welcome(welcome)) => {
                             present.welcome(&self.held);
-                            if let Some(keeper) = &self.keeper {
-                                keeper.welcomed();
+                            for report in self.keeper.iter().flat_map(Keeper::welcomed) {
+                                send.send(report).await.map_err(gone)?;
                             }
                             let period_ms = u64::from(welcome.heartbeat_interval_ms.max(100));
                             heartbeat = tokio::time::interval(Duration::from_millis(period_ms));

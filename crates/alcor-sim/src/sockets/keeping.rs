@@ -83,10 +83,16 @@ impl Keeper {
         self.light().map(|mut light| light.hello()).unwrap_or_default()
     }
 
-    pub(super) fn welcomed(&self) {
-        if let Some(mut light) = self.light() {
+    /// A session is open: what it says at first. The NCM may be a new one, or an old one whose word about ports never came to the region.
+    pub(super) fn welcomed(&self) -> Vec<AgentMessage> {
+        let ports = self.light().map(|mut light| {
             light.welcomed();
-        }
+            light.ports()
+        });
+        let (ports, now) = (ports.unwrap_or_default().into_iter(), now_us());
+        ports
+            .map(|(port, revision)| wired(encode_id(port), revision.0, now))
+            .collect()
     }
 
     pub(super) fn closed(&self) {
