@@ -17,6 +17,7 @@ mod security;
 mod session;
 mod shared;
 mod status;
+mod strangers;
 mod trace;
 mod underlay;
 mod view;
@@ -42,6 +43,7 @@ use self::{
     session::{Next, Outgoing, Session},
     shared::Shared,
     status::HostStatus,
+    strangers::Strangers,
     view::NetworkView,
 };
 
@@ -181,6 +183,8 @@ pub struct Ncm {
     leaving: Leaving,
     /// Hosts and gateways, by name.
     hosts: BTreeMap<String, HostEntry>,
+    /// Those of them that the region has no row of.
+    strangers: Strangers,
     sessions: BTreeMap<SessionId, String>,
     /// In which networks each host is interested.
     host_networks: BTreeMap<String, BTreeSet<Id<Network>>>,
@@ -227,6 +231,7 @@ impl Ncm {
             fleet: Fleet::default(),
             leaving: Leaving::new(),
             hosts: BTreeMap::new(),
+            strangers: Strangers::default(),
             sessions: BTreeMap::new(),
             host_networks: BTreeMap::new(),
             directory: Directory::new(options.limits).1,
@@ -310,6 +315,7 @@ impl Ncm {
                 for name in before.difference(&self.registered()) {
                     self.end_session_of(name, &mut actions);
                 }
+                self.strangers_after_load(&before);
                 self.flush(now, now.unix_us, &mut actions);
             }
             Event::Hello { session, hello } => self.hello(now, session, hello, &mut actions),
@@ -537,12 +543,17 @@ impl Ncm {
     }
 
     fn host_entry(&mut self, name: &str) -> &mut HostEntry {
-        self.hosts.entry(name.to_owned()).or_insert_with(|| HostEntry {
-            row: None,
-            is_gateway: false,
-            session: None,
-            status: HostStatus::default(),
-            mends: Mends::default(),
+        self.hosts.entry(name.to_owned()).or_insert_with(|| {
+            if self.fleet.row(name).is_none() {
+                self.strangers.begin(name, self.clock);
+            }
+            HostEntry {
+                row: None,
+                is_gateway: false,
+                session: None,
+                status: HostStatus::default(),
+                mends: Mends::default(),
+            }
         })
     }
 
@@ -717,6 +728,7 @@ impl Ncm {
         {
             entry.session = None;
             entry.status.changed = true;
+            self.strangers.closed(&host, self.clock);
             if entry.is_gateway {
                 self.fleet.drop_stranger(&host);
             }
@@ -734,7 +746,8 @@ impl Ncm {
             let Some((entry, word)) = said else {
                 continue;
             };
-            if !entry.row.as_ref().is_some_and(|row| word.is_in(row)) {
+            let may_be_registered = entry.session.as_ref().is_some_and(Session::has_begun_anew);
+            if may_be_registered && !entry.row.as_ref().is_some_and(|row| word.is_in(row)) {
                 let word = word.clone();
                 actions.push(Action::RegisterHost { name, word });
             }
@@ -743,6 +756,7 @@ impl Ncm {
 
     fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.settle_disputes(actions);
+        self.forget_strangers();
         self.admission.tick(self.clock);
         self.sweep_learned();
         self.end_of_lingering();

@@ -108,7 +108,7 @@ impl NetworkIndex {
     const MAX: u32 = u32::MAX >> 1;
 }
 
-/// A host, for as long as the NCM runs.
+/// A host, until nothing names it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostIndex(u32);
 

@@ -18,6 +18,7 @@ use super::{
     gateways::{DEFAULT_SET, HEARTBEAT_INTERVAL},
     session::{Opened, Outgoing, Session},
     status::{Applied, HostStatus},
+    strangers::STRANGERS_MAX,
     view::NetworkView,
 };
 
@@ -35,6 +36,14 @@ fn read_word(hello: &v1::Hello, tunnel_ip: IpAddr) -> Result<HostWord, String> {
     };
     word.check(&hello.host).map_err(|error| error.to_string())?;
     Ok(word)
+}
+
+/// What an agent still has, and to which revision. What is no network is nothing.
+fn read_held(held: &[v1::Held]) -> BTreeMap<Id<Network>, Revision> {
+    let network = |held: &v1::Held| decode_id("held network", &held.network_id).ok();
+    let held = held.iter();
+    held.filter_map(|held| Some((network(held)?, Revision(held.revision))))
+        .collect()
 }
 
 /// Who says hello, checked.
@@ -65,6 +74,7 @@ impl Ncm {
             Err(reason) => return actions.push(refuse(reason)),
         };
         let v1::Hello { host: name, held, .. } = hello;
+        let holds = read_held(&held);
         let word = match &role {
             Role::Host(word) => Some(word.clone()),
             Role::Gateway { .. } => None,
@@ -105,8 +115,11 @@ impl Ncm {
                 heartbeat_interval_ms: u32::try_from(heartbeat_interval.as_millis()).unwrap_or(u32::MAX),
             }),
         });
-        actions.extend(self.introduce(id, &name, role));
-        self.catch_up(now, &name, &held);
+        actions.extend(self.introduce(id, &name, role, &holds));
+        match self.is_registered(&name) || is_gateway {
+            true => self.catch_up(now, &name, &holds),
+            false => self.begin_anew(now, &name, &holds),
+        }
         // From now on the host's own words count.
         if let Some(entry) = self.hosts.get_mut(&name) {
             entry.status.remembered = None;
@@ -124,6 +137,11 @@ impl Ncm {
         let tunnel_ip =
             decode_ip("the tunnel address", &hello.tunnel_ip).map_err(|error| error.to_string())?;
         let entry = self.hosts.get(name);
+        if entry.is_none() && self.strangers.is_full() && !self.is_registered(name) {
+            return Err(format!(
+                "{STRANGERS_MAX} hosts and gateways that the region has not registered are known here already"
+            ));
+        }
         if let Some(gateway) = self.fleet.at(tunnel_ip).filter(|gateway| *gateway != name) {
             return Err(format!("{tunnel_ip} is the tunnel address of gateway {gateway}"));
         }
@@ -164,7 +182,13 @@ impl Ncm {
     }
 
     /// Makes a session known to whom it concerns; gives what is to be registered.
-    fn introduce(&mut self, session: SessionId, name: &str, role: Role) -> Option<Action> {
+    fn introduce(
+        &mut self,
+        session: SessionId,
+        name: &str,
+        role: Role,
+        held: &BTreeMap<Id<Network>, Revision>,
+    ) -> Option<Action> {
         match role {
             Role::Host(word) => {
                 self.unheard.remove(name);
@@ -172,7 +196,9 @@ impl Ncm {
                 self.directory.open(index, session);
                 let row = self.hosts.get(name).and_then(|entry| entry.row.as_ref());
                 let same = row.is_some_and(|row| word.is_in(row));
-                (!same).then(|| Action::RegisterHost {
+                // Of a stranger who holds something nobody knows what it is: he forgets it before others can reach him.
+                let waits = row.is_none() && !held.is_empty();
+                (!same && !waits).then(|| Action::RegisterHost {
                     name: name.to_owned(),
                     word,
                 })
@@ -190,20 +216,11 @@ impl Ncm {
 
     /// Queues what the host misses of each network: from what it holds where that is possible, else a snapshot; and
     /// what it holds and has no business with, to forget.
-    fn catch_up(&mut self, now: Now, host: &str, held: &[v1::Held]) {
-        let held: BTreeMap<Id<Network>, Revision> = held
-            .iter()
-            .filter_map(|held| {
-                Some((
-                    decode_id("held network", &held.network_id).ok()?,
-                    Revision(held.revision),
-                ))
-            })
-            .collect();
+    fn catch_up(&mut self, now: Now, host: &str, held: &BTreeMap<Id<Network>, Revision>) {
         let interest = self.networks_of(host);
         match self.is_gateway(host) {
-            true => self.note_gateway(host, &held),
-            false => self.note_known(host, &held),
+            true => self.note_gateway(host, held),
+            false => self.note_known(host, held),
         }
         for view in held.keys().filter_map(|id| self.networks.get(id)) {
             self.learn_left(host, view);
@@ -265,6 +282,18 @@ impl Ncm {
                 session.push(options, delta);
             }
         });
+    }
+
+    /// The same for a host that the region has no row of: what it holds may be of any time, and goes before others can reach it.
+    fn begin_anew(&mut self, now: Now, host: &str, held: &BTreeMap<Id<Network>, Revision>) {
+        self.note_known(host, held);
+        for network in held.keys() {
+            self.with_session(host, |session, _| session.begin_anew(*network, now.unix_us));
+        }
+        for network in self.networks_of(host) {
+            // After the word to forget.
+            self.with_session(host, |session, _| session.resync(network, true));
+        }
     }
 
     /// A host knows labels of exactly the networks that it holds something of, whether or not it can go on from there: its

@@ -298,7 +298,7 @@ impl Ncm {
 
     /// Forgets what hosts have learned and not used for a lease. Looks at a bounded number of hosts, one after the other.
     pub(super) fn sweep_learned(&mut self) {
-        let hosts = self.directory.hosts();
+        let hosts = self.directory.numbers();
         for _ in 0..hosts.min(SWEPT_HOSTS) {
             self.swept = (self.swept + 1) % hosts;
             if let Some(host) = self.directory.numbered(self.swept) {

@@ -503,6 +503,7 @@ impl Ncm {
         let index = self.directory.host(&name);
         self.directory.set_tunnel(index, Some((row.tunnel_ip, revision)));
         let entry = self.host_entry(&name);
+        let is_new = entry.row.is_none();
         let moved = entry.row.as_ref().map(|known| known.tunnel_ip) != Some(row.tunnel_ip);
         // Two may have said hello under this name, and the row that comes last need not be of the one who is here.
         let says = entry.session.as_ref().and_then(|session| session.word.as_ref());
@@ -514,6 +515,9 @@ impl Ncm {
         entry.row = Some(row);
         if entry.status.last_seen_us == 0 {
             self.unheard.insert(name.clone());
+        }
+        if is_new {
+            self.strangers.end(&name);
         }
         if moved {
             self.tell_neighbours_of(&name, revision);
@@ -531,7 +535,7 @@ impl Ncm {
             return;
         };
         entry.row = None;
-        self.unheard.remove(name);
+        self.becomes_a_stranger(name);
         if let Some(index) = self.directory.known(name) {
             self.directory.set_tunnel(index, None);
         }

@@ -409,6 +409,7 @@ impl Ncm {
         };
         if networks.is_empty() {
             self.host_networks.remove(host);
+            self.strangers.unplaced(host);
         }
         if (old.guest > 0) != (new.guest > 0) {
             let host = self.directory.host(host);

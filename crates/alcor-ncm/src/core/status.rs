@@ -147,6 +147,13 @@ impl Ncm {
             self.work.timing = Some(sent.timing(&receipt));
         }
         let network = sent.network;
+        if entry
+            .session
+            .as_mut()
+            .is_some_and(|session| session.has_taken(&sent))
+        {
+            self.disputed.insert(host.to_owned());
+        }
         if let Some(session) = entry.session.as_mut().filter(|_| sent.ends_snapshot()) {
             // Only a snapshot with all neighbours takes away what it does not name.
             let eager = |view: &NetworkView| !view.learned && sent.revision >= view.mode_since;

@@ -12,6 +12,7 @@ mod memory;
 mod routing;
 mod session;
 mod sim;
+mod strangers;
 mod trace;
 mod watch;
 mod world;

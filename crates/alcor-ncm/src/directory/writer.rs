@@ -18,6 +18,9 @@ use crate::core::SessionId;
 /// What is looked at of one host's learned addresses in one sweep.
 const SWEEP: usize = 1_024;
 
+/// Numbers of hosts that are forgotten before any of them is used again.
+const FREED_AT_ONCE: usize = 1_024;
+
 /// An address's row, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -50,8 +53,13 @@ pub struct Known {
 #[derive(Debug)]
 pub struct Writer {
     directory: Arc<Directory>,
-    hosts: Vec<Arc<Host>>,
+    /// By their numbers.
+    hosts: Vec<Option<Arc<Host>>>,
     by_name: HashMap<Arc<str>, HostIndex>,
+    /// Numbers that are nobody's, and that somebody who was answering when they became so may still have read.
+    freed: Vec<HostIndex>,
+    /// Numbers that are nobody's.
+    free: Vec<HostIndex>,
     networks: HashMap<Id<Network>, NetworkIndex>,
     next_network: u32,
 }
@@ -62,6 +70,8 @@ impl Writer {
             directory,
             hosts: Vec::new(),
             by_name: HashMap::new(),
+            freed: Vec::new(),
+            free: Vec::new(),
             networks: HashMap::new(),
             next_network: 0,
         }
@@ -98,19 +108,57 @@ impl Writer {
         if let Some(index) = self.by_name.get(name) {
             return *index;
         }
-        // Four thousand million hosts later the last ones share a number.
-        let index = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
-        let index = HostIndex(index.min(HostIndex::MAX));
+        let index = self.free.pop().unwrap_or_else(|| {
+            // With four thousand million hosts the last ones share a number.
+            let index = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+            self.hosts.push(None);
+            HostIndex(index.min(HostIndex::MAX))
+        });
         let name: Arc<str> = Arc::from(name);
         let host = Arc::new(Host {
             index,
             name: Arc::clone(&name),
             state: parking_lot::Mutex::default(),
         });
-        self.hosts.push(Arc::clone(&host));
+        if let Some(place) = self.hosts.get_mut(index.0 as usize) {
+            *place = Some(Arc::clone(&host));
+        }
         self.by_name.insert(Arc::clone(&name), index);
         self.directory.hosts.by_name.write().insert(name, host);
         index
+    }
+
+    /// Forgets a host that no port is bound to: no row names it.
+    pub fn forget_host(&mut self, name: &str) {
+        let Some(index) = self.by_name.remove(name) else {
+            return;
+        };
+        // With its session it is no learner of anything any more.
+        self.close(index);
+        self.directory.hosts.by_name.write().remove(name);
+        self.directory.hosts.set_tunnel(index, None);
+        if let Some(place) = self.hosts.get_mut(index.0 as usize) {
+            *place = None;
+        }
+        self.freed.push(index);
+        if self.freed.len() >= FREED_AT_ONCE {
+            self.reuse();
+        }
+    }
+
+    /// Freed numbers are used again. An answer is made under the lock of who asks, and one that was being made when a number became
+    /// free may have read a row with it: that its new owner's tunnel address is not what such an answer says, each lock was free once
+    /// since then.
+    fn reuse(&mut self) {
+        for host in self.hosts.iter().flatten() {
+            drop(host.state.lock());
+        }
+        self.free.append(&mut self.freed);
+    }
+
+    /// The names of hosts that have a number.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
     }
 
     /// The number of a host that has one.
@@ -118,23 +166,27 @@ impl Writer {
         self.by_name.get(name).copied()
     }
 
-    /// Hosts that have a number.
-    pub fn hosts(&self) -> usize {
+    /// Numbers that there are; some may be nobody's.
+    pub fn numbers(&self) -> usize {
         self.hosts.len()
     }
 
     /// The host with this number, counted from 0.
     pub fn numbered(&self, number: usize) -> Option<HostIndex> {
-        self.hosts.get(number).map(|host| host.index)
+        self.hosts.get(number)?.as_ref().map(|host| host.index)
     }
 
     /// The name of a host.
     pub fn name(&self, host: HostIndex) -> Option<&Arc<str>> {
-        self.hosts.get(host.0 as usize).map(|host| &host.name)
+        self.at(host).map(|host| &host.name)
+    }
+
+    fn at(&self, host: HostIndex) -> Option<&Arc<Host>> {
+        self.hosts.get(host.0 as usize)?.as_ref()
     }
 
     fn with<T: Default>(&self, host: HostIndex, f: impl FnOnce(&mut HostState) -> T) -> T {
-        let host = self.hosts.get(host.0 as usize);
+        let host = self.at(host);
         host.map(|host| f(&mut host.state.lock())).unwrap_or_default()
     }
 
@@ -284,7 +336,7 @@ impl Writer {
         for shard in &self.directory.shards {
             shard.lock().clear_rows();
         }
-        for host in &self.hosts {
+        for host in self.hosts.iter().flatten() {
             host.state.lock().leave_all();
             self.directory.hosts.set_tunnel(host.index, None);
         }

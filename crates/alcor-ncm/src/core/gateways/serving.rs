@@ -87,6 +87,7 @@ impl Ncm {
     pub(in crate::core) fn put_gateway_node(&mut self, row: Arc<GatewayNode>) {
         let (name, revision) = (row.name.clone(), row.revision);
         let change = self.fleet.put(row, self.is_loading);
+        self.strangers.end(&name);
         if self.is_loading {
             return;
         }
@@ -118,6 +119,7 @@ impl Ncm {
         {
             self.fleet.drop_stranger(&row.name);
         }
+        self.becomes_a_stranger(&row.name);
         self.assign_all(revision);
     }
 

@@ -299,6 +299,21 @@ impl SimAgent {
             .collect()
     }
 
+    /// Whether it has a meaning of a number that is older than the last time when the number was given free.
+    pub(super) fn knows_old_meanings(&self, world: &World) -> bool {
+        let mut rows = self
+            .rows
+            .values()
+            .filter_map(|(revision, row)| Some((*revision, row.as_ref()?)));
+        rows.any(|(revision, row)| match row {
+            Row::Label(row) => {
+                let released = world.released.get(&(row.network_id, row.label));
+                released.is_some_and(|released| revision < *released)
+            }
+            _ => false,
+        })
+    }
+
     /// Whether it would take packets or neighbours with a number for something.
     pub(super) fn knows(&self, network: Id<Network>, number: NonZeroU16) -> bool {
         let mut rows = self.rows.values().filter_map(|(_, row)| row.as_ref());

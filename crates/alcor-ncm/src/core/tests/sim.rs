@@ -27,6 +27,9 @@ pub(super) fn receipt(sequence: u64) -> v1::Receipt {
 
 pub(super) const HOSTS: u8 = 3;
 
+/// The numbers of hosts that stay for a moment and go for ever.
+const VISITORS: std::ops::Range<u8> = 4..7;
+
 pub(super) struct Sim {
     pub(super) ncm: Ncm,
     pub(super) options: Options,
@@ -133,6 +136,14 @@ impl Sim {
                 }
                 Action::RegisterHost { name, word } => {
                     let number: u8 = name[1..].parse().unwrap();
+                    if let (Some(agent), false) =
+                        (self.agents.get(&number), self.world.hosts.contains_key(&name))
+                    {
+                        assert!(
+                            !agent.knows_old_meanings(&self.world),
+                            "{name} can be reached now"
+                        );
+                    }
                     let change = self.world.register(number, word);
                     self.untold.push(change);
                 }
@@ -512,6 +523,14 @@ pub(super) enum Step {
     },
     RestartNcm,
     Lag,
+    /// An operator deletes a host, whether it is gone or not.
+    DeleteHost {
+        host: u8,
+    },
+    /// Somebody says hello under a name that nobody has, and is gone again; or an operator deletes him.
+    Visitor {
+        number: u8,
+    },
     Ask {
         host: u8,
         number: u8,
@@ -610,6 +629,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => host.clone().prop_map(|host| Step::RestartAgent { host }),
         1 => Just(Step::RestartNcm),
         1 => Just(Step::Lag),
+        1 => host.clone().prop_map(|host| Step::DeleteHost { host }),
+        1 => VISITORS.prop_map(|number| Step::Visitor { number }),
         6 => (host.clone(), 0u8..6, 1u8..3).prop_map(|(host, number, ip)| Step::Ask { host, number, ip }),
         4 => host.clone().prop_map(|host| Step::Answer { host }),
         4 => host.clone().prop_map(|host| Step::Relay { host }),
@@ -733,6 +754,11 @@ impl Sim {
                     self.step(Event::Pulse);
                 }
             }
+            Step::DeleteHost { host } => {
+                let change = self.world.delete_host(&name(host));
+                self.untold.extend(change);
+            }
+            Step::Visitor { number } => self.visit(number),
             Step::Lag => {
                 self.untold.clear();
                 self.step(Event::Snapshot {
@@ -745,6 +771,36 @@ impl Sim {
 }
 
 impl Sim {
+    fn visit(&mut self, number: u8) {
+        if let Some(change) = self.world.delete_host(&name(number)) {
+            return self.untold.push(change);
+        }
+        let session = self.next_session;
+        self.next_session += 1;
+        let hello = SimAgent::default().hello(number);
+        let event = Event::Hello { session, hello };
+        let (actions, _) = self.ncm.step(self.now, event);
+        for action in actions {
+            if let Action::RegisterHost { word, .. } = action {
+                let change = self.world.register(number, word);
+                self.untold.push(change);
+            }
+        }
+        self.step(Event::Closed { session });
+    }
+
+    /// Hosts that are gone for ever leave nothing behind.
+    fn compare_names(&mut self) {
+        for number in VISITORS {
+            let change = self.world.delete_host(&name(number));
+            self.untold.extend(change);
+        }
+        self.tell();
+        self.pass(strangers::STRANGER_KEPT + Duration::from_secs(2));
+        let here: BTreeSet<String> = self.agents.keys().map(|number| name(*number)).collect();
+        assert_eq!(self.ncm.known_names(), here);
+    }
+
     /// The lines of the list say what follows from the rows, also where these were not looked at.
     fn compare_summaries(&self) {
         for summary in self.ncm.host_summaries() {
@@ -778,5 +834,6 @@ fn take_all(mut sim: Sim, steps: Vec<Step>) -> Sim {
         sim.compare_summaries();
     }
     sim.settle();
+    sim.compare_names();
     sim
 }

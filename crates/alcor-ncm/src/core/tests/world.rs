@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) networks: BTreeMap<Id<Network>, Arc<Network>>,
     pub(super) ports: BTreeMap<Id<Port>, Arc<Port>>,
     pub(super) labels: BTreeMap<(Id<Network>, NonZeroU16), Arc<Label>>,
+    /// Since when numbers may mean something else.
+    pub(super) released: BTreeMap<(Id<Network>, NonZeroU16), Revision>,
     pub(super) rules: BTreeMap<Id<SecurityGroupRule>, Arc<SecurityGroupRule>>,
     pub(super) routers: BTreeMap<Id<Router>, Arc<Router>>,
     pub(super) gateways: BTreeMap<String, Arc<GatewayNode>>,
@@ -496,6 +498,7 @@ impl World {
                 let key = *key;
                 self.labels.remove(&key);
                 self.revision = self.revision.next();
+                self.released.insert(key, self.revision);
                 changes.push(Change::Delete {
                     key: ResourceKey::Label(*label),
                     revision: self.revision,
@@ -504,6 +507,18 @@ impl World {
         }
         changes
     }
+
+    /// An operator deletes a host.
+    pub(super) fn delete_host(&mut self, name: &str) -> Option<Change> {
+        self.hosts.remove(name)?;
+        self.registered.remove(name);
+        self.revision = self.revision.next();
+        Some(Change::Delete {
+            key: ResourceKey::Host(name.to_owned()),
+            revision: self.revision,
+        })
+    }
+
     /// A host with its own tunnel address or another one, and what it had of the outside.
     pub(super) fn host(&mut self, number: u8, moved: bool) -> Change {
         self.revision = self.revision.next();

@@ -1,0 +1,184 @@
+//! Who is not of the region: what is left of him, how many there may be, and what a deleted host still counts for.
+
+use super::*;
+use crate::core::strangers::{STRANGER_KEPT, STRANGERS_MAX};
+
+fn hello(name: &str, session: SessionId, held: Vec<v1::Held>) -> Event {
+    let hello = v1::Hello {
+        host: name.to_owned(),
+        incarnation: 1,
+        tunnel_ip: encode_ip(tunnel_ip(9)),
+        held,
+        ..v1::Hello::default()
+    };
+    Event::Hello { session, hello }
+}
+
+fn at(seconds: u64) -> Now {
+    Now {
+        since_start: Duration::from_secs(seconds),
+        unix_us: 1_000_000 * (1 + seconds),
+    }
+}
+
+/// Somebody says hello and goes at once; gives whether he was let in.
+fn visit(ncm: &mut Ncm, now: Now, name: &str, session: SessionId) -> bool {
+    let (actions, _) = ncm.step(now, hello(name, session, Vec::new()));
+    let refused = actions
+        .iter()
+        .any(|action| matches!(action, Action::Close { .. }));
+    ncm.step(now, Event::Closed { session });
+    !refused
+}
+
+#[test]
+fn who_says_hello_and_goes_leaves_nothing() {
+    let mut ncm = Ncm::new(Options::default());
+    let mut session = 0;
+    for round in 0..4u64 {
+        let begin = at(round * (STRANGER_KEPT.as_secs() + 1));
+        for host in 0..2_000 {
+            session += 1;
+            assert!(visit(
+                &mut ncm,
+                begin,
+                &format!("round{round}host{host}"),
+                session
+            ));
+        }
+        assert_eq!(ncm.host_summaries().len(), 2_000);
+        ncm.step(at((round + 1) * (STRANGER_KEPT.as_secs() + 1)), Event::Tick);
+        assert_eq!(ncm.known_names(), BTreeSet::new());
+    }
+    // Numbers of hosts are used again, too: all but those that have not rested yet.
+    assert!(ncm.directory.numbers() < 4_000, "{}", ncm.directory.numbers());
+}
+
+#[test]
+fn strangers_are_bounded_and_keep_nobody_out_whom_the_region_knows() {
+    let mut ncm = Ncm::new(Options::default());
+    let mut world = World::default();
+    let registered = world.host(1, false);
+    ncm.step(
+        at(0),
+        Event::Changes {
+            changes: vec![registered],
+            committed_us: 1,
+        },
+    );
+    for host in 0..STRANGERS_MAX as u64 {
+        assert!(visit(&mut ncm, at(0), &format!("s{host}"), host + 1));
+    }
+    let next = STRANGERS_MAX as u64 + 1;
+    assert!(!visit(&mut ncm, at(1), "one-more", next), "there is no room");
+    assert!(visit(&mut ncm, at(1), "s7", next + 1), "who is known comes back");
+    assert!(
+        visit(&mut ncm, at(1), "h1", next + 2),
+        "who is registered comes in"
+    );
+    ncm.step(at(STRANGER_KEPT.as_secs()), Event::Tick);
+    assert!(visit(&mut ncm, at(STRANGER_KEPT.as_secs()), "one-more", next + 3));
+}
+
+#[test]
+fn a_number_of_a_forgotten_host_is_somebody_elses_only_when_nobody_can_have_read_it() {
+    let (directory, mut writer) = Directory::new(Limits::default());
+    let old = writer.host("old");
+    writer.open(old, 1);
+    let asker = directory.asker("old", 1).unwrap();
+    writer.set_tunnel(old, Some((tunnel_ip(1), Revision(1))));
+    writer.forget_host("old");
+    assert_eq!((writer.known("old"), writer.name(old)), (None, None));
+    assert_ne!(writer.host("new"), old);
+    let mut reused = 0;
+    for host in 0..3_000 {
+        let name = format!("h{host}");
+        reused += usize::from(writer.host(&name) == old);
+        writer.forget_host(&name);
+    }
+    assert!(reused > 0 && writer.numbers() < 1_100, "{}", writer.numbers());
+    // Whoever was old asks nothing any more, whosever number it is now.
+    let question = alcor_southbound::convert::resolve::Question {
+        network: id(1000),
+        ip: tunnel_ip(1),
+        port: None,
+    };
+    let (_, asked) = directory.resolve(Duration::ZERO, &asker, &[question]);
+    assert_eq!((asked.busy, asked.rows_looked_at), (1, 0));
+}
+
+/// A port under a group has left a host that has not been told so; its number rests.
+fn cut_off() -> Sim {
+    let mut sim = Sim::new(Options::default());
+    for (number, host) in [(1, 1), (2, 2)] {
+        let changes = sim.world.port_under(number, 0, Some(host), 1, 1);
+        sim.untold.extend(changes);
+    }
+    sim.arrive();
+    sim.disconnect(1);
+    for number in [1, 2] {
+        let host = if number == 1 { None } else { Some(2) };
+        let changes = sim.world.port_under(number, 0, host, 1, 2);
+        sim.untold.extend(changes);
+    }
+    sim.quiet();
+    sim
+}
+
+fn number_rests(sim: &Sim) -> bool {
+    sim.world.labels.values().any(|label| label.retired)
+}
+
+#[test]
+fn numbers_rest_until_a_host_has_forgotten_them_or_is_deleted() {
+    let mut sim = cut_off();
+    assert!(number_rests(&sim), "a host that is away may match it");
+    let change = sim.world.delete_host("h1").unwrap();
+    sim.untold.push(change);
+    sim.quiet();
+    assert!(!number_rests(&sim), "it is gone for good");
+}
+
+#[test]
+fn numbers_rest_as_long_as_ports_are_bound_to_a_deleted_host() {
+    let mut sim = cut_off();
+    let changes = sim.world.port_under(1, 0, Some(1), 1, 2);
+    sim.untold.extend(changes);
+    sim.quiet();
+    let change = sim.world.delete_host("h1").unwrap();
+    sim.untold.push(change);
+    sim.quiet();
+    assert!(number_rests(&sim));
+    let change = sim.world.delete_port(1);
+    sim.untold.extend(change);
+    sim.quiet();
+    assert!(!number_rests(&sim));
+}
+
+#[test]
+fn a_deleted_host_that_lives_forgets_all_that_it_had_before_it_is_registered() {
+    let mut sim = cut_off();
+    let change = sim.world.delete_host("h1").unwrap();
+    sim.untold.push(change);
+    sim.quiet();
+    // It has the old meaning of a number that means something else by now.
+    assert!(sim.agents[&1].knows_old_meanings(&sim.world));
+    sim.connect(1);
+    sim.step(Event::Tick);
+    assert!(!sim.world.hosts.contains_key("h1"), "it has not forgotten yet");
+    sim.quiet();
+    assert!(sim.agents[&1].rows.is_empty() && sim.world.hosts.contains_key("h1"));
+    sim.settle();
+}
+
+#[test]
+fn a_host_that_a_loaded_state_does_not_know_counts_as_deleted() {
+    let mut sim = cut_off();
+    sim.world.delete_host("h1").unwrap();
+    sim.take(Step::Lag);
+    sim.quiet();
+    assert!(!number_rests(&sim));
+    sim.connect(1);
+    assert!(!sim.world.hosts.contains_key("h1"));
+    sim.settle();
+}
