@@ -11,6 +11,7 @@ mod labels;
 mod learned;
 mod memory;
 mod place;
+mod readout;
 mod router_ports;
 mod routing;
 mod security;

@@ -45,6 +45,8 @@ const FROM_AGENT_QUEUE: usize = 64;
 /// Messages to one agent beyond the window of deltas: welcome, the end of the session, and answers to as many messages of
 /// questions as an agent has on their way.
 const TO_AGENT_SPARE: usize = 16;
+/// Lines of a list of hosts that are made in one go.
+const HOSTS_AT_ONCE: usize = 500;
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -105,7 +107,8 @@ enum Request {
         rows: Vec<Resource>,
     },
     Reached(Revision),
-    Hosts(oneshot::Sender<Vec<HostSummary>>),
+    /// Some hosts after a name.
+    Hosts(Option<String>, oneshot::Sender<Vec<HostSummary>>),
     Host(String, oneshot::Sender<Option<HostState>>),
     Gateways(oneshot::Sender<Vec<GatewayLine>>),
     Port(Id<Port>, oneshot::Sender<Option<PortState>>),
@@ -156,9 +159,19 @@ impl NcmHandle {
         self.send(Request::Reached(revision)).await;
     }
 
-    /// One line a host.
+    /// One line a host. Asked for in parts, so that what else is asked of the NCM comes in between.
     pub async fn hosts(&self) -> Vec<HostSummary> {
-        self.ask(Request::Hosts).await.unwrap_or_default()
+        let mut hosts: Vec<HostSummary> = Vec::new();
+        loop {
+            let after = hosts.last().map(|host| host.name.clone());
+            let part = self.ask(|reply| Request::Hosts(after, reply)).await;
+            let part = part.unwrap_or_default();
+            let is_last = part.len() < HOSTS_AT_ONCE;
+            hosts.extend(part);
+            if is_last {
+                return hosts;
+            }
+        }
     }
 
     /// Everything known of a host.
@@ -281,7 +294,10 @@ impl Shell {
             Request::Snapshot { revision, rows } => self.step(Event::Snapshot { revision, rows }).await,
             Request::Reached(revision) => self.core.reached(revision),
             // Who asked may be gone; then nobody wants the answer.
-            Request::Hosts(reply) => drop(reply.send(self.core.host_summaries())),
+            Request::Hosts(after, reply) => {
+                let hosts = self.core.host_summaries_after(after.as_deref(), HOSTS_AT_ONCE);
+                drop(reply.send(hosts));
+            }
             Request::Host(name, reply) => drop(reply.send(self.core.host_state(&name))),
             Request::Gateways(reply) => drop(reply.send(self.core.gateway_lines())),
             Request::Port(id, reply) => drop(reply.send(self.core.port_state(id))),

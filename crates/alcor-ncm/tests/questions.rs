@@ -7,6 +7,9 @@
 
 mod common;
 
+use std::task::Poll;
+
+use alcor_model::Change;
 use alcor_ncm::{NcmHandle, Options};
 use alcor_proto::v1;
 use alcor_southbound::{
@@ -79,4 +82,25 @@ async fn answers_that_are_not_read_end_the_session() {
     }
     assert!(answers <= Options::default().window_deltas + 16, "{answers}");
     assert!(!ncm.host("h1").await.unwrap().summary.alive);
+}
+
+#[tokio::test]
+async fn others_are_answered_while_a_long_list_of_hosts_is_made() {
+    const HOSTS: usize = 1_201;
+    let ncm = common::start().await;
+    let hosts = (0..HOSTS).map(|number| Change::Put(common::host(&format!("h{number:04}"))));
+    ncm.changes(hosts.collect(), 1).await;
+    let mut list = std::pin::pin!(ncm.hosts());
+    let mut is_there = std::future::poll_fn(|cx| Poll::Ready(list.as_mut().poll(cx).is_ready()));
+    assert!(!(&mut is_there).await);
+    // It was asked after the list, and it is answered after the first part of it.
+    assert!(ncm.host("h0001").await.is_some());
+    assert!(!is_there.await);
+    let names: Vec<String> = list.await.into_iter().map(|host| host.name).collect();
+    assert_eq!(
+        names,
+        (0..HOSTS)
+            .map(|number| format!("h{number:04}"))
+            .collect::<Vec<_>>()
+    );
 }

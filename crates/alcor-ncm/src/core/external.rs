@@ -268,6 +268,15 @@ impl Ncm {
         told.map(|told| KeyedRow::put(told.revision, Row::FloatingIp(told.row)))
     }
 
+    /// The same, only keys and revisions.
+    pub(super) fn floating_ip_revisions(
+        &self,
+        network: Id<Network>,
+    ) -> impl Iterator<Item = (RowKey, Revision)> + '_ {
+        let told = self.floating.told(self.floating.by_network.get(&network));
+        told.map(|told| (told.key(), told.revision))
+    }
+
     fn told_on<'a>(&'a self, host: &'a str, view: &'a NetworkView) -> impl Iterator<Item = &'a Told> + 'a {
         let ports = view.by_host.get(host).into_iter().flatten();
         let told = ports.flat_map(|port| self.floating.told(self.floating.by_port.get(port)));
@@ -297,12 +306,12 @@ impl Ncm {
         host: &'a str,
         view: &'a NetworkView,
         is_heard: bool,
-    ) -> impl Iterator<Item = (RowKey, Id<FloatingIp>, Revision)> + 'a {
+    ) -> impl Iterator<Item = (RowKey, Revision)> + 'a {
         let told = self.told_on(host, view);
         told.map(move |told| {
             let known = self.floating.known.get(&told.row.id).filter(|_| !is_heard);
             let revision = known.map_or(told.revision, |known| known.row.revision);
-            (told.key(), told.row.id, revision)
+            (told.key(), revision)
         })
     }
 

@@ -424,6 +424,19 @@ impl Ncm {
         routers.filter_map(move |id| self.router_row(network, id))
     }
 
+    /// The keys and revisions of the rows of a network's routers.
+    pub(super) fn router_revisions(
+        &self,
+        network: Id<Network>,
+    ) -> impl Iterator<Item = (RowKey, Revision)> + '_ {
+        let routers = self.routing.routers(network);
+        routers.filter_map(move |id| {
+            let known = self.routing.routers.get(&id)?;
+            let is_here = known.networks.contains(&network);
+            is_here.then_some((RowKey::Router(network, id), known.revision))
+        })
+    }
+
     /// The row of a router in a network, if it has a place there.
     pub(super) fn router_row(&self, network: Id<Network>, id: Id<Router>) -> Option<KeyedRow> {
         let (revision, row) = self.router(network, id)?;

@@ -56,6 +56,14 @@ pub(super) struct SecurityView {
 }
 
 impl SecurityView {
+    /// The revision of what a group allows, for a host that has had ports of the network under it since that revision; nothing for a
+    /// group that is not there.
+    pub(super) fn policy_revision(&self, id: Id<SecurityGroup>, since: Revision) -> Option<Revision> {
+        let group = self.groups.get(&id)?;
+        group.row.as_ref()?;
+        Some(group.revision.max(since))
+    }
+
     /// What a group allows, for a host that has had ports of the network under it since that revision; nothing for a
     /// group that is not there.
     pub(super) fn policy(
@@ -80,7 +88,7 @@ impl SecurityView {
             ingress: rules(Direction::Ingress),
             egress: rules(Direction::Egress),
         });
-        Some(KeyedRow::put(group.revision.max(since), sent).asking(group.asking > 0))
+        Some(KeyedRow::put(self.policy_revision(id, since)?, sent).asking(group.asking > 0))
     }
 
     /// The rules of a group in the order in which its policy row has them, by direction.
@@ -223,7 +231,7 @@ impl NetworkView {
     }
 
     /// The groups that ports of a host are under, with the revision since when.
-    fn groups_on(&self, host: &str) -> Vec<(Id<SecurityGroup>, Revision)> {
+    pub(super) fn groups_on(&self, host: &str) -> Vec<(Id<SecurityGroup>, Revision)> {
         let ports = self.by_host.get(host).into_iter().flatten();
         let rows = ports.filter_map(|id| self.ports.get(id));
         let groups: BTreeSet<_> = rows.flat_map(|port| self.groups_of(port)).collect();

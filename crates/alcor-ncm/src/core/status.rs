@@ -1,27 +1,16 @@
-//! What hosts say: hellos, receipts, port reports; and what is known of each host because of it.
+//! What hosts say after their hello: receipts, port reports; and what is known of each host because of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use alcor_dataplane::RowKey;
-use alcor_model::{
-    HostRuntime, Id, Network, Port, Revision,
-    effective::{GatewayUse, HostState, HostSummary, NeighbourState, PortState, ResourceState, Timing},
-    resource::PortStatus,
-};
+use alcor_model::{HostRuntime, Id, Network, Port, Revision, effective::Timing, resource::PortStatus};
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, decode_ip, load::decode_load};
-use jiff::Timestamp;
 
 use super::{
-    Action, HostEntry, Ncm, Now, PortReport, SessionId,
-    memory::key_text,
+    Action, Ncm, Now, PortReport, SessionId,
     session::{Sent, Session},
-    view::{KeyedRow, NetworkView},
+    view::NetworkView,
 };
 
 /// Longest reason that is kept of what a host says, in characters.
@@ -53,7 +42,7 @@ pub(super) struct HostStatus {
     pub(super) changed: bool,
     /// When it was last kept, on the NCM's own clock.
     pub(super) stored_at: Duration,
-    ports: BTreeMap<Id<Port>, PortWord>,
+    pub(super) ports: BTreeMap<Id<Port>, PortWord>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,11 +56,11 @@ pub(super) struct Applied {
 
 /// What the host last said of a port's device.
 #[derive(Clone, Debug)]
-struct PortWord {
-    revision: Revision,
-    status: PortStatus,
-    reason: Option<String>,
-    visible_us: u64,
+pub(super) struct PortWord {
+    pub(super) revision: Revision,
+    pub(super) status: PortStatus,
+    pub(super) reason: Option<String>,
+    pub(super) visible_us: u64,
 }
 
 fn shortened(reason: &str) -> Option<String> {
@@ -220,266 +209,6 @@ impl Ncm {
         }));
         entry.status.ports.insert(port_id, word);
     }
-
-    /// All hosts that ever registered, said hello or have ports, by name. Gateways are not among them.
-    pub fn host_summaries(&self) -> Vec<HostSummary> {
-        let hosts = self.hosts.iter().filter(|(_, entry)| !entry.is_gateway);
-        hosts.map(|(name, entry)| self.summary(name, entry)).collect()
-    }
-
-    fn summary(&self, name: &str, entry: &HostEntry) -> HostSummary {
-        let gateway = self.fleet.row(name).map(|row| row.tunnel_ip);
-        let of_network =
-            |(_, view): (&Id<Network>, &NetworkView)| view.by_host.get(name).map_or(0, BTreeSet::len);
-        // Nearly all hosts of a list have all: their rows need not be looked at one by one.
-        let (pending, errors) = match entry.is_settled() {
-            true => (0, 0),
-            false => behind(&self.resources(name, entry)),
-        };
-        HostSummary {
-            name: name.to_owned(),
-            tunnel_ip: entry.row.as_ref().map(|row| row.tunnel_ip).or(gateway),
-            alive: match entry.is_gateway {
-                true => self.fleet.is_alive(name),
-                false => entry.session.is_some(),
-            },
-            last_seen_at: timestamp(entry.status.heard_us()),
-            // An incarnation is the time at which the agent's run began.
-            started_at: timestamp(entry.status.run().0),
-            dataplane: entry.status.run().1.map(str::to_owned),
-            ports: self.views_of(name).map(of_network).sum(),
-            pending: pending + self.networks_behind(name, entry),
-            errors,
-            stale: false,
-        }
-    }
-
-    /// Everything known of one host or gateway.
-    pub fn host_state(&self, name: &str) -> Option<HostState> {
-        let entry = self.hosts.get(name)?;
-        let said = entry.status.heard_us() != 0;
-        Some(HostState {
-            summary: self.summary(name, entry),
-            incarnation: said.then_some(entry.status.run().0),
-            queued: entry.session.as_ref().map_or(0, Session::queued),
-            resyncs: entry.status.resyncs,
-            resources: self.resources(name, entry),
-            neighbours: self
-                .views_of(name)
-                .map(|(id, view)| self.neighbours(*id, view, name, entry))
-                .collect(),
-            gateway: entry.is_gateway.then(|| self.usage(name, entry)),
-        })
-    }
-
-    pub(super) fn views_of<'a>(
-        &'a self,
-        host: &str,
-    ) -> impl Iterator<Item = (&'a Id<Network>, &'a NetworkView)> {
-        let networks = self.networks_of(host).into_iter();
-        networks.filter_map(|id| self.networks.get_key_value(&id))
-    }
-
-    fn resources(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
-        let mut rows = Vec::new();
-        if entry.is_gateway {
-            return self.resources_of_gateway(name, entry);
-        }
-        for (id, view) in self.views_of(name) {
-            let network = view.network_row(entry.status.filters).into_iter();
-            // What a host that has not said hello yet is known to have is compared with the region's row: that hosts are to
-            // be told it again since this NCM started says nothing of it.
-            let own = view.network.as_ref().filter(|_| entry.status.last_seen_us == 0);
-            let revision = |row: &KeyedRow| own.map_or(row.revision, |own| own.revision);
-            let network = network.map(|row| (row.key, id.to_string(), revision(&row)));
-            let subnets = view
-                .subnets
-                .values()
-                .map(|row| (RowKey::Subnet(*id, row.id), row.id.to_string(), row.revision));
-            let ports = view
-                .by_host
-                .get(name)
-                .into_iter()
-                .flatten()
-                .filter_map(|port| view.ports.get(port));
-            let ports = ports.map(|row| (RowKey::Port(*id, row.id), row.id.to_string(), row.revision));
-            let policies = match entry.status.filters {
-                true => self.policies(name, *id, view),
-                false => Vec::new(),
-            };
-            let policies = policies.into_iter().filter_map(|row| match row.key {
-                RowKey::Policy(_, group) => Some((row.key, group.to_string(), row.revision)),
-                _ => None,
-            });
-            let routers = self.router_rows(*id).filter_map(|row| match row.key {
-                RowKey::Router(_, router) => Some((row.key, router.to_string(), row.revision)),
-                _ => None,
-            });
-            let floating = self.floating_ips_on(name, view, entry.status.last_seen_us != 0);
-            let floating = floating.map(|(key, id, revision)| (key, id.to_string(), revision));
-            let rows_of_network = network.chain(subnets).chain(routers).chain(policies);
-            let rows_of_network = rows_of_network.chain(ports).chain(floating);
-            for (key, id, intended_revision) in rows_of_network {
-                let known = entry.status.known(&key, intended_revision);
-                rows.push(ResourceState {
-                    kind: key.kind().to_owned(),
-                    id,
-                    intended_revision,
-                    applied_revision: known.revision,
-                    error: known.error,
-                    timing: known.timing,
-                });
-            }
-        }
-        rows
-    }
-
-    /// Networks of a gateway whose neighbours are not all in force.
-    fn networks_behind(&self, name: &str, entry: &HostEntry) -> usize {
-        let views = self.views_of(name).filter(|_| entry.is_gateway);
-        let behind = views.filter(|(id, view)| entry.status.known_network(**id).0 < Some(view.told));
-        behind.count()
-    }
-
-    /// Whether hosts send by a gateway.
-    fn usage(&self, name: &str, entry: &HostEntry) -> GatewayUse {
-        let (reason, unreachable) = self.fleet.why_not(name);
-        let networks = self.fleet.networks(name).into_iter();
-        GatewayUse {
-            in_use: reason.is_none(),
-            reason: reason.map(str::to_owned),
-            complete: networks.filter(|id| entry.status.has_all(*id)).count(),
-            unreachable,
-            load: self.fleet.load(name, self.clock),
-        }
-    }
-
-    /// When a host or gateway was heard last.
-    pub(super) fn last_seen(&self, name: &str) -> Option<Timestamp> {
-        timestamp(self.hosts.get(name)?.status.heard_us())
-    }
-
-    fn resources_of_gateway(&self, name: &str, entry: &HostEntry) -> Vec<ResourceState> {
-        let networks = self.networks_of(name).into_iter();
-        let rows = networks.flat_map(|network| self.rows_of_gateway(name, network));
-        let state = |row: KeyedRow| {
-            let known = entry.status.known(&row.key, row.revision);
-            Some(ResourceState {
-                kind: row.key.kind().to_owned(),
-                id: key_text(&row.key)?,
-                intended_revision: row.revision,
-                applied_revision: known.revision,
-                error: known.error,
-                timing: known.timing,
-            })
-        };
-        rows.filter_map(state).collect()
-    }
-
-    fn neighbours(
-        &self,
-        id: Id<Network>,
-        view: &NetworkView,
-        name: &str,
-        entry: &HostEntry,
-    ) -> NeighbourState {
-        let (complete, timing) = entry.status.known_network(id);
-        if view.learned && !entry.is_gateway {
-            let host = self.directory.known(name);
-            let learned = host.map(|host| self.directory.learned_in(host, view.index).len());
-            return NeighbourState {
-                network_id: id,
-                intended: learned.unwrap_or_default(),
-                // It is told of what it has learned only, so there is no revision that it must be complete to.
-                intended_revision: complete.unwrap_or_default(),
-                applied_revision: complete,
-                timing,
-            };
-        }
-        let mut intended = 0;
-        let newest = match view.looks(name) {
-            true => view.told.max(view.told_lookers),
-            false => view.told,
-        };
-        if entry.is_gateway {
-            // All that there are; they are not looked at one by one.
-            return NeighbourState {
-                network_id: id,
-                intended: view.addresses,
-                intended_revision: view.told,
-                applied_revision: complete,
-                timing,
-            };
-        }
-        for (other, ports) in view.by_host.iter().filter(|(other, _)| *other != name) {
-            let registered = self.hosts.get(other).and_then(|entry| entry.row.as_ref());
-            for port in ports
-                .iter()
-                .filter_map(|port| view.ports.get(port))
-                .filter(|_| registered.is_some())
-            {
-                intended += port.fixed_ips.len();
-            }
-        }
-        NeighbourState {
-            network_id: id,
-            intended,
-            intended_revision: newest,
-            applied_revision: complete,
-            timing,
-        }
-    }
-
-    /// How a port's last change travelled.
-    pub fn port_state(&self, id: Id<Port>) -> Option<PortState> {
-        let network = self.port_networks.get(&id)?;
-        let port = self.networks.get(network)?.ports.get(&id)?;
-        let host = port.is_bound().then(|| port.binding.host_id.clone());
-        let entry = host.as_ref().and_then(|host| self.hosts.get(host));
-        let known = entry.map(|entry| entry.status.known(&RowKey::Port(*network, id), port.revision));
-        let known = known.unwrap_or_default();
-        let word = entry.and_then(|entry| entry.status.ports.get(&id));
-        let (status, reason) = match (word, &host) {
-            (Some(word), _) => (word.status, word.reason.clone()),
-            (None, Some(_)) => (PortStatus::Build, None),
-            (None, None) => (self.routing.said_of(id).unwrap_or(PortStatus::Down), None),
-        };
-        let timing = known.timing.map(|timing| {
-            let wired = word.filter(|word| Some(word.revision) == known.revision);
-            let visible_us = wired.map_or(0, |word| word.visible_us).max(timing.visible_us);
-            Timing { visible_us, ..timing }
-        });
-        Some(PortState {
-            port_id: id,
-            host,
-            status,
-            reason,
-            host_alive: entry.is_some_and(|entry| entry.session.is_some()),
-            intended_revision: port.revision,
-            applied_revision: known.revision,
-            timing,
-            stale: false,
-        })
-    }
-}
-
-impl HostEntry {
-    /// Whether all rows that the host must have are in force. False may only mean that they have to be looked at.
-    fn is_settled(&self) -> bool {
-        let is_told = self.session.as_ref().is_some_and(Session::is_idle);
-        let kept = self.status.remembered.iter().flat_map(|kept| &kept.networks);
-        is_told
-            && self.status.refusing.is_empty()
-            && kept.into_iter().all(|network| network.refused.is_empty())
-    }
-}
-
-/// How many of a host's rows are not in force yet, and how many it refused.
-pub(super) fn behind(rows: &[ResourceState]) -> (usize, usize) {
-    let errors = rows.iter().filter(|row| row.error.is_some()).count();
-    let behind =
-        |row: &&ResourceState| row.error.is_none() && row.applied_revision < Some(row.intended_revision);
-    (rows.iter().filter(behind).count(), errors)
 }
 
 impl HostStatus {
@@ -604,13 +333,5 @@ impl HostStatus {
             );
         }
         reports
-    }
-}
-
-pub(super) fn timestamp(us: u64) -> Option<Timestamp> {
-    if us == 0 {
-        None
-    } else {
-        Timestamp::from_microsecond(i64::try_from(us).ok()?).ok()
     }
 }

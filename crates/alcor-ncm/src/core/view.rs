@@ -23,6 +23,12 @@ use super::{
 };
 use crate::directory::NetworkIndex;
 
+#[cfg(test)]
+thread_local! {
+    /// Rows made by this thread.
+    pub(super) static ROWS_MADE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// A row as it goes into a delta, with its key.
 #[derive(Clone, Debug)]
 pub(super) struct KeyedRow {
@@ -38,6 +44,8 @@ pub(super) struct KeyedRow {
 
 impl KeyedRow {
     pub(super) fn put(revision: Revision, row: Row) -> Self {
+        #[cfg(test)]
+        ROWS_MADE.set(ROWS_MADE.get() + 1);
         Self {
             key: row.key(),
             gone: false,
@@ -180,16 +188,19 @@ impl NetworkView {
         }
     }
 
+    /// The revision of the network's row, for a host that filters or not.
+    pub(super) fn network_revision(&self, filters: bool) -> Option<Revision> {
+        let revision = self.network.as_ref()?.revision.max(self.mode_since);
+        Some(match filters {
+            true => revision.max(self.underlay_revision),
+            false => revision,
+        })
+    }
+
     /// The row of the network, for a host that filters or not.
     pub(super) fn network_row(&self, filters: bool) -> Option<KeyedRow> {
         let row = self.network.as_ref()?;
-        let (revision, underlay) = match filters {
-            true => (
-                row.revision.max(self.underlay_revision),
-                Some(self.underlay.blocks()),
-            ),
-            false => (row.revision, None),
-        };
+        let underlay = filters.then(|| self.underlay.blocks());
         let sent = Row::Network(NetworkRow {
             id: row.id,
             vni: row.segmentation_id,
@@ -199,7 +210,7 @@ impl NetworkView {
             on_demand: self.learned,
             gateways: self.service.ways.clone(),
         });
-        Some(KeyedRow::put(revision.max(self.mode_since), sent))
+        Some(KeyedRow::put(self.network_revision(filters)?, sent))
     }
 
     pub(super) fn subnet_rows(&self) -> impl Iterator<Item = KeyedRow> {

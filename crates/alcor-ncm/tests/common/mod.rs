@@ -1,10 +1,11 @@
 //! What tests of the shell share: a region that takes everything, and one network.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
+#![allow(dead_code, reason = "not every test needs all of it")]
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use alcor_model::{
-    HostRuntime, Id, Label, Network, Resource, Revision, Vni,
+    Host, HostRuntime, Id, Label, Network, Resource, Revision, Vni,
     resource::{FloatingIpWord, HostWord, Standard},
 };
 use alcor_ncm::{
@@ -75,6 +76,20 @@ pub async fn start() -> NcmHandle {
     }));
     ncm.snapshot(Revision(1), vec![network]).await;
     ncm
+}
+
+/// A registered host.
+pub fn host(name: &str) -> Resource {
+    Resource::Host(Arc::new(Host {
+        name: name.to_owned(),
+        revision: Revision(2),
+        tunnel_ip: IpAddr::from([192, 0, 2, 1]),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        admin_state_up: true,
+        description: String::new(),
+        availability_zone: "nova".into(),
+        external_networks: BTreeSet::new(),
+    }))
 }
 
 /// What a host says first.

@@ -10,7 +10,7 @@ use alcor_model::effective::{
 use alcor_southbound::convert::load::LoadWord;
 
 use super::{
-    super::{Ncm, Now, status::timestamp},
+    super::{Ncm, Now, readout::timestamp},
     Fleet,
 };
 

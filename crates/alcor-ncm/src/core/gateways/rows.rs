@@ -21,6 +21,11 @@ pub(in crate::core) const fn has_use_of(key: &RowKey) -> bool {
 }
 
 impl NetworkView {
+    /// The revision of the network's row, for gateways.
+    pub(in crate::core) fn network_revision_of_gateways(&self) -> Option<Revision> {
+        Some(self.network.as_ref()?.revision.max(self.underlay_revision))
+    }
+
     /// The row of the network, for gateways: they know all neighbours. The gateways that it names are those that they probe.
     pub(in crate::core) fn network_row_of_gateways(&self) -> Option<KeyedRow> {
         let row = self.network.as_ref()?;
@@ -33,7 +38,7 @@ impl NetworkView {
             on_demand: false,
             gateways: self.service.ways.clone(),
         });
-        Some(KeyedRow::put(row.revision.max(self.underlay_revision), sent))
+        Some(KeyedRow::put(self.network_revision_of_gateways()?, sent))
     }
 }
 

@@ -378,3 +378,28 @@ fn networks_and_routers_are_encoded_once_for_a_thousand_hosts() {
         assert_eq!(rows.len(), 1);
     }
 }
+
+/// Lines of a list are made of keys and revisions: no rule is compiled and no router worked out to be counted.
+#[test]
+fn a_list_of_hosts_makes_no_row() {
+    let mut sim = Sim::new(Options::default());
+    let change = sim.world.router(0, 3, true);
+    sim.untold.extend(change);
+    for group in 0..3 {
+        let change = sim.world.toggle_rule(group, 1);
+        sim.untold.push(change);
+    }
+    for number in 1..=20 {
+        let changes = sim.world.port_under(number, (number % 2) as u8, Some(1), 1, 7);
+        sim.untold.extend(changes);
+    }
+    // It takes nothing of what it is told, so its rows have to be counted.
+    sim.connect(1);
+    sim.tell();
+    let made = view::ROWS_MADE.get();
+    let summaries = sim.ncm.host_summaries();
+    assert_eq!(view::ROWS_MADE.get(), made);
+    let line = summaries.iter().find(|line| line.name == "h1").unwrap();
+    // Twenty ports; of each of two networks itself, its router and the rules of three groups.
+    assert_eq!((line.ports, line.pending), (20, 20 + 2 * 5));
+}

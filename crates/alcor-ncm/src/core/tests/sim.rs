@@ -803,10 +803,18 @@ impl Sim {
 
     /// The lines of the list say what follows from the rows, also where these were not looked at.
     fn compare_summaries(&self) {
-        for summary in self.ncm.host_summaries() {
+        let made = view::ROWS_MADE.get();
+        let summaries = self.ncm.host_summaries();
+        assert_eq!(view::ROWS_MADE.get(), made, "no row is made to be counted");
+        for summary in summaries {
             let state = self.ncm.host_state(&summary.name).unwrap();
             let ports = state.resources.iter().filter(|row| row.kind == "port").count();
-            let (pending, errors) = status::behind(&state.resources);
+            let (refused, others): (Vec<_>, Vec<_>) =
+                state.resources.iter().partition(|row| row.error.is_some());
+            let behind = others
+                .iter()
+                .filter(|row| row.applied_revision < Some(row.intended_revision));
+            let (pending, errors) = (behind.count(), refused.len());
             assert_eq!(
                 (summary.ports, summary.pending, summary.errors),
                 (ports, pending, errors),

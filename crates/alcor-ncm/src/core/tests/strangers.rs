@@ -125,6 +125,12 @@ fn cut_off() -> Sim {
     sim
 }
 
+/// What follows is told, and what follows from that.
+fn quiet(sim: &mut Sim) {
+    sim.quiet();
+    sim.quiet();
+}
+
 fn number_rests(sim: &Sim) -> bool {
     sim.world.labels.values().any(|label| label.retired)
 }
@@ -135,7 +141,7 @@ fn numbers_rest_until_a_host_has_forgotten_them_or_is_deleted() {
     assert!(number_rests(&sim), "a host that is away may match it");
     let change = sim.world.delete_host("h1").unwrap();
     sim.untold.push(change);
-    sim.quiet();
+    quiet(&mut sim);
     assert!(!number_rests(&sim), "it is gone for good");
 }
 
@@ -144,14 +150,14 @@ fn numbers_rest_as_long_as_ports_are_bound_to_a_deleted_host() {
     let mut sim = cut_off();
     let changes = sim.world.port_under(1, 0, Some(1), 1, 2);
     sim.untold.extend(changes);
-    sim.quiet();
+    quiet(&mut sim);
     let change = sim.world.delete_host("h1").unwrap();
     sim.untold.push(change);
-    sim.quiet();
+    quiet(&mut sim);
     assert!(number_rests(&sim));
     let change = sim.world.delete_port(1);
     sim.untold.extend(change);
-    sim.quiet();
+    quiet(&mut sim);
     assert!(!number_rests(&sim));
 }
 
@@ -160,13 +166,13 @@ fn a_deleted_host_that_lives_forgets_all_that_it_had_before_it_is_registered() {
     let mut sim = cut_off();
     let change = sim.world.delete_host("h1").unwrap();
     sim.untold.push(change);
-    sim.quiet();
+    quiet(&mut sim);
     // It has the old meaning of a number that means something else by now.
     assert!(sim.agents[&1].knows_old_meanings(&sim.world));
     sim.connect(1);
     sim.step(Event::Tick);
     assert!(!sim.world.hosts.contains_key("h1"), "it has not forgotten yet");
-    sim.quiet();
+    quiet(&mut sim);
     assert!(sim.agents[&1].rows.is_empty() && sim.world.hosts.contains_key("h1"));
     sim.settle();
 }
@@ -176,7 +182,7 @@ fn a_host_that_a_loaded_state_does_not_know_counts_as_deleted() {
     let mut sim = cut_off();
     sim.world.delete_host("h1").unwrap();
     sim.take(Step::Lag);
-    sim.quiet();
+    quiet(&mut sim);
     assert!(!number_rests(&sim));
     sim.connect(1);
     assert!(!sim.world.hosts.contains_key("h1"));
