@@ -1,7 +1,10 @@
 //! The NCM's end of a feed, as a state machine: messages in, whole snapshots and whole batches of changes out. It does no
 //! I/O, and what is cut in the middle never gets out.
 
-use alcor_model::{Change, Resource, Revision};
+use std::collections::HashMap;
+
+use alcor_model::{Change, Resource, ResourceKey, Revision};
+use alcor_ncm::core::KINDS;
 use alcor_proto::link::{self, feed_message::Body};
 use thiserror::Error;
 
@@ -141,7 +144,48 @@ struct Loading {
     region: u64,
     revision: Revision,
     sent: u64,
-    rows: Vec<Resource>,
+    /// None where a row has gone again.
+    rows: Vec<Option<Resource>>,
+    /// Where each row is, once rows have changed.
+    places: Option<HashMap<ResourceKey, usize>>,
+    /// Some of a commit's changes are there, and more come.
+    amending: bool,
+}
+
+impl Loading {
+    /// A change of before the end.
+    fn amend(&mut self, change: Change) {
+        let rows = &mut self.rows;
+        let places = self.places.get_or_insert_with(|| {
+            let keys = rows.iter().enumerate();
+            keys.filter_map(|(place, row)| Some((row.as_ref()?.key(), place)))
+                .collect()
+        });
+        match change {
+            Change::Delete { key, .. } => {
+                if let Some(row) = places.remove(&key).and_then(|place| rows.get_mut(place)) {
+                    *row = None;
+                }
+            }
+            Change::Put(new) => {
+                let place = *places.entry(new.key()).or_insert(rows.len());
+                match rows.get_mut(place) {
+                    Some(row) => *row = Some(new),
+                    None => rows.push(Some(new)),
+                }
+            }
+        }
+    }
+
+    /// All rows, in an order in which they can be loaded.
+    fn into_rows(self) -> Vec<Resource> {
+        let mut rows: Vec<Resource> = self.rows.into_iter().flatten().collect();
+        if self.places.is_some() {
+            let order = |row: &Resource| KINDS.iter().position(|kind| *kind == row.key().kind());
+            rows.sort_by_key(order);
+        }
+        rows
+    }
 }
 
 /// The state machine.
@@ -162,6 +206,7 @@ impl Intake {
         link::Subscription {
             region: self.region,
             from_revision: self.at.map_or(0, |at| at.0),
+            amends: true,
         }
     }
 
@@ -195,11 +240,20 @@ impl Intake {
                     revision,
                     sent: 0,
                     rows: Vec::new(),
+                    places: None,
+                    amending: false,
                 });
                 Ok(Taken::Nothing)
             }
             Part::Rows { sent, rows } => self.rows(sent, rows),
             Part::End { sent } => self.end(sent),
+            Part::Changes {
+                after,
+                revision,
+                changes,
+                more,
+                ..
+            } if self.loading.is_some() => self.amend((after, revision), changes, more),
             Part::Changes {
                 after,
                 revision,
@@ -226,6 +280,26 @@ impl Intake {
         }
     }
 
+    /// Changes of before the end of a snapshot, which is one of a later commit with the last of them.
+    fn amend(
+        &mut self,
+        (after, revision): (Revision, Revision),
+        changes: Vec<Change>,
+        more: bool,
+    ) -> Result<Taken, IntakeError> {
+        let loading = self.loading.as_mut().ok_or(IntakeError::Order("a change"))?;
+        if after != loading.revision {
+            let at = loading.revision;
+            return Err(IntakeError::Gap { at, after });
+        }
+        changes.into_iter().for_each(|change| loading.amend(change));
+        loading.amending = more;
+        if !more {
+            loading.revision = after.max(revision);
+        }
+        Ok(Taken::Nothing)
+    }
+
     /// Whether a snapshot has begun that has not ended.
     pub const fn is_loading(&self) -> bool {
         self.loading.is_some()
@@ -249,13 +323,16 @@ impl Intake {
     fn rows(&mut self, sent: u64, rows: Vec<Resource>) -> Result<Taken, IntakeError> {
         let loading = self.loading.as_mut().ok_or(IntakeError::Order("a row"))?;
         loading.sent += sent;
-        loading.rows.extend(rows);
+        loading.rows.extend(rows.into_iter().map(Some));
         Ok(Taken::Nothing)
     }
 
     fn end(&mut self, sent: u64) -> Result<Taken, IntakeError> {
         let order = IntakeError::Order("the end of a snapshot");
-        let loading = self.loading.take().ok_or(order)?;
+        let loading = self.loading.take().ok_or(order.clone())?;
+        if loading.amending {
+            return Err(order);
+        }
         if loading.sent != sent {
             return Err(IntakeError::Rows {
                 got: loading.sent,
@@ -263,9 +340,10 @@ impl Intake {
             });
         }
         (self.region, self.at) = (loading.region, Some(loading.revision));
+        let revision = loading.revision;
         Ok(Taken::Snapshot {
-            revision: loading.revision,
-            rows: loading.rows,
+            revision,
+            rows: loading.into_rows(),
         })
     }
 }

@@ -9,6 +9,7 @@ pub mod convert;
 pub mod directory;
 pub mod follow;
 pub mod intake;
+mod meanwhile;
 pub mod serve;
 pub mod source;
 

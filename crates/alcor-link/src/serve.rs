@@ -14,7 +14,7 @@ use alcor_proto::link::{
     feed_message::Body,
     feed_server::{Feed, FeedServer},
 };
-use alcor_store::FeedBatch;
+use alcor_store::{FEED_BATCH, FeedBatch, Lagged};
 use alcor_tls::{Incoming, Peer, Role};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,6 +27,7 @@ use crate::{
         ConvertError, decode_floating_ip_word, decode_gateway, decode_note, decode_registration,
         decode_release, decode_report, encode_change, encode_row, size_of,
     },
+    meanwhile::Meanwhile,
     source::{Changes, Source},
 };
 
@@ -34,6 +35,8 @@ use crate::{
 pub const PARTS_WAITING_MAX: usize = 4;
 /// NCMs that may follow at once.
 pub const FEEDS_MAX: usize = 64;
+/// With so many changed rows left or fewer a snapshot is at its end: what is committed while they are sent is in the feed.
+const LAST_ROWS_MAX: usize = FEED_BATCH;
 /// Streams and calls that one connection may carry.
 const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 /// How often HTTP/2 asks whether the other side is still there.
@@ -117,6 +120,7 @@ impl Feed for Service {
             parts,
             options: self.options,
             at: Revision(subscription.from_revision),
+            amends: subscription.amends,
             permit,
         };
         // A server that stops waits for its streams: they end by themselves.
@@ -202,6 +206,8 @@ struct Stream {
     parts: mpsc::Sender<Part>,
     options: Options,
     at: Revision,
+    /// The NCM takes changes in a snapshot.
+    amends: bool,
     /// One of [`FEEDS_MAX`], given back when the feed ends.
     permit: OwnedSemaphorePermit,
 }
@@ -219,6 +225,9 @@ enum Ended {
     Stopping,
     #[error(transparent)]
     Convert(#[from] ConvertError),
+    /// A snapshot is of no use: it is made again.
+    #[error(transparent)]
+    Lagged(#[from] Lagged),
 }
 
 impl Stream {
@@ -241,7 +250,7 @@ impl Stream {
         let mut resuming = comparable;
         if !comparable {
             LINK_SUBSCRIPTIONS.add(["snapshot"], 1);
-            self.snapshot(changes.as_mut()).await?;
+            self.snapshots(changes.as_mut()).await?;
         }
         loop {
             let next = tokio::select! {
@@ -259,10 +268,10 @@ impl Stream {
                 LINK_LAGGED.add([], 1);
             }
             match next {
-                Some(Ok(batch)) => self.batch(batch).await?,
+                Some(Ok(batch)) => self.batch(&mut None, batch).await?,
                 Some(Err(lagged)) => {
                     tracing::warn!(%lagged, "an NCM takes a snapshot of the region");
-                    self.snapshot(changes.as_mut()).await?;
+                    self.snapshots(changes.as_mut()).await?;
                 }
                 None => {}
             }
@@ -275,14 +284,33 @@ impl Stream {
         self.send(Body::Resumed(link::Resumed { revision })).await
     }
 
+    /// A snapshot; another one when the feed was lost while it was sent.
+    async fn snapshots(&mut self, changes: &mut dyn Changes) -> Result<(), Ended> {
+        loop {
+            match self.snapshot(changes).await {
+                Err(Ended::Lagged(lagged)) => {
+                    LINK_LAGGED.add([], 1);
+                    tracing::warn!(%lagged, "a snapshot of the region for an NCM is of no use, and begins again");
+                }
+                ended => return ended,
+            }
+        }
+    }
+
     async fn snapshot(&mut self, changes: &mut dyn Changes) -> Result<(), Ended> {
         let snapshot = self.source.snapshot();
         let revision = snapshot.revision();
         let region = self.source.region();
-        self.send(Body::SnapshotBegin(link::SnapshotBegin {
-            region,
-            revision: revision.0,
-        }))
+        self.at = revision;
+        let mut meanwhile = Meanwhile::since(changes, revision);
+        let mut collecting = self.amends.then_some(&mut meanwhile);
+        self.send_while(
+            &mut collecting,
+            Body::SnapshotBegin(link::SnapshotBegin {
+                region,
+                revision: revision.0,
+            }),
+        )
         .await?;
         let (mut sent, mut bytes, mut rows) = (0, 0, Vec::new());
         for row in snapshot.rows() {
@@ -293,19 +321,41 @@ impl Stream {
             if bytes >= PART_BYTES {
                 let rows = std::mem::take(&mut rows);
                 bytes = 0;
-                self.send(Body::SnapshotRows(link::SnapshotRows { rows })).await?;
+                self.send_while(&mut collecting, Body::SnapshotRows(link::SnapshotRows { rows }))
+                    .await?;
             }
         }
-        self.send(Body::SnapshotRows(link::SnapshotRows { rows })).await?;
+        self.send_while(&mut collecting, Body::SnapshotRows(link::SnapshotRows { rows }))
+            .await?;
+        if self.amends {
+            self.amend(&mut meanwhile).await?;
+        }
         self.send(Body::SnapshotEnd(link::SnapshotEnd { rows: sent }))
             .await?;
         LINK_ROWS.add(["snapshot"], sent);
-        self.at = revision;
-        changes.restart_from(revision);
+        changes.restart_from(self.at);
         Ok(())
     }
 
-    async fn batch(&mut self, batch: FeedBatch) -> Result<(), Ended> {
+    /// What has changed while a snapshot was sent, and while that was sent, until little is left.
+    async fn amend(&mut self, meanwhile: &mut Meanwhile<'_>) -> Result<(), Ended> {
+        while meanwhile.rows() > LAST_ROWS_MAX {
+            let batch = meanwhile.take()?;
+            self.batch(&mut Some(&mut *meanwhile), batch).await?;
+        }
+        let batch = meanwhile.take()?;
+        if batch.revision > self.at {
+            self.batch(&mut None, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends changes, and collects what is committed meanwhile if that is wanted.
+    async fn batch(
+        &mut self,
+        collecting: &mut Option<&mut Meanwhile<'_>>,
+        batch: FeedBatch,
+    ) -> Result<(), Ended> {
         let mut part = link::Changes {
             after: self.at.0,
             revision: batch.revision.0,
@@ -328,14 +378,26 @@ impl Stream {
                     ..part.clone()
                 };
                 bytes = 0;
-                self.send(Body::Changes(full)).await?;
+                self.send_while(collecting, Body::Changes(full)).await?;
             }
         }
         part.more = false;
-        self.send(Body::Changes(part)).await?;
+        self.send_while(collecting, Body::Changes(part)).await?;
         LINK_ROWS.add(["change"], sent);
         self.at = batch.revision;
         Ok(())
+    }
+
+    async fn send_while(&self, collecting: &mut Option<&mut Meanwhile<'_>>, body: Body) -> Result<(), Ended> {
+        let Some(meanwhile) = collecting else {
+            return self.send(body).await;
+        };
+        let sent = self.send(body);
+        tokio::select! {
+            biased;
+            () = meanwhile.collect() => Err(Ended::Closed),
+            sent = sent => sent,
+        }
     }
 
     async fn send(&self, body: Body) -> Result<(), Ended> {

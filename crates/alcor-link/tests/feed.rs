@@ -59,6 +59,10 @@ struct Inner {
     newest: watch::Sender<u64>,
     /// The feed reaches back to this commit.
     oldest: AtomicU64,
+    /// The feed keeps so many commits.
+    ring: AtomicU64,
+    /// While a row of a snapshot is read so many commits are made.
+    busy: AtomicU64,
     /// How long each host's description is.
     bytes: usize,
     snapshots: AtomicUsize,
@@ -74,6 +78,8 @@ impl Fake {
         Self(Arc::new(Inner {
             newest: watch::Sender::new(newest),
             oldest: AtomicU64::new(0),
+            ring: AtomicU64::new(u64::MAX),
+            busy: AtomicU64::new(0),
             bytes,
             snapshots: AtomicUsize::new(0),
             batches: AtomicUsize::new(0),
@@ -129,7 +135,10 @@ impl Rows for FakeRows {
     }
     fn rows(&self) -> Box<dyn Iterator<Item = Resource> + Send + '_> {
         self.0.0.snapshots.fetch_add(1, Ordering::SeqCst);
-        Box::new((1..=self.1).map(|number| host(number, "x".repeat(self.0.0.bytes))))
+        Box::new((1..=self.1).map(|number| {
+            (0..self.0.0.busy.load(Ordering::SeqCst)).for_each(|_| self.0.commit());
+            host(number, "x".repeat(self.0.0.bytes))
+        }))
     }
 }
 
@@ -144,7 +153,9 @@ impl Changes for FakeChanges {
         Box::pin(async move {
             let from = self.from;
             self.newest.wait_for(|newest| *newest > from).await.ok()?;
+            let kept = self.fake.0.ring.load(Ordering::SeqCst);
             let oldest = self.fake.0.oldest.load(Ordering::SeqCst);
+            let oldest = oldest.max(self.newest.borrow().saturating_sub(kept));
             if from < oldest {
                 let (from, oldest) = (Revision(from), Revision(oldest));
                 return Some(Err(Lagged { from, oldest }));
@@ -264,6 +275,27 @@ async fn an_ncm_that_the_feed_does_not_reach_back_to_gets_a_snapshot() {
     stop.cancel();
 }
 
+/// More is committed while a snapshot is sent than the feed keeps, however often it would be sent.
+#[tokio::test]
+async fn a_snapshot_ends_though_more_is_committed_meanwhile_than_the_feed_keeps() {
+    let (fake, stop) = (Fake::new(40, alcor_link::PART_BYTES), CancellationToken::new());
+    fake.0.busy.store(2, Ordering::SeqCst);
+    fake.0.ring.store(20, Ordering::SeqCst);
+    let url = controller(&fake, "127.0.0.1:0", Options::default(), &stop).await;
+    let (ncm, mut ready) = ncm(&url, &fake, &stop);
+    ready.wait_for(|ready| *ready).await.unwrap();
+    assert_eq!(
+        ncm.hosts().await.len(),
+        120,
+        "it is of the commit at which it ended"
+    );
+    assert_eq!(fake.snapshots(), 1);
+    fake.commit();
+    until_hosts(&ncm, 121).await;
+    assert_eq!(fake.snapshots(), 1);
+    stop.cancel();
+}
+
 #[tokio::test]
 async fn a_client_that_reads_nothing_costs_a_window_and_is_cut() {
     let bytes = 200_000;
@@ -356,7 +388,10 @@ async fn a_gap_in_the_feed_makes_the_ncm_ask_for_all() {
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let stop = CancellationToken::new();
     let (_ncm, _ready) = ncm(&url, &Fake::new(0, 0), &stop);
-    let nothing = link::Subscription::default();
+    let nothing = link::Subscription {
+        amends: true,
+        ..link::Subscription::default()
+    };
     assert_eq!(subscriptions.recv().await, Some(nothing));
     assert_eq!(subscriptions.recv().await, Some(nothing), "not from commit 5");
     stop.cancel();

@@ -17,7 +17,7 @@ pub mod testing;
 pub mod tx;
 
 pub use engine::{Batch, Engine, EngineError, StoredRow};
-pub use feed::{FeedBatch, FeedReader, Lagged};
+pub use feed::{FEED_BATCH, FeedBatch, FeedReader, Lagged};
 pub use shard::{Shard, ShardOptions, Snapshot, StoreError, WriteError};
 pub use sqlite::SqliteEngine;
 pub use table::{MultiIndex, Table, UniqueIndex};

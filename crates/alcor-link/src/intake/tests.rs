@@ -153,5 +153,76 @@ fn what_does_not_go_on_from_here_is_refused() {
     }
     let mut intake = at(5);
     intake.start_over();
-    assert_eq!(intake.subscription(), link::Subscription::default());
+    assert_eq!(
+        (intake.subscription().region, intake.subscription().from_revision),
+        (0, 0)
+    );
+}
+
+fn named(name: &str, revision: u64) -> Resource {
+    let Resource::Host(row) = host(revision) else {
+        unreachable!()
+    };
+    let mut row = Host::clone(&row);
+    row.name = name.into();
+    Resource::Host(Arc::new(row))
+}
+
+#[test]
+fn changes_in_a_snapshot_make_it_one_of_a_later_commit() {
+    let mut intake = at(3);
+    intake.step(begin(5)).unwrap();
+    let sent: Vec<_> = [named("h1", 1), named("h2", 2), named("h3", 5)]
+        .iter()
+        .map(|row| encode_row(row).unwrap())
+        .collect();
+    intake.step(rows(sent)).unwrap();
+    let gone = Change::Delete {
+        key: ResourceKey::Host("h1".into()),
+        revision: Revision(7),
+    };
+    intake.step(changes(5, 8, true, &[gone])).unwrap();
+    // The end cannot come between parts of one commit.
+    let puts = [Change::Put(named("h2", 8)), Change::Put(named("h4", 6))];
+    intake.step(changes(5, 8, false, &puts)).unwrap();
+    let again = [Change::Put(named("h1", 9))];
+    assert_eq!(intake.step(changes(8, 9, false, &again)).unwrap(), Taken::Nothing);
+    assert_eq!(
+        intake.subscription().from_revision,
+        3,
+        "a stream that breaks there leaves nothing"
+    );
+
+    intake.step(begin(5)).unwrap();
+    intake
+        .step(rows(vec![encode_row(&named("h2", 2)).unwrap()]))
+        .unwrap();
+    intake.step(changes(5, 8, true, &again)).unwrap();
+    assert!(matches!(intake.step(end(1)), Err(IntakeError::Order(_))));
+
+    intake.step(begin(5)).unwrap();
+    intake
+        .step(rows(vec![encode_row(&named("h2", 2)).unwrap()]))
+        .unwrap();
+    let gap = IntakeError::Gap {
+        at: Revision(5),
+        after: Revision(6),
+    };
+    assert_eq!(intake.step(changes(6, 8, false, &again)), Err(gap));
+
+    intake.step(begin(5)).unwrap();
+    let sent: Vec<_> = [named("h1", 1), named("h2", 2)]
+        .iter()
+        .map(|row| encode_row(row).unwrap())
+        .collect();
+    intake.step(rows(sent)).unwrap();
+    intake
+        .step(changes(5, 8, false, &[again[0].clone(), puts[1].clone()]))
+        .unwrap();
+    let taken = Taken::Snapshot {
+        revision: Revision(8),
+        rows: vec![named("h1", 9), named("h2", 2), named("h4", 6)],
+    };
+    assert_eq!(intake.step(end(2)).unwrap(), taken);
+    assert_eq!(intake.subscription().from_revision, 8);
 }
