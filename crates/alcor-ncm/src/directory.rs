@@ -100,7 +100,7 @@ impl Limits {
 }
 
 /// A network, for as long as the NCM runs: numbers are not used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkIndex(u32);
 
 impl NetworkIndex {

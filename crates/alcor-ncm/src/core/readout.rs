@@ -211,7 +211,7 @@ impl Ncm {
         let (complete, timing) = entry.status.known_network(id);
         if view.learned && !entry.is_gateway {
             let host = self.directory.known(name);
-            let learned = host.map(|host| self.directory.learned_in(host, view.index).len());
+            let learned = host.map(|host| self.directory.learned_count(host, view.index));
             return NeighbourState {
                 network_id: id,
                 intended: learned.unwrap_or_default(),

@@ -95,8 +95,10 @@ pub(super) struct HostState {
     networks: Vec<Own>,
     /// What the host has learned, and until when it is told of it.
     pub(super) learned: HashMap<Key, Moment>,
-    /// Each of them once, with when to look whether its time is over.
-    pub(super) due: VecDeque<(Moment, Key)>,
+    /// Each of them once, network by network, with when to look whether its time is over. No network is without any.
+    pub(super) due: BTreeMap<NetworkIndex, VecDeque<(Moment, Key)>>,
+    /// The network that is looked at first in the next sweep.
+    sweep_from: NetworkIndex,
     pub(super) meter: Meter,
     /// Of the ports that ask.
     pub(super) port_meters: BTreeMap<Id<Port>, PortMeters>,
@@ -167,27 +169,82 @@ impl HostState {
 
     /// The host may use what it asked for until then. Later than what is known, never earlier.
     pub(super) fn learn(&mut self, key: Key, until: Moment) {
+        let due = &mut self.due;
         let known = self.learned.entry(key).or_insert_with(|| {
-            self.due.push_back((until, key));
+            due.entry(key.network()).or_default().push_back((until, key));
             until
         });
         *known = until.max(*known);
     }
 
-    /// Takes out one thing learned whose time is over, of at most `budget` that are looked at.
-    pub(super) fn expired(&mut self, now: Moment, budget: &mut usize) -> Option<Key> {
-        while *budget > 0 && self.due.front().is_some_and(|(at, _)| *at <= now) {
-            *budget -= 1;
-            let (_, key) = self.due.pop_front()?;
-            match self.learned.get(&key) {
-                Some(until) if *until > now => self.due.push_back((*until, key)),
-                Some(_) => {
-                    self.learned.remove(&key);
-                    return Some(key);
+    /// What the host has learned in a network.
+    pub(super) fn learned_in(&self, network: NetworkIndex) -> impl ExactSizeIterator<Item = Key> + '_ {
+        static NONE: VecDeque<(Moment, Key)> = VecDeque::new();
+        let keys = self.due.get(&network).unwrap_or(&NONE).iter();
+        keys.map(|(_, key)| looked_at(*key))
+    }
+
+    /// Takes out what the host has learned in a network.
+    pub(super) fn take_network(&mut self, network: NetworkIndex) -> Vec<Key> {
+        let keys = self.due.remove(&network).unwrap_or_default();
+        let keys: Vec<Key> = keys.into_iter().map(|(_, key)| looked_at(key)).collect();
+        for key in &keys {
+            self.learned.remove(key);
+        }
+        keys
+    }
+
+    /// Takes out all that the host has learned.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Key> + use<> {
+        self.due.clear();
+        std::mem::take(&mut self.learned).into_keys()
+    }
+
+    /// Takes out what was learned and whose time is over, of at most `budget` that are looked at. Networks take turns to be the first.
+    pub(super) fn expired(&mut self, now: Moment, mut budget: usize) -> Vec<Key> {
+        let from = self.sweep_from;
+        let after = self.due.range(from..).map(|(network, _)| *network);
+        let networks: Vec<NetworkIndex> = after
+            .chain(self.due.range(..from).map(|(network, _)| *network))
+            .collect();
+        let mut expired = Vec::new();
+        for network in networks {
+            let Some(due) = self.due.get_mut(&network) else {
+                continue;
+            };
+            while budget > 0 && due.front().is_some_and(|(at, _)| *at <= now) {
+                budget -= 1;
+                let Some((_, key)) = due.pop_front() else {
+                    break;
+                };
+                match self.learned.get(&key) {
+                    Some(until) if *until > now => due.push_back((*until, key)),
+                    known => expired.extend(known.is_some().then_some(key)),
                 }
-                None => {}
+            }
+            if due.is_empty() {
+                self.due.remove(&network);
+            }
+            self.sweep_from = NetworkIndex(network.0.saturating_add(1));
+            if budget == 0 {
+                break;
             }
         }
-        None
+        for key in &expired {
+            self.learned.remove(key);
+        }
+        expired
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Learned addresses that this thread has looked at for one network.
+    pub(super) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+fn looked_at(key: Key) -> Key {
+    #[cfg(test)]
+    LOOKED_AT.set(LOOKED_AT.get() + 1);
+    key
 }

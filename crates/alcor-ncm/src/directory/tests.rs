@@ -241,3 +241,46 @@ fn no_change_is_missed() {
         }
     });
 }
+
+#[test]
+fn what_was_learned_in_one_network_is_found_without_looking_at_the_others() {
+    let place = place(Limits::default(), 0);
+    let (large, small) = (NetworkIndex(8), NetworkIndex(9));
+    let learn = |network, number| {
+        place
+            .writer
+            .learn(place.asks, network, address(number), Duration::from_secs(100));
+    };
+    (0..5_000).for_each(|number| learn(large, number));
+    (0..3).for_each(|number| learn(small, number));
+    let before = hosts::LOOKED_AT.get();
+    assert_eq!(place.writer.learned_count(place.asks, small), 3);
+    assert_eq!(hosts::LOOKED_AT.get(), before, "they are counted already");
+    let learned = place.writer.learned_in(place.asks, small);
+    assert_eq!(learned, (0..3).map(address).collect());
+    place.writer.unlearn_all(place.asks, small);
+    place.writer.unlearn_all(place.asks, NetworkIndex(10));
+    assert_eq!(hosts::LOOKED_AT.get() - before, 6);
+    assert_eq!(place.writer.learned_count(place.asks, small), 0);
+    assert!(!place.writer.has_learned(place.asks, small, address(0)));
+    assert!(place.writer.has_learned(place.asks, large, address(0)));
+    place.writer.close(place.asks);
+    assert_eq!(place.writer.learned_count(place.asks, large), 0);
+    assert!(!place.writer.has_learned(place.asks, large, address(0)));
+}
+
+#[test]
+fn a_large_network_does_not_keep_others_from_being_swept() {
+    let place = place(Limits::default(), 0);
+    let (large, small) = (NetworkIndex(8), NetworkIndex(9));
+    let over = Duration::from_secs(1);
+    for number in 0..20_000 {
+        place.writer.learn(place.asks, large, address(number), over);
+    }
+    place.writer.learn(place.asks, small, address(0), over);
+    for _ in 0..2 {
+        place.writer.sweep(over * 2, place.asks);
+    }
+    assert_eq!(place.writer.learned_count(place.asks, small), 0);
+    assert!(place.writer.learned_count(place.asks, large) > 10_000, "in parts");
+}

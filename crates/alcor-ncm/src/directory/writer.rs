@@ -279,9 +279,13 @@ impl Writer {
     /// What a host may have learned in a network. What is gone is part of it until its lease is over.
     pub fn learned_in(&self, host: HostIndex, network: NetworkIndex) -> BTreeSet<IpAddr> {
         self.with(host, |state| {
-            let keys = state.learned.keys().filter(|key| key.network() == network);
-            keys.map(Key::ip).collect()
+            state.learned_in(network).map(|key| key.ip()).collect()
         })
+    }
+
+    /// How much a host may have learned in a network.
+    pub fn learned_count(&self, host: HostIndex, network: NetworkIndex) -> usize {
+        self.with(host, |state| state.learned_in(network).len())
     }
 
     /// A host has a new session, which has learned nothing.
@@ -294,11 +298,10 @@ impl Writer {
     pub fn close(&self, host: HostIndex) {
         let learned = self.with(host, |state| {
             state.session = None;
-            state.due.clear();
-            std::mem::take(&mut state.learned)
+            Some(state.take_all())
         });
         // Nobody asks for it until it has a new session, which the writer gives it.
-        for key in learned.into_keys() {
+        for key in learned.into_iter().flatten() {
             self.directory.place(key).unlearn(host);
         }
     }
@@ -306,14 +309,7 @@ impl Writer {
     /// A host forgets what it has learned in a network.
     pub fn unlearn_all(&self, host: HostIndex, network: NetworkIndex) {
         self.with(host, |state| {
-            let keys = state.learned.keys().filter(|key| key.network() == network);
-            let keys: Vec<Key> = keys.copied().collect();
-            if keys.is_empty() {
-                return;
-            }
-            state.due.retain(|(_, key)| key.network() != network);
-            for key in keys {
-                state.learned.remove(&key);
+            for key in state.take_network(network) {
                 self.directory.place(key).unlearn(host);
             }
         });
@@ -323,8 +319,7 @@ impl Writer {
     pub fn sweep(&self, now: Duration, host: HostIndex) {
         let now = Moment::of(now);
         self.with(host, |state| {
-            let mut budget = SWEEP;
-            while let Some(key) = state.expired(now, &mut budget) {
+            for key in state.expired(now, SWEEP) {
                 self.directory.place(key).unlearn(host);
             }
         });
