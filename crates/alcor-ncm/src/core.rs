@@ -747,7 +747,7 @@ impl Ncm {
             let Some((entry, word)) = said else {
                 continue;
             };
-            let may_be_registered = entry.session.as_ref().is_some_and(Session::has_begun_anew);
+            let may_be_registered = entry.status.to_forget.is_empty();
             if may_be_registered && !entry.row.as_ref().is_some_and(|row| word.is_in(row)) {
                 let word = word.clone();
                 actions.push(Action::RegisterHost { name, word });

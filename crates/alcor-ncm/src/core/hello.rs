@@ -1,6 +1,9 @@
 //! Who says hello: whether he may, and what he misses of each network.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use alcor_dataplane::RowKey;
 use alcor_model::{
@@ -75,6 +78,10 @@ impl Ncm {
         };
         let v1::Hello { host: name, held, .. } = hello;
         let holds = read_held(&held);
+        let to_forget = match role {
+            Role::Host(_) => self.of_any_time(&name, &holds),
+            Role::Gateway { .. } => BTreeSet::new(),
+        };
         let word = match &role {
             Role::Host(word) => Some(word.clone()),
             Role::Gateway { .. } => None,
@@ -85,6 +92,7 @@ impl Ncm {
             entry.status = HostStatus::default();
         }
         entry.is_gateway = is_gateway;
+        entry.status.to_forget = to_forget;
         entry.status.incarnation = hello.incarnation;
         entry.status.dataplane = Some(hello.dataplane);
         entry.status.filters = hello.filters;
@@ -115,11 +123,9 @@ impl Ncm {
                 heartbeat_interval_ms: u32::try_from(heartbeat_interval.as_millis()).unwrap_or(u32::MAX),
             }),
         });
-        actions.extend(self.introduce(id, &name, role, &holds));
-        match self.is_registered(&name) || is_gateway {
-            true => self.catch_up(now, &name, &holds),
-            false => self.begin_anew(now, &name, &holds),
-        }
+        actions.extend(self.introduce(id, &name, role));
+        self.catch_up(now, &name, &holds);
+        self.begin_anew(now, &name);
         // From now on the host's own words count.
         if let Some(entry) = self.hosts.get_mut(&name) {
             entry.status.remembered = None;
@@ -182,22 +188,17 @@ impl Ncm {
     }
 
     /// Makes a session known to whom it concerns; gives what is to be registered.
-    fn introduce(
-        &mut self,
-        session: SessionId,
-        name: &str,
-        role: Role,
-        held: &BTreeMap<Id<Network>, Revision>,
-    ) -> Option<Action> {
+    fn introduce(&mut self, session: SessionId, name: &str, role: Role) -> Option<Action> {
         match role {
             Role::Host(word) => {
                 self.unheard.remove(name);
                 let index = self.directory.host(name);
                 self.directory.open(index, session);
-                let row = self.hosts.get(name).and_then(|entry| entry.row.as_ref());
-                let same = row.is_some_and(|row| word.is_in(row));
-                // Of a stranger who holds something nobody knows what it is: he forgets it before others can reach him.
-                let waits = row.is_none() && !held.is_empty();
+                let entry = self.hosts.get(name);
+                let same = entry
+                    .and_then(|entry| entry.row.as_ref())
+                    .is_some_and(|row| word.is_in(row));
+                let waits = entry.is_some_and(|entry| !entry.status.to_forget.is_empty());
                 (!same && !waits).then(|| Action::RegisterHost {
                     name: name.to_owned(),
                     word,
@@ -284,15 +285,38 @@ impl Ncm {
         });
     }
 
-    /// The same for a host that the region has no row of: what it holds may be of any time, and goes before others can reach it.
-    fn begin_anew(&mut self, now: Now, host: &str, held: &BTreeMap<Id<Network>, Revision>) {
-        self.note_known(host, held);
-        for network in held.keys() {
-            self.with_session(host, |session, _| session.begin_anew(*network, now.unix_us));
+    /// What a host that the region has no row of holds and was not counted for, of networks in which others will reach it: that may be of any
+    /// time. One whose registration is under way holds what it was told here.
+    fn of_any_time(&self, host: &str, held: &BTreeMap<Id<Network>, Revision>) -> BTreeSet<Id<Network>> {
+        if self.is_registered(host) {
+            return BTreeSet::new();
         }
-        for network in self.networks_of(host) {
-            // After the word to forget.
-            self.with_session(host, |session, _| session.resync(network, true));
+        let status = self.hosts.get(host).map(|entry| &entry.status);
+        let is_counted = |network: &Id<Network>| {
+            status.is_some_and(|status| {
+                status.complete.contains_key(network) && !status.to_forget.contains(network)
+            })
+        };
+        let mut networks = self.networks_of(host);
+        networks.retain(|network| held.contains_key(network) && !is_counted(network));
+        networks
+    }
+
+    /// A host is to forget networks before others can reach it, whatever else it would be told of them.
+    fn begin_anew(&mut self, now: Now, host: &str) {
+        let to_forget = match self.hosts.get_mut(host) {
+            Some(entry) => entry.status.to_forget.clone(),
+            None => return,
+        };
+        for network in to_forget {
+            self.with_session(host, |session, _| {
+                session.forget(network, now.unix_us);
+                // After the word to forget.
+                session.resync(network, true);
+            });
+            if let Some(entry) = self.hosts.get_mut(host) {
+                entry.status.complete.insert(network, Revision::ZERO);
+            }
         }
     }
 

@@ -382,13 +382,11 @@ impl Ncm {
         for (host, group, looks) in &looks {
             moved.begins_to_look |= view.look(host, (network, *group), *looks);
         }
+        if looks.is_empty() {
+            return;
+        }
         // Who can be reached through routers is looked at, too.
-        for peer in self
-            .routing
-            .peers(network)
-            .into_iter()
-            .filter(|_| !looks.is_empty())
-        {
+        for peer in self.routing.peers(network) {
             for (host, group, looks) in &looks {
                 self.look_in(host, (network, *group), peer, *looks, new.revision);
             }
@@ -524,6 +522,10 @@ impl Ncm {
             for network in self.networks_of(&name) {
                 self.reach(&name, network, revision);
             }
+            if !is_new {
+                // Also where it only passes packets on, or did.
+                self.reach_anew(&name, revision);
+            }
         }
         if moved || others {
             self.review_floating_ips_on(&name, revision);
@@ -540,10 +542,18 @@ impl Ncm {
             self.directory.set_tunnel(index, None);
         }
         self.tell_neighbours_of(name, revision);
-        for network in self.networks_of(name) {
+        self.reach_anew(name, revision);
+        self.review_floating_ips_on(name, revision);
+    }
+
+    /// A host or gateway has another address or none: nowhere are packets taken from the old one, not even where it passed some on. Looks at
+    /// every network; that is as rare as such changes.
+    pub(super) fn reach_anew(&mut self, name: &str, revision: Revision) {
+        let networks = self.networks.iter().filter(|(_, view)| view.underlay.has(name));
+        let networks: Vec<_> = networks.map(|(id, _)| *id).collect();
+        for network in networks {
             self.reach(name, network, revision);
         }
-        self.review_floating_ips_on(name, revision);
     }
 
     /// The networks that a host is interested in, or a gateway has.

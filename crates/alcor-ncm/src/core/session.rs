@@ -343,8 +343,8 @@ pub(super) struct Session {
     /// Networks of which the host may have learned rows that it has not asked for again, until when; nothing as long
     /// as it is not known that its leases run.
     settling: BTreeMap<Id<Network>, Option<Duration>>,
-    /// Networks that it has to forget before the host is registered.
-    to_forget: BTreeSet<Id<Network>>,
+    /// The agent has said something since its hello.
+    is_heard: bool,
 }
 
 impl Session {
@@ -370,31 +370,17 @@ impl Session {
             queued_rows: 0,
             given: 0,
             settling: held.map(|network| (network, None)).collect(),
-            to_forget: BTreeSet::new(),
+            is_heard: false,
         }
-    }
-
-    /// The host is to forget a network before it is registered.
-    pub(super) fn begin_anew(&mut self, network: Id<Network>, committed_us: u64) {
-        self.to_forget.insert(network);
-        self.forget(network, committed_us);
-    }
-
-    /// Whether nothing is left of what the host had before this session and had to forget.
-    pub(super) fn has_begun_anew(&self) -> bool {
-        self.to_forget.is_empty()
-    }
-
-    /// The host has taken what was sent; gives whether it is to be registered now. A snapshot takes the place of a word to forget.
-    pub(super) fn has_taken(&mut self, sent: &Sent) -> bool {
-        let forgets = sent.phase == v1::SnapshotPhase::Forget || sent.ends_snapshot();
-        forgets && self.to_forget.remove(&sent.network) && self.to_forget.is_empty()
     }
 
     /// The agent has said something, so it has taken the welcome: the leases of what it had learned before run, and are over
     /// after `kept`.
     pub(super) fn hear(&mut self, now: Duration, kept: Duration) {
         self.heard_at = now;
+        if std::mem::replace(&mut self.is_heard, true) {
+            return;
+        }
         for until in self.settling.values_mut() {
             until.get_or_insert(now + kept);
         }

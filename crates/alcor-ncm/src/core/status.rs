@@ -1,9 +1,18 @@
 //! What hosts say after their hello: receipts, port reports; and what is known of each host because of it.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use alcor_dataplane::RowKey;
-use alcor_model::{HostRuntime, Id, Network, Port, Revision, effective::Timing, resource::PortStatus};
+use alcor_model::{
+    HostRuntime, Id, Network, Port, Revision,
+    effective::Timing,
+    resource::{PortStatus, kept_reason},
+};
 use alcor_proto::v1;
 use alcor_southbound::convert::{decode_id, decode_ip, load::decode_load};
 
@@ -12,9 +21,6 @@ use super::{
     session::{Sent, Session},
     view::NetworkView,
 };
-
-/// Longest reason that is kept of what a host says, in characters.
-const REASON_CHARS_MAX: usize = 500;
 
 /// What is known of a host because it said so. Kept when its session ends.
 #[derive(Debug, Default)]
@@ -31,6 +37,8 @@ pub(super) struct HostStatus {
     pub(super) applied: BTreeMap<RowKey, Applied>,
     /// Networks that the host may know something of: complete to this revision, zero when it is not known to be complete.
     pub(super) complete: BTreeMap<Id<Network>, Revision>,
+    /// Networks that it has to forget before it is registered: what it had of them when it came may be of any time.
+    pub(super) to_forget: BTreeSet<Id<Network>>,
     /// Networks of which the host refused rows; true when it did so since the last snapshot began. What it has instead of
     /// them is not known until it has taken a whole snapshot, whatever it takes besides.
     pub(super) refusing: BTreeMap<Id<Network>, bool>,
@@ -61,10 +69,6 @@ pub(super) struct PortWord {
     pub(super) status: PortStatus,
     pub(super) reason: Option<String>,
     pub(super) visible_us: u64,
-}
-
-fn shortened(reason: &str) -> Option<String> {
-    (!reason.is_empty()).then(|| reason.chars().take(REASON_CHARS_MAX).collect())
 }
 
 impl Ncm {
@@ -136,11 +140,7 @@ impl Ncm {
             self.work.timing = Some(sent.timing(&receipt));
         }
         let network = sent.network;
-        if entry
-            .session
-            .as_mut()
-            .is_some_and(|session| session.has_taken(&sent))
-        {
+        if entry.status.has_forgotten(&sent) {
             self.disputed.insert(host.to_owned());
         }
         if let Some(session) = entry.session.as_mut().filter(|_| sent.ends_snapshot()) {
@@ -194,7 +194,7 @@ impl Ncm {
         let word = PortWord {
             revision: Revision(report.revision),
             status,
-            reason: shortened(&report.reason),
+            reason: kept_reason(&report.reason),
             visible_us: report.visible_us,
         };
         let Some(entry) = self.hosts.get_mut(host) else {
@@ -258,6 +258,12 @@ impl HostStatus {
         }
     }
 
+    /// The host has taken what was sent; gives whether it is to be registered now. A snapshot takes the place of a word to forget.
+    fn has_forgotten(&mut self, sent: &Sent) -> bool {
+        let forgets = sent.phase == v1::SnapshotPhase::Forget || sent.ends_snapshot();
+        forgets && self.to_forget.remove(&sent.network) && self.to_forget.is_empty()
+    }
+
     /// The host is told something of a network; gives whether it knew nothing of it until now.
     pub(super) fn is_told(&mut self, network: Id<Network>) -> bool {
         let news = !self.complete.contains_key(&network);
@@ -302,7 +308,7 @@ impl HostStatus {
         for own in sent.own {
             let error = refused
                 .get(&own.position)
-                .map(|reason| shortened(reason).unwrap_or_default());
+                .map(|reason| kept_reason(reason).unwrap_or_default());
             if own.gone && error.is_none() {
                 self.applied.remove(&own.key);
                 if let RowKey::Port(_, port) = own.key {

@@ -7,8 +7,8 @@
 //!   address was among the network's.
 //! - What it may match of old labels keeps no number from being used again, but in networks in which ports are bound to it: there numbers
 //!   rest until it has no ports any more.
-//! - If it lives after all, it comes back as one of whom nobody knows what he holds: it is told to forget every network that it has
-//!   anything of, and is registered, and so reachable, only when it has. No old meaning of a number outlives that.
+//! - If it lives after all, it comes back as one of whom nobody knows what he holds: it is told to forget the networks that it has something
+//!   of and in which ports are bound to it again, and is registered, and so reachable there, only when it has.
 //!
 //! A stranger without a session is forgotten after [`STRANGER_KEPT`], as soon as no port is bound to him; his number is used again.
 

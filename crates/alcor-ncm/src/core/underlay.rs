@@ -82,6 +82,11 @@ fn everywhere(ip: IpAddr) -> IpNet {
 }
 
 impl Underlay {
+    /// Whether packets may come from a host.
+    pub(super) fn has(&self, host: &str) -> bool {
+        self.hosts.contains_key(host)
+    }
+
     /// A host with ports in the network has this tunnel address now, or none, or no ports any more. Gives whether the
     /// blocks are others.
     pub(super) fn set(&mut self, host: &str, ip: Option<IpAddr>) -> bool {

@@ -68,9 +68,7 @@ impl KeyedRow {
     pub(super) fn asking(self, asks: bool) -> Self {
         Self { asks, ..self }
     }
-}
 
-impl KeyedRow {
     /// The address of a neighbour's row.
     pub(super) const fn neighbour(&self) -> Option<IpAddr> {
         match self.key {
@@ -408,6 +406,7 @@ impl Ncm {
                 networks.remove(&id);
                 if networks.is_empty() {
                     self.host_networks.remove(host);
+                    self.strangers.unplaced(host);
                 }
             }
             if let Some(host) = self.directory.known(host) {

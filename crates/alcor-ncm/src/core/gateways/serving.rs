@@ -110,8 +110,8 @@ impl Ncm {
         self.judge_gateways();
         for network in self.fleet.networks(&row.name) {
             self.release(&row.name, network);
-            self.reach(&row.name, network, revision);
         }
+        self.reach_anew(&row.name, revision);
         if self
             .hosts
             .get(&row.name)

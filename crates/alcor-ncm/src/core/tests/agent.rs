@@ -299,8 +299,8 @@ impl SimAgent {
             .collect()
     }
 
-    /// Whether it has a meaning of a number that is older than the last time when the number was given free.
-    pub(super) fn knows_old_meanings(&self, world: &World) -> bool {
+    /// Whether it has a meaning of a number in one of these networks that is older than the last time when the number was given free.
+    pub(super) fn knows_old_meanings(&self, world: &World, networks: &BTreeSet<Id<Network>>) -> bool {
         let mut rows = self
             .rows
             .values()
@@ -308,7 +308,7 @@ impl SimAgent {
         rows.any(|(revision, row)| match row {
             Row::Label(row) => {
                 let released = world.released.get(&(row.network_id, row.label));
-                released.is_some_and(|released| revision < *released)
+                released.is_some_and(|released| revision < *released) && networks.contains(&row.network_id)
             }
             _ => false,
         })

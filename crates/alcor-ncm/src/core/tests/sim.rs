@@ -140,7 +140,7 @@ impl Sim {
                         (self.agents.get(&number), self.world.hosts.contains_key(&name))
                     {
                         assert!(
-                            !agent.knows_old_meanings(&self.world),
+                            !agent.knows_old_meanings(&self.world, &self.ncm.networks_of(&name)),
                             "{name} can be reached now"
                         );
                     }

@@ -167,13 +167,21 @@ fn a_deleted_host_that_lives_forgets_all_that_it_had_before_it_is_registered() {
     let change = sim.world.delete_host("h1").unwrap();
     sim.untold.push(change);
     quiet(&mut sim);
-    // It has the old meaning of a number that means something else by now.
-    assert!(sim.agents[&1].knows_old_meanings(&sim.world));
+    // It has the old meaning of a number that may mean something else by now, and others will send to it.
+    let changes = sim.world.port_under(3, 0, Some(1), 1, 2);
+    sim.untold.extend(changes);
+    quiet(&mut sim);
+    assert!(sim.agents[&1].knows_old_meanings(&sim.world, &[id(1000)].into()));
+    sim.connect(1);
+    sim.step(Event::Tick);
+    // A session that breaks does not make it known what the host holds.
+    sim.disconnect(1);
     sim.connect(1);
     sim.step(Event::Tick);
     assert!(!sim.world.hosts.contains_key("h1"), "it has not forgotten yet");
     quiet(&mut sim);
-    assert!(sim.agents[&1].rows.is_empty() && sim.world.hosts.contains_key("h1"));
+    let agent = &sim.agents[&1];
+    assert!(!agent.knows_old_meanings(&sim.world, &[id(1000)].into()) && sim.world.hosts.contains_key("h1"));
     sim.settle();
 }
 
@@ -185,6 +193,60 @@ fn a_host_that_a_loaded_state_does_not_know_counts_as_deleted() {
     quiet(&mut sim);
     assert!(!number_rests(&sim));
     sim.connect(1);
-    assert!(!sim.world.hosts.contains_key("h1"));
     sim.settle();
+}
+
+#[test]
+fn a_host_keeps_what_it_was_told_while_it_is_being_registered() {
+    let mut sim = Sim::new(Options::default());
+    let change = sim.world.port(1, 0, Some(1), 1);
+    sim.untold.push(change);
+    sim.tell();
+    sim.connect(1);
+    while sim.deliver(1) {}
+    let has = sim.agents[&1].rows.len();
+    sim.disconnect(1);
+    sim.connect(1);
+    while sim.deliver(1) {}
+    assert_eq!(
+        (sim.agents[&1].rows.len(), sim.ncm.is_registered("h1")),
+        (has, false)
+    );
+    assert_eq!(
+        sim.ncm.host_state("h1").unwrap().resyncs,
+        1,
+        "it went on from what it had"
+    );
+    sim.settle();
+}
+
+#[test]
+fn packets_are_taken_nowhere_from_a_deleted_host_or_an_old_address() {
+    let mut sim = Sim::new(Options::default());
+    for (number, host) in [(1, 1), (2, 2), (3, 3)] {
+        let change = sim.world.port(number, 0, Some(host), 1);
+        sim.untold.push(change);
+    }
+    sim.arrive();
+    // What has left a host goes on through it for a while.
+    let change = sim.world.port(1, 0, Some(2), 1);
+    sim.untold.push(change);
+    sim.quiet();
+    let of_h1 = |sim: &Sim| sim.ncm.networks[&id(1000)].underlay.has("h1");
+    assert!(of_h1(&sim));
+    let blocks = |sim: &Sim| sim.ncm.networks[&id(1000)].underlay.blocks();
+    let [old, new] = [tunnel_ip(1), tunnel_ip(101)].map(ipnet::IpNet::from);
+    assert!(blocks(&sim).contains(&old));
+    let change = sim.world.host(1, true);
+    sim.untold.push(change);
+    sim.tell();
+    assert!(
+        !blocks(&sim).contains(&old) && blocks(&sim).contains(&new),
+        "{:?}",
+        blocks(&sim)
+    );
+    let change = sim.world.delete_host("h1").unwrap();
+    sim.untold.push(change);
+    sim.tell();
+    assert!(!of_h1(&sim));
 }
