@@ -8,6 +8,7 @@ use std::{
 };
 
 use alcor_model::{Id, Network, Port};
+pub use alcor_southbound::convert::resolve::MESSAGES_MAX;
 use alcor_southbound::convert::resolve::{QUESTIONS_MAX, Question};
 
 use crate::held::{Key, pop_due};
@@ -15,8 +16,6 @@ use crate::held::{Key, pop_due};
 /// Most first questions of a host that are not answered. Packets that wait are bounded, and withdraw theirs; what went by a
 /// gateway does not wait.
 pub const ASKED_MAX: usize = 4_096;
-/// Most messages with questions that are on their way.
-pub const MESSAGES_MAX: usize = 8;
 /// Questions of a message that is not answered within this time are asked again, if anything waits for the answer still.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Most addresses that are remembered because nobody has them; beyond that, the one whose time is over first goes.

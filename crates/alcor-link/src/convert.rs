@@ -4,16 +4,13 @@ use std::net::IpAddr;
 
 use alcor_model::{
     Change, HostRuntime, Id, Kind, Label, Port, Resource, ResourceKey, Revision,
-    resource::{FloatingIpWord, HostWord, NAME_BYTES_MAX, PortStatus, is_name},
+    resource::{FloatingIpWord, HostWord, NAME_BYTES_MAX, PortStatus, is_name, kept_reason},
 };
 use alcor_ncm::core::{KINDS, PortReport};
 use alcor_proto::link;
 use alcor_southbound::convert::{decode_id, decode_ip, encode_id, encode_ip};
 use bytes::Bytes;
 use thiserror::Error;
-
-/// Longest reason of a report, in characters.
-const REASON_CHARS_MAX: usize = 500;
 
 /// What came is none of the protocol.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -244,7 +241,7 @@ pub fn decode_report(word: link::PortWord) -> Result<PortReport, ConvertError> {
         host: word.host,
         applied_revision: Revision(word.applied_revision),
         status: status.ok_or_else(|| value("a report has no status"))?,
-        reason: (!word.reason.is_empty()).then(|| word.reason.chars().take(REASON_CHARS_MAX).collect()),
+        reason: kept_reason(&word.reason),
     })
 }
 

@@ -18,7 +18,7 @@ use alcor_tls::{Incoming, Role};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{Code, Request, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::{CALL_BYTES_MAX, serve::only};
 
@@ -93,10 +93,26 @@ impl Directory for Service {
     }
 }
 
-/// The NCM has not answered.
+/// There is no answer of the NCM.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("the NCM does not answer: {0}")]
-pub struct Away(String);
+pub enum NoAnswer {
+    /// It is away, or busy for too long.
+    #[error("the NCM does not answer: {0}")]
+    Away(String),
+    /// It refuses the question, or answers what cannot be read: it is of another version, or one of the two is wrong.
+    #[error("the NCM is there and does not answer: {0}")]
+    Refused(String),
+}
+
+impl From<Status> for NoAnswer {
+    fn from(status: Status) -> Self {
+        let reason = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Away(reason),
+            _ => Self::Refused(reason),
+        }
+    }
+}
 
 /// An NCM in another process.
 #[derive(Clone, Debug)]
@@ -112,7 +128,7 @@ impl RemoteNcm {
     ///
     /// # Errors
     /// When there is no answer in time.
-    pub async fn hosts(&self) -> Result<Vec<HostSummary>, Away> {
+    pub async fn hosts(&self) -> Result<Vec<HostSummary>, NoAnswer> {
         let mut client = self.0.clone();
         in_time(async move {
             let mut parts = client.hosts(link::HostsQuestion {}).await?.into_inner();
@@ -129,7 +145,7 @@ impl RemoteNcm {
     ///
     /// # Errors
     /// When there is no answer in time.
-    pub async fn host(&self, name: &str) -> Result<Option<HostState>, Away> {
+    pub async fn host(&self, name: &str) -> Result<Option<HostState>, NoAnswer> {
         let (mut client, name) = (self.0.clone(), name.to_owned());
         in_time(async move { read(client.host(link::HostQuestion { name }).await?.get_ref()) }).await
     }
@@ -138,7 +154,7 @@ impl RemoteNcm {
     ///
     /// # Errors
     /// When there is no answer in time.
-    pub async fn gateways(&self) -> Result<Vec<GatewayLine>, Away> {
+    pub async fn gateways(&self) -> Result<Vec<GatewayLine>, NoAnswer> {
         let mut client = self.0.clone();
         in_time(async move { read(client.gateways(link::GatewaysQuestion {}).await?.get_ref()) }).await
     }
@@ -147,7 +163,7 @@ impl RemoteNcm {
     ///
     /// # Errors
     /// When there is no answer in time.
-    pub async fn port(&self, id: Id<Port>) -> Result<Option<PortState>, Away> {
+    pub async fn port(&self, id: Id<Port>) -> Result<Option<PortState>, NoAnswer> {
         let (mut client, id) = (self.0.clone(), encode_id(id));
         in_time(async move { read(client.port(link::PortQuestion { id }).await?.get_ref()) }).await
     }
@@ -156,9 +172,9 @@ impl RemoteNcm {
     ///
     /// # Errors
     /// When there is no answer in time; inside, what the NCM says.
-    pub async fn trace(&self, question: TraceQuestion) -> Result<Result<Trace, TraceError>, Away> {
+    pub async fn trace(&self, question: TraceQuestion) -> Result<Result<Trace, TraceError>, NoAnswer> {
         let mut client = self.0.clone();
-        let json = serde_json::to_vec(&question).map_err(|error| Away(error.to_string()))?;
+        let json = serde_json::to_vec(&question).map_err(|error| NoAnswer::Refused(error.to_string()))?;
         let question = link::PacketQuestion { json: json.into() };
         in_time(async move { read(client.trace(question).await?.get_ref()) }).await
     }
@@ -168,9 +184,27 @@ fn read<T: serde::de::DeserializeOwned>(answer: &link::Answer) -> Result<T, Stat
     serde_json::from_slice(&answer.json).map_err(|error| Status::internal(error.to_string()))
 }
 
-async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Away> {
+async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, NoAnswer> {
     match tokio::time::timeout(ANSWER_TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(|status| Away(status.message().to_owned())),
-        Err(_) => Err(Away(format!("nothing came within {ANSWER_TIMEOUT:?}"))),
+        Ok(answer) => answer.map_err(NoAnswer::from),
+        Err(_) => Err(NoAnswer::Away(format!("nothing came within {ANSWER_TIMEOUT:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_an_ncm_that_is_not_there_is_away() {
+        let gone = in_time(async { Err::<(), _>(Status::unavailable("no route")) }).await;
+        assert_eq!(gone, Err(NoAnswer::Away("no route".to_owned())));
+        let refused = in_time(async { Err::<(), _>(Status::invalid_argument("which port?")) }).await;
+        assert_eq!(refused, Err(NoAnswer::Refused("which port?".to_owned())));
+        let other = link::Answer {
+            json: "{\"of\": \"another version\"}".into(),
+        };
+        let read = in_time(async move { read::<Vec<HostSummary>>(&other) }).await;
+        assert!(matches!(read, Err(NoAnswer::Refused(_))), "{read:?}");
     }
 }

@@ -241,7 +241,10 @@ impl RegionLink for Controller {
                     answered(client.note_hosts(link::HostNotes { rows })).await?;
                 }
             }
-            answered(client.note_hosts(link::HostNotes { rows })).await
+            match rows.is_empty() {
+                true => Ok(()),
+                false => answered(client.note_hosts(link::HostNotes { rows })).await,
+            }
         })
     }
 

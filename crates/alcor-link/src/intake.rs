@@ -10,7 +10,8 @@ use thiserror::Error;
 
 use crate::convert::{ConvertError, decode_change, decode_row};
 
-/// Changes that one commit may have; the largest that the API makes is far below.
+/// Changes that one batch may have, which is one commit or some that follow each other; the largest that a controller sends is far
+/// below.
 pub const CHANGES_MAX: usize = 1 << 20;
 
 /// The feed is not what it must be. The NCM asks for a snapshot then.
@@ -32,8 +33,8 @@ pub enum IntakeError {
         /// What was sent.
         sent: u64,
     },
-    /// More changes than a commit may have.
-    #[error("one commit has more than {CHANGES_MAX} changes")]
+    /// More changes than a batch may have.
+    #[error("one batch has more than {CHANGES_MAX} changes")]
     TooMany,
     /// A message came that has no place here.
     #[error("{0} came where it has no place")]
@@ -94,9 +95,9 @@ pub enum Part {
     },
     /// What changed.
     Changes {
-        /// The commit before.
+        /// The commit before the batch.
         after: Revision,
-        /// The commit.
+        /// The last commit of the batch.
         revision: Revision,
         /// When it became durable, microseconds since the Unix epoch; 0 when unknown.
         committed_us: u64,
@@ -195,14 +196,15 @@ pub struct Intake {
     /// Everything up to this commit has been told; none while nothing is known.
     at: Option<Revision>,
     loading: Option<Loading>,
-    partial: Vec<Change>,
+    /// Parts of a batch that is not all there, and to which commit it leads.
+    partial: Option<(Revision, Vec<Change>)>,
 }
 
 impl Intake {
     /// A new stream begins: what to ask for. What the last one left unfinished is dropped.
     pub fn subscription(&mut self) -> link::Subscription {
         self.loading = None;
-        self.partial = Vec::new();
+        self.partial = None;
         link::Subscription {
             region: self.region,
             from_revision: self.at.map_or(0, |at| at.0),
@@ -234,7 +236,7 @@ impl Intake {
         match part {
             Part::Resumed(after) => self.resumed(after),
             Part::Begin { region, revision } => {
-                self.partial = Vec::new();
+                self.partial = None;
                 self.loading = Some(Loading {
                     region,
                     revision,
@@ -262,17 +264,22 @@ impl Intake {
                 more,
             } => {
                 let at = self.follows(after, "a change")?;
-                self.partial.extend(changes);
-                if self.partial.len() > CHANGES_MAX {
+                let (leads_to, mut all) = self.partial.take().unwrap_or((revision, Vec::new()));
+                if leads_to != revision {
+                    return Err(IntakeError::Order("a part of another batch"));
+                }
+                all.extend(changes);
+                if all.len() > CHANGES_MAX {
                     return Err(IntakeError::TooMany);
                 }
                 if more {
+                    self.partial = Some((revision, all));
                     return Ok(Taken::Nothing);
                 }
                 let revision = at.max(revision);
                 self.at = Some(revision);
                 Ok(Taken::Changes {
-                    changes: std::mem::take(&mut self.partial),
+                    changes: all,
                     revision,
                     committed_us,
                 })

@@ -37,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 const REGION: u64 = 7;
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn host(number: u64, description: String) -> Resource {
     Resource::Host(Arc::new(Host {
@@ -225,10 +227,14 @@ fn ncm(url: &str, fake: &Fake, stop: &CancellationToken) -> (NcmHandle, watch::R
     (ncm, ready)
 }
 
+/// Waits until an NCM has so many hosts: what it has taken of the feed is not to be seen from outside otherwise.
 async fn until_hosts(ncm: &NcmHandle, wanted: usize) {
-    while ncm.hosts().await.len() != wanted {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let there = async {
+        while ncm.hosts().await.len() != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, there).await.unwrap();
 }
 
 #[tokio::test]

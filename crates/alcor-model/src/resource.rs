@@ -25,7 +25,7 @@ pub use auto_topology::AutoAllocatedTopology;
 pub use gateway_node::GatewayNode;
 pub use host::{
     DEFAULT_ZONE, EXTERNAL_NETWORKS_MAX, Host, HostNetwork, HostRuntime, HostWord, KnownRow, NAME_BYTES_MAX,
-    RefusedRow, WordError, is_name, is_tunnel_ip,
+    REASON_CHARS_MAX, RefusedRow, WordError, is_name, is_tunnel_ip, kept_reason,
 };
 use jiff::Timestamp;
 pub use kept_reply::KeptReply;

@@ -20,7 +20,7 @@ use alcor_model::{
 };
 use alcor_proto::v1;
 use alcor_southbound::{
-    convert::resolve::{decode_questions, encode_answers},
+    convert::resolve::{ANSWERS_MAX, decode_questions, encode_answers},
     frame::FromNcm,
     server::{Accepted, Acceptor, FromAgent},
 };
@@ -35,16 +35,15 @@ use self::outbox::{Outbox, RETRY, deliver};
 use crate::{
     core::{Action, Event, Ncm, Now, Options, PULSE, PortReport, SessionId, TraceInputs},
     counts,
-    directory::Directory,
+    directory::{Asker, Directory},
 };
 
 /// Requests that may wait for the core; a caller beyond it waits for room.
 const QUEUE: usize = 1_024;
 /// Messages of one agent that may wait for the core.
 const FROM_AGENT_QUEUE: usize = 64;
-/// Messages to one agent beyond the window of deltas: welcome, the end of the session, and answers to as many messages of
-/// questions as an agent has on their way.
-const TO_AGENT_SPARE: usize = 16;
+/// Messages to one agent beyond the window of deltas: answers, the welcome and the end of the session.
+pub const TO_AGENT_SPARE: usize = ANSWERS_MAX + 2;
 /// Lines of a list of hosts that are made in one go.
 const HOSTS_AT_ONCE: usize = 500;
 /// How often the core is told that time has passed.
@@ -310,9 +309,6 @@ impl Shell {
         self.next_session += 1;
         let (to_agent, outgoing) = mpsc::channel(self.options.window_deltas + TO_AGENT_SPARE);
         let (from_agent, incoming) = mpsc::channel(FROM_AGENT_QUEUE);
-        let Some(requests) = self.requests.upgrade() else {
-            return;
-        };
         tracing::info!(
             host = hello.host,
             incarnation = hello.incarnation,
@@ -320,21 +316,26 @@ impl Shell {
             "an agent says hello"
         );
         NCM_HELLOS.add([], 1);
-        let relay = Relay {
-            session,
-            host: hello.host.clone(),
-            directory: Arc::clone(self.core.directory()),
-            started: self.started,
-            to_agent: to_agent.downgrade(),
-        };
-        self.sessions.insert(session, to_agent);
-        tokio::spawn(relay.run(incoming, requests));
+        self.sessions.insert(session, to_agent.clone());
+        let host = hello.host.clone();
         // If the caller is gone, the relay's queue closes and the session with it.
         let _ = reply.send(Ok(Accepted {
             from_agent,
             to_agent: outgoing,
         }));
         self.step(Event::Hello { session, hello }).await;
+        // Who may ask is known with the hello, so nothing that the agent says is looked at before.
+        if self.sessions.contains_key(&session) {
+            let relay = Relay {
+                session,
+                asker: self.core.directory().asker(&host, session),
+                directory: Arc::clone(self.core.directory()),
+                started: self.started,
+                to_agent: to_agent.downgrade(),
+                requests: self.requests.clone(),
+            };
+            tokio::spawn(relay.run(incoming));
+        }
     }
 
     async fn step(&mut self, event: Event) {
@@ -408,15 +409,18 @@ impl Shell {
 /// directory: they do not wait for the core, nor the core for them.
 struct Relay {
     session: SessionId,
-    host: String,
+    /// Gateways do not ask.
+    asker: Option<Asker>,
     directory: Arc<Directory>,
     started: Instant,
     /// The core ends the session by dropping its sender.
     to_agent: mpsc::WeakSender<Result<FromNcm, Status>>,
+    /// A session does not keep the NCM running.
+    requests: mpsc::WeakSender<Request>,
 }
 
 impl Relay {
-    async fn run(self, mut incoming: mpsc::Receiver<FromAgent>, requests: mpsc::Sender<Request>) {
+    async fn run(self, mut incoming: mpsc::Receiver<FromAgent>) {
         let session = self.session;
         while let Some(body) = incoming.recv().await {
             if let v1::agent_message::Body::Resolve(message) = &body {
@@ -430,11 +434,19 @@ impl Relay {
                 }
                 break;
             }
-            if requests.send(Request::FromAgent { session, body }).await.is_err() {
+            if !self.tell(Request::FromAgent { session, body }).await {
                 return;
             }
         }
-        let _ = requests.send(Request::Gone { session }).await;
+        self.tell(Request::Gone { session }).await;
+    }
+
+    /// Gives whether the NCM is still there.
+    async fn tell(&self, request: Request) -> bool {
+        match self.requests.upgrade() {
+            Some(requests) => requests.send(request).await.is_ok(),
+            None => false,
+        }
     }
 
     /// An agent has few messages of questions on their way, and there is room for so many answers. One that does not read
@@ -442,10 +454,9 @@ impl Relay {
     fn answer(&self, message: &v1::Resolve) -> Result<(), Status> {
         let questions =
             decode_questions(message).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let Some(asker) = self.directory.asker(&self.host, self.session) else {
-            return Err(Status::unavailable("the host is not known yet"));
-        };
-        let (answers, mut asked) = self.directory.resolve(self.started.elapsed(), &asker, &questions);
+        let asker = self.asker.as_ref();
+        let asker = asker.ok_or_else(|| Status::failed_precondition("gateways do not ask"))?;
+        let (answers, mut asked) = self.directory.resolve(self.started.elapsed(), asker, &questions);
         let resolved = encode_answers(message.id, &answers);
         asked.bytes = resolved.encoded_len() as u64;
         counts::asked(&asked);

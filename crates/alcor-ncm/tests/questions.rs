@@ -7,10 +7,10 @@
 
 mod common;
 
-use std::task::Poll;
+use std::{task::Poll, time::Duration};
 
 use alcor_model::Change;
-use alcor_ncm::{NcmHandle, Options};
+use alcor_ncm::{NcmHandle, Options, service::TO_AGENT_SPARE};
 use alcor_proto::v1;
 use alcor_southbound::{
     convert::resolve::QUESTIONS_MAX,
@@ -80,7 +80,10 @@ async fn answers_that_are_not_read_end_the_session() {
     while let Some(Ok(_)) = accepted.to_agent.recv().await {
         answers += 1;
     }
-    assert!(answers <= Options::default().window_deltas + 16, "{answers}");
+    assert!(
+        answers <= Options::default().window_deltas + TO_AGENT_SPARE,
+        "{answers}"
+    );
     assert!(!ncm.host("h1").await.unwrap().summary.alive);
 }
 
@@ -103,4 +106,12 @@ async fn others_are_answered_while_a_long_list_of_hosts_is_made() {
             .map(|number| format!("h{number:04}"))
             .collect::<Vec<_>>()
     );
+}
+
+#[tokio::test]
+async fn an_ncm_ends_with_its_handles_though_a_session_lives() {
+    let (ncm, mut accepted) = session().await;
+    drop(ncm);
+    let end = tokio::time::timeout(Duration::from_secs(30), accepted.to_agent.recv());
+    assert!(end.await.expect("the session ends with it").is_none());
 }

@@ -13,17 +13,14 @@ use crate::RegionState;
 /// None: what does not fit is ignored.
 pub fn note(tx: &mut Tx<'_, RegionState>, hosts: Vec<HostRuntime>) -> Result<usize, Infallible> {
     let mut changed = 0;
-    for host in hosts {
+    for mut host in hosts {
         if tx.state().hosts().get(&host.name).is_none() {
             continue;
         }
         // The same but for the number of the commit that wrote it.
         let same = tx.state().host_runtimes().get(&host.name).is_some_and(|known| {
-            let known = HostRuntime {
-                revision: host.revision,
-                ..HostRuntime::clone(known)
-            };
-            known == host
+            host.revision = known.revision;
+            **known == host
         });
         if !same {
             tx.put(Resource::HostRuntime(Arc::new(host)));

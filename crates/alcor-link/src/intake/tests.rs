@@ -136,6 +136,18 @@ fn changes_in_parts_are_one_batch_and_a_cut_one_is_asked_for_again() {
 }
 
 #[test]
+fn parts_of_two_batches_are_not_taken_for_one() {
+    let mut intake = at(5);
+    let put = Change::Put(host(6));
+    intake
+        .step(changes(5, 6, true, std::slice::from_ref(&put)))
+        .unwrap();
+    let other = intake.step(changes(5, 7, false, &[]));
+    assert!(matches!(other, Err(IntakeError::Order(_))), "{other:?}");
+    assert_eq!(intake.subscription().from_revision, 5);
+}
+
+#[test]
 fn what_does_not_go_on_from_here_is_refused() {
     let gap = IntakeError::Gap {
         at: Revision(5),

@@ -37,6 +37,15 @@ pub struct Host {
 /// Longest name of a host, a gateway, a zone or a set of gateways, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// Longest reason that is kept of what a host says, in characters.
+pub const REASON_CHARS_MAX: usize = 500;
+
+/// Why something is as a host says it is, as it is kept: at most [`REASON_CHARS_MAX`] characters of it, and nothing when it says
+/// nothing.
+pub fn kept_reason(reason: &str) -> Option<String> {
+    (!reason.is_empty()).then(|| reason.chars().take(REASON_CHARS_MAX).collect())
+}
+
 /// Whether a text can be such a name: 1 to [`NAME_BYTES_MAX`] bytes, all of them printable.
 pub fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)

@@ -7,10 +7,13 @@ use std::{
 };
 
 use alcor_model::{Change, HostRuntime, Id, Label, Network, Port, ResourceKey, Revision, resource::HostWord};
-use alcor_ncm::core::{Action, Event as NcmEvent, Ncm, Now, Options, PortReport};
+use alcor_ncm::{
+    core::{Action, Event as NcmEvent, Ncm, Now, Options, PortReport},
+    service::TO_AGENT_SPARE,
+};
 use alcor_proto::v1::{self, agent_message::Body};
 use alcor_southbound::{
-    convert::resolve::{decode_questions, encode_answers},
+    convert::resolve::{MESSAGES_MAX, decode_questions, encode_answers},
     frame::FromNcm,
 };
 
@@ -25,8 +28,6 @@ use crate::{
 const TICK_US: Us = 1_000_000;
 /// When something that the region did not take is tried again, as in the shell.
 const RETRY_US: Us = 1_000_000;
-/// Messages to one host beyond the window of deltas: welcome, answers, the end of the session.
-const TO_AGENT_SPARE: usize = 24;
 /// Reports written by one command, as in the shell.
 const REPORTS_AT_ONCE: usize = 1_000;
 
@@ -343,8 +344,8 @@ impl Sim {
                 host::name(actor)
             ));
         }
-        // As in the shell: who does not read loses the session.
-        if all > window + TO_AGENT_SPARE {
+        // As in the shell: who does not read loses the session. What the connection has of it comes on top.
+        if all > window + TO_AGENT_SPARE + MESSAGES_MAX {
             self.figures.add("sessions_closed_by_ncm", 1);
             self.cut(actor);
         }

@@ -12,6 +12,12 @@ use super::{DecodeError, decode_id, decode_ip, decode_row, encode_id, encode_ip,
 /// Most questions in one message.
 pub const QUESTIONS_MAX: usize = 1_024;
 
+/// Messages of questions that an agent has on their way at once.
+pub const MESSAGES_MAX: usize = 8;
+
+/// Answers that may wait for an agent: to the messages that it has on their way, and to as many that it has given up to wait for.
+pub const ANSWERS_MAX: usize = 2 * MESSAGES_MAX;
+
 /// The lease that a host gives to neighbours which it is told of without having asked.
 pub const LEASE_UNASKED: Duration = Duration::from_secs(300);
 

@@ -55,10 +55,7 @@ pub async fn start(
     };
     let api = listen(config.api_listen, "controller.api_listen").await?;
     tracing::info!(api = %api.local_addr()?, "controller listens");
-    let directory = Directory {
-        ncm,
-        region: region.clone(),
-    };
+    let directory = Directory::new(ncm, region.clone());
     let state = ApiState::new(region, Arc::new(directory), api_config);
     let api_stop = stop.clone();
     parts.spawn(async move {

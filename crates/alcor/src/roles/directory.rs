@@ -2,7 +2,9 @@
 //! region keeps, and marked as stale.
 
 use alcor_api::BoxFuture;
-use alcor_link::directory::{Away, RemoteNcm};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use alcor_link::directory::{NoAnswer, RemoteNcm};
 use alcor_model::{
     GatewayNode, Host, HostRuntime, Id, Network, Port, Revision,
     effective::{GatewayLine, GatewayUse, HostState, HostSummary, PortState, ResourceState},
@@ -27,14 +29,37 @@ pub struct Directory {
     /// The region, which has a port's last known status also while its host is silent after a restart, and what was last kept
     /// of hosts.
     pub region: Region,
+    /// The NCM is there and has refused a question since it answered one last: it was said.
+    refused: AtomicBool,
 }
 
-/// Says that the NCM is away, and goes on with what the region has.
-fn instead<T>(answer: Result<T, Away>, kept: impl FnOnce() -> T) -> T {
-    answer.unwrap_or_else(|away| {
-        tracing::debug!(%away, "answering from what was last kept");
+impl Directory {
+    /// Answers from `ncm`, and while that is away from `region`.
+    pub const fn new(ncm: Ncm, region: Region) -> Self {
+        Self {
+            ncm,
+            region,
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    /// The NCM's answer, or what the region has. That an NCM is away is no fault of either; that it refuses to answer is said once.
+    fn or_kept<T>(&self, answer: Result<T, NoAnswer>, kept: impl FnOnce() -> T) -> T {
+        let reason = match answer {
+            Ok(answer) => {
+                self.refused.store(false, Ordering::Relaxed);
+                return answer;
+            }
+            Err(reason) => reason,
+        };
+        match &reason {
+            NoAnswer::Refused(_) if !self.refused.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(%reason, "answering from what was last kept");
+            }
+            _ => tracing::debug!(%reason, "answering from what was last kept"),
+        }
         kept()
-    })
+    }
 }
 
 impl alcor_api::HostDirectory for Directory {
@@ -42,7 +67,7 @@ impl alcor_api::HostDirectory for Directory {
         Box::pin(async move {
             match &self.ncm {
                 Ncm::Here(ncm) => ncm.hosts().await,
-                Ncm::There(ncm) => instead(ncm.hosts().await, || {
+                Ncm::There(ncm) => self.or_kept(ncm.hosts().await, || {
                     let snapshot = self.region.snapshot();
                     let hosts = snapshot.state.hosts().iter();
                     hosts
@@ -57,7 +82,7 @@ impl alcor_api::HostDirectory for Directory {
         Box::pin(async move {
             match &self.ncm {
                 Ncm::Here(ncm) => ncm.host(name).await,
-                Ncm::There(ncm) => instead(ncm.host(name).await, || {
+                Ncm::There(ncm) => self.or_kept(ncm.host(name).await, || {
                     let snapshot = self.region.snapshot();
                     let host = snapshot.state.hosts().get(&name.to_owned());
                     let gateway = snapshot.state.gateway_named(name);
@@ -72,7 +97,7 @@ impl alcor_api::HostDirectory for Directory {
         Box::pin(async move {
             match &self.ncm {
                 Ncm::Here(ncm) => Some(ncm.gateways().await),
-                Ncm::There(ncm) => instead(ncm.gateways().await.map(Some), || None),
+                Ncm::There(ncm) => self.or_kept(ncm.gateways().await.map(Some), || None),
             }
         })
     }
@@ -83,7 +108,7 @@ impl alcor_api::HostDirectory for Directory {
                 Ncm::Here(ncm) => ncm.port(id).await,
                 Ncm::There(ncm) => {
                     let said = ncm.port(id).await;
-                    instead(said, || kept_port(&self.region.snapshot().state, id))
+                    self.or_kept(said, || kept_port(&self.region.snapshot().state, id))
                 }
             };
             let mut state = said?;
@@ -99,7 +124,7 @@ impl alcor_api::HostDirectory for Directory {
         Box::pin(async move {
             match &self.ncm {
                 Ncm::Here(ncm) => ncm.trace(question).await,
-                Ncm::There(ncm) => instead(ncm.trace(question).await, || Err(TraceError::NoNcm)),
+                Ncm::There(ncm) => self.or_kept(ncm.trace(question).await, || Err(TraceError::NoNcm)),
             }
         })
     }
