@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, connections, example, percentile, print_table, rounded};
 use crate::{
-    cloud::{Build, Cloud, FAR_HOST, Gateway, Host, Outside, Vm, clean, text},
+    cloud::{Build, Cloud, FAR_HOST, Gateway, Host, Outside, PROGRAMS, Vm, clean, text},
     setup::{For, setup},
 };
 
@@ -36,8 +36,7 @@ const INTERVAL: &str = "0.01";
 /// When the cloud does not come up or nothing passes.
 pub(super) fn bench(quick: bool) -> anyhow::Result<Figures> {
     setup(For::Demo)?;
-    // Packets meet only what is in the kernel; how the processes were built does not matter to them.
-    Build::Debug.packages(&["alcor"])?;
+    Build::Release.packages(PROGRAMS)?;
     let small: &[&str] = if quick { &["65536", "100000"] } else { &[] };
     let rate = example("alcor-dataplane-ebpf", "gateway_rate", false, small)?;
     let mut figures: Figures = serde_json::from_str(&rate).context("what gateway_rate printed")?;
@@ -96,7 +95,7 @@ struct Lab {
 
 impl Lab {
     fn start() -> anyhow::Result<Self> {
-        let cloud = Cloud::start_with(LAB, Build::Debug, "[ncm]\neager_rows_max = 0\n")?;
+        let cloud = Cloud::start_with(LAB, Build::Release, "[ncm]\neager_rows_max = 0\n")?;
         let hosts = [cloud.host(1)?, cloud.host(2)?];
         let outside = cloud.outside()?;
         let gateways = vec![cloud.gateway(1, &outside)?, cloud.gateway(2, &outside)?];
