@@ -56,6 +56,8 @@ const DONE: [&str; 8] = [
 ];
 /// How often it is looked whether all is at rest.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Orders that may wait for one agent.
+const ORDERS: usize = 64;
 /// Violations that are kept.
 const VIOLATIONS_MAX: usize = 50;
 
@@ -140,6 +142,9 @@ pub async fn run(
     region.outcome()
 }
 
+/// All agents: they end when one cannot go on.
+type Agents = JoinHandle<Result<(), SimError>>;
+
 struct Region<'a> {
     scenario: &'a Scenario,
     told: &'a mut dyn FnMut(&Progress, f64),
@@ -151,7 +156,7 @@ struct Region<'a> {
     kept: Arc<Kept>,
     seen: Arc<Seen>,
     orders: Vec<mpsc::Sender<Order>>,
-    agents: JoinHandle<Result<(), SimError>>,
+    agents: Agents,
     /// Networks that a host has had ports in: it may still know of them.
     visited: BTreeMap<u32, BTreeSet<Id<Network>>>,
     /// Ports that are to come to a host, since when, and how large their networks are.
@@ -185,28 +190,7 @@ impl<'a> Region<'a> {
             Arc::new(Kept::new(scenario.hosts.count)),
             Arc::new(Seen::default()),
         );
-        let (mut orders, mut keepers) = (Vec::new(), Vec::new());
-        for host in 0..scenario.hosts.count {
-            let (sender, receiver) = mpsc::channel(64);
-            orders.push(sender);
-            keepers.push(Some(Keeper {
-                kept: Arc::clone(&kept),
-                host,
-                orders: receiver,
-            }));
-        }
-        let fleet = Fleet {
-            ncm: processes.ncm_url(),
-            prefix: PREFIX.to_owned(),
-            hosts: scenario.hosts.count,
-            again: true,
-            asking: None,
-        };
-        let theirs = Arc::clone(&seen);
-        let agents = tokio::spawn(async move {
-            let keeper = |host| keepers.get_mut(usize::try_from(host).ok()?)?.take();
-            sockets::run_with(&fleet, theirs, keeper).await
-        });
+        let (orders, agents) = agents(scenario.hosts.count, processes.ncm_url(), &kept, &seen);
         let mut region = Self {
             scenario,
             told,
@@ -520,6 +504,33 @@ impl<'a> Region<'a> {
             violations: std::mem::take(&mut self.violations),
         })
     }
+}
+
+/// Agents that keep what they are sent, and where each takes orders.
+fn agents(hosts: u32, ncm: String, kept: &Arc<Kept>, seen: &Arc<Seen>) -> (Vec<mpsc::Sender<Order>>, Agents) {
+    let (mut orders, mut keepers) = (Vec::new(), Vec::new());
+    for host in 0..hosts {
+        let (sender, receiver) = mpsc::channel(ORDERS);
+        orders.push(sender);
+        keepers.push(Some(Keeper {
+            kept: Arc::clone(kept),
+            host,
+            orders: receiver,
+        }));
+    }
+    let fleet = Fleet {
+        ncm,
+        prefix: PREFIX.to_owned(),
+        hosts,
+        again: true,
+        asking: None,
+    };
+    let seen = Arc::clone(seen);
+    let agents = tokio::spawn(async move {
+        let keeper = |host| keepers.get_mut(usize::try_from(host).ok()?)?.take();
+        sockets::run_with(&fleet, seen, keeper).await
+    });
+    (orders, agents)
 }
 
 fn settle(scenario: &Scenario) -> Duration {

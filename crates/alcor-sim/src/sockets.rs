@@ -20,8 +20,8 @@ use self::asking::Asker;
 pub use self::asking::{Answers, Asking};
 pub(crate) use self::keeping::{Keeper, Kept, Order};
 use alcor_proto::v1::{
-    AgentMessage, Delta, Heartbeat, Held, Hello, PortCondition, PortReport, Receipt, SnapshotPhase,
-    agent_message, ncm_message, row, southbound_client::SouthboundClient,
+    AgentMessage, Delta, Heartbeat, Held, Hello, NcmMessage, PortCondition, PortReport, Receipt,
+    SnapshotPhase, agent_message, ncm_message, row, southbound_client::SouthboundClient,
 };
 use alcor_southbound::{MESSAGE_BYTES_MAX, convert::encode_ip};
 use bytes::Bytes;
@@ -237,56 +237,61 @@ impl Agent {
         let mut present = Present { seen, missing: None };
         let mut heartbeat = tokio::time::interval(Duration::from_secs(3_600));
         loop {
-            tokio::select! {
+            let replies = tokio::select! {
                 order = keeping::order(&mut self.keeper) => match order {
                     Order::Ask(question) => {
                         let asked = self.keeper.as_ref().and_then(|keeper| keeper.ask(question));
-                        if let Some(question) = asked {
-                            send.send(message(agent_message::Body::Resolve(question))).await.map_err(gone)?;
-                        }
+                        asked.map(|asked| message(agent_message::Body::Resolve(asked))).into_iter().collect()
                     }
                     Order::Cut => return Ok(()),
                 },
-                _ = heartbeat.tick() => send.send(message(agent_message::Body::Heartbeat(Heartbeat::default()))).await.map_err(gone)?,
+                _ = heartbeat.tick() => vec![message(agent_message::Body::Heartbeat(Heartbeat::default()))],
                 received = incoming.message() => {
                     let Some(received) = received.map_err(ended)? else { return Ok(()) };
-                    match received.body {
-                        Some(ncm_message::Body::Welcome(welcome)) => {
-                            present.welcome(&self.held);
-                            for report in self.keeper.iter().flat_map(Keeper::welcomed) {
-                                send.send(report).await.map_err(gone)?;
-                            }
-                            let period_ms = u64::from(welcome.heartbeat_interval_ms.max(100));
-                            heartbeat = tokio::time::interval(Duration::from_millis(period_ms));
-                            for question in self.asker.iter_mut().flat_map(Asker::begin) {
-                                send.send(question).await.map_err(gone)?;
-                            }
-                        }
-                        Some(ncm_message::Body::Delta(delta)) => {
-                            seen.deltas.fetch_add(1, Ordering::Relaxed);
-                            seen.rows.fetch_add(delta.rows.len() as u64, Ordering::Relaxed);
-                            self.hold(&delta, &mut present);
-                            let answers = match &self.keeper {
-                                Some(keeper) => keeper.take(&delta).map_err(|what| ended(tonic::Status::aborted(what)))?,
-                                None => answers(delta),
-                            };
-                            for answer in answers {
-                                send.send(answer).await.map_err(gone)?;
-                            }
-                        }
-                        Some(ncm_message::Body::Resolved(resolved)) => {
-                            seen.answers.note(&resolved);
-                            if let Some(keeper) = &self.keeper {
-                                keeper.answered(&resolved).map_err(|what| ended(tonic::Status::aborted(what)))?;
-                            }
-                            if let Some(asker) = &mut self.asker {
-                                send.send(asker.next()).await.map_err(gone)?;
-                            }
-                        }
-                        None => {}
+                    if let Some(ncm_message::Body::Welcome(welcome)) = &received.body {
+                        let period_ms = u64::from(welcome.heartbeat_interval_ms.max(100));
+                        heartbeat = tokio::time::interval(Duration::from_millis(period_ms));
                     }
+                    let replies = self.hear(received, &mut present);
+                    replies.map_err(|what| ended(tonic::Status::aborted(what)))?
+                }
+            };
+            for reply in replies {
+                send.send(reply).await.map_err(gone)?;
+            }
+        }
+    }
+
+    /// Takes a message in; what is said to it.
+    ///
+    /// # Errors
+    /// How it breaks the protocol, if somebody looks.
+    fn hear(&mut self, received: NcmMessage, present: &mut Present<'_>) -> Result<Vec<AgentMessage>, String> {
+        let seen = Arc::clone(&self.seen);
+        match received.body {
+            Some(ncm_message::Body::Welcome(_)) => {
+                present.welcome(&self.held);
+                let reports = self.keeper.iter().flat_map(Keeper::welcomed);
+                let questions = self.asker.iter_mut().flat_map(Asker::begin);
+                Ok(reports.chain(questions).collect())
+            }
+            Some(ncm_message::Body::Delta(delta)) => {
+                seen.deltas.fetch_add(1, Ordering::Relaxed);
+                seen.rows.fetch_add(delta.rows.len() as u64, Ordering::Relaxed);
+                self.hold(&delta, present);
+                match &self.keeper {
+                    Some(keeper) => keeper.take(&delta),
+                    None => Ok(answers(delta)),
                 }
             }
+            Some(ncm_message::Body::Resolved(resolved)) => {
+                seen.answers.note(&resolved);
+                if let Some(keeper) = &self.keeper {
+                    keeper.answered(&resolved)?;
+                }
+                Ok(self.asker.as_mut().map(Asker::next).into_iter().collect())
+            }
+            None => Ok(Vec::new()),
         }
     }
 
