@@ -175,10 +175,7 @@ impl Lab {
             process::stop_all_in(namespace)?;
             run("ip", &["netns", "del", namespace])?;
         }
-        let link = format!("alc-{name}");
-        if Path::new("/sys/class/net").join(&link).exists() {
-            run("ip", &["link", "del", &link])?;
-        }
+        remove_link(&format!("alc-{name}"))?;
         match fs::remove_dir_all(&dir) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(LabError::File { path: dir, source })
@@ -424,4 +421,16 @@ fn make_dir(path: &Path) -> Result<(), LabError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Removes a link, if it is there. The kernel removes one by itself a moment after the namespace of its other end.
+fn remove_link(name: &str) -> Result<(), LabError> {
+    let is_there = || Path::new("/sys/class/net").join(name).exists();
+    if !is_there() {
+        return Ok(());
+    }
+    match run("ip", &["link", "del", name]) {
+        Err(error) if is_there() => Err(error),
+        _ => Ok(()),
+    }
 }
