@@ -93,7 +93,7 @@ pub enum Over {
     LearnedPerHost,
     /// Virtual microseconds from a gateway's failure until no host sends to it.
     FailoverUs,
-    /// Microseconds from the death of an NCM, which was started again, until all hosts were complete; over the number of hosts.
+    /// Microseconds from the death of an NCM, which was started again, until all hosts had a session again; over the number of hosts.
     ReturnedUs,
 }
 

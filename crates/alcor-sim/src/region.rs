@@ -163,7 +163,7 @@ struct Region<'a> {
     awaited: Vec<(Id<Port>, u32, Us, u64)>,
     /// The NCM's processor time of its lives that are over, in seconds.
     ncm_cpu_s: f64,
-    /// When each life of the NCM that is not the first began, until all hosts are complete again.
+    /// When the NCM died, and how many sessions there will have been when all hosts have one again.
     returning: Option<(Instant, u64)>,
     figures: Figures,
     violations: Vec<Violation>,
@@ -400,15 +400,14 @@ impl<'a> Region<'a> {
         self.returning = Some((Instant::now(), sessions + u64::from(self.scenario.hosts.count)));
     }
 
-    /// All hosts have had a session with an NCM that was started again, and are complete.
+    /// All hosts have a session with an NCM that was started again. Whether they are complete is not asked here: one that passes on what
+    /// comes for a port that has left it never is.
     fn note_returned(&mut self) {
         let Some((since, sessions)) = self.returning else {
             return;
         };
-        let complete = self.seen.complete.load(Ordering::Relaxed);
-        if self.seen.sessions.load(Ordering::Relaxed) >= sessions
-            && complete >= u64::from(self.scenario.hosts.count)
-        {
+        let hosts = u64::from(self.scenario.hosts.count);
+        if self.seen.sessions.load(Ordering::Relaxed) >= sessions && self.sessions() >= hosts {
             self.returning = None;
             self.figures.sample(
                 Over::ReturnedUs,
